@@ -1,0 +1,74 @@
+"""What can go wrong, and the exit code each kind ends with.
+
+====  =============================================================
+code  meaning
+====  =============================================================
+0     valid
+1     wrong use: a flag, a key, a file
+2     the result is INVALID: the numbers computed are not right
+3     a gate failed
+4     the launch is wrong: ranks, threads, devices, MPI
+====  =============================================================
+"""
+
+from __future__ import annotations
+
+EXIT_VALID = 0
+EXIT_WRONG_USE = 1
+EXIT_INVALID = 2
+EXIT_GATE_FAILED = 3
+EXIT_LAUNCH = 4
+
+
+class HpcrnnError(Exception):
+    """An error the user can act on; its text is one line that says how."""
+
+    exit_code: int = EXIT_WRONG_USE
+
+
+class SpecError(HpcrnnError):
+    """A key of a specification, or a flag, has a value that is not allowed.
+
+    Parameters
+    ----------
+    key : str
+        The key as the user wrote it, e.g. ``model.hidden``.
+    value : object
+        What it was set to.
+    allowed : str
+        What would have been accepted.
+    """
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        shown = repr(value) if isinstance(value, str | list | tuple | dict) else str(value)
+        if len(shown) > 200:
+            shown = f"{shown[:200]}…"
+        # One line, whatever the value holds.
+        super().__init__(f"{key} = {shown.encode('unicode_escape').decode()}: allowed is {allowed}")
+        self.key = key
+        self.value = value
+        self.allowed = allowed
+
+
+class FileError(HpcrnnError):
+    """A file cannot be read, is damaged, or cannot be written."""
+
+
+class LaunchError(HpcrnnError):
+    """The ranks, threads or devices are not what the run was asked for."""
+
+    exit_code = EXIT_LAUNCH
+
+
+class MissingPackageError(HpcrnnError):
+    """An optional package was asked for and is not installed."""
+
+
+class NumericsError(HpcrnnError):
+    """The computation produced values that are not finite."""
+
+    exit_code = EXIT_INVALID
+
+
+class ScheduleError(HpcrnnError):
+    """A program breaks a rule: it would hang, or compute something else."""

@@ -1,0 +1,228 @@
+"""The typed record of a run, as it lies in memory.
+
+A :class:`Record` is one result file: the environment and one or more *cases*.  A case is one problem run
+one way (backend, strategy, ranks): every raw timing of every repetition, rank and phase, beside the verdict
+that says whether the numbers computed were right.  Nothing derived is stored: medians and intervals are
+computed on reading, by :mod:`hpcrnn.records.statistics`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SCHEMA_NAME = "hpcrnn-record"
+SCHEMA_VERSION = 1
+
+Status = Literal["VALID", "INVALID"]
+Strategy = Literal["serial", "data"]
+
+STEP = "step"
+"""The phase that is the whole step, from the common start to the rank's own end."""
+OTHER = "other"
+"""What of the step no other phase accounts for: the executor itself."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity compared with the float64 serial run.
+
+    Attributes
+    ----------
+    quantity : str
+        ``loss``, ``gradient layer0.R``, ``state layer1.h``, ...
+    error : float
+        Relative error of the run under test, in the 2-norm.
+    serial_error : float
+        The same error of the serial run in the same dtype: the yardstick.
+    tolerance : float
+        The largest error that is still right.
+    """
+
+    quantity: str
+    error: float
+    serial_error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; a NaN never is."""
+        return bool(self.error <= self.tolerance)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the numbers a case computed are right, and how that was found.
+
+    Attributes
+    ----------
+    status : {"VALID", "INVALID"}
+    problem : str
+        The size the check ran at, in words.
+    factor : float
+        How many times the serial run's own error is allowed.
+    checks : tuple of Check
+    """
+
+    status: Status
+    problem: str
+    factor: float
+    checks: tuple[Check, ...]
+
+    @property
+    def worst(self) -> Check:
+        """The check nearest to, or furthest beyond, its tolerance."""
+        return max(self.checks, key=lambda c: c.error / c.tolerance if c.error == c.error else np.inf)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem run one way.
+
+    Attributes
+    ----------
+    spec : dict
+        The run specification, complete, as plain values (sections of keys).
+    strategy : {"serial", "data"}
+    backend : str
+        ``numpy`` or ``torch``.
+    kernel : str
+        What really did the recurrent product, e.g. ``MKL packed sgemm``.
+    n_ranks : int
+        Ranks that took part.
+    phases : tuple of str
+        Names along the last axis of the times; the first is ``step``.
+    time_s, warmup_s : float64 array (n_repetitions, n_ranks, n_phases)
+        Seconds. ``warmup_s`` holds the steps before counting began.
+    loss : float64 array (n_warmup + n_repetitions,)
+        Loss of each training step, in nats or squared units.
+    gradient_norm : float64 array (n_warmup + n_repetitions,)
+        Global 2-norm of the gradient before clipping; NaN in mode ``forward``.
+    flops : float
+        Floating-point operations of a step over all ranks: every matrix product, two a multiply-add;
+        pointwise work is not counted.
+    bytes_sent : int64 array (n_ranks,)
+        Bytes a rank contributes to collectives in a step.
+    peak_memory_bytes : int64 array (n_ranks,)
+        High-water mark of the process's resident set when the case had been measured.
+    stop_reason : str
+        Why measuring ended.
+    verdict : Verdict
+    simulated : bool
+        True where no machine ran it.
+    """
+
+    spec: dict[str, Any]
+    strategy: Strategy
+    backend: str
+    kernel: str
+    n_ranks: int
+    phases: tuple[str, ...]
+    time_s: FloatArray
+    warmup_s: FloatArray
+    loss: FloatArray
+    gradient_norm: FloatArray
+    flops: float
+    bytes_sent: IntArray
+    peak_memory_bytes: IntArray
+    stop_reason: str
+    verdict: Verdict
+    simulated: bool = False
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name the case: what was run and how."""
+        return _digest([self.problem, self.how, self.strategy, self.backend, self.kernel, self.n_ranks])
+
+    @property
+    def problem_id(self) -> str:
+        """Twelve hexadecimal digits that name the problem: equal where times may be compared."""
+        return _digest(self.problem)
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """What is computed, whoever computes it: model, data and training sections."""
+        return {name: self.spec[name] for name in ("model", "problem", "training")}
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the work is cut and run: parallel section and threads."""
+        return {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and legends, e.g. ``data ×2 · numpy``."""
+        size = f" ×{self.n_ranks}" if self.n_ranks > 1 else ""
+        return f"{self.strategy}{size} · {self.backend}"
+
+    def step_s(self) -> FloatArray:
+        """Seconds of each counted step, the slowest rank's: shape (n_repetitions,)."""
+        return np.asarray(self.time_s[:, :, self.phases.index(STEP)].max(axis=1), dtype=np.float64)
+
+    def phase_s(self, phase: str) -> FloatArray:
+        """Seconds of one phase, shape (n_repetitions, n_ranks)."""
+        return np.asarray(self.time_s[:, :, self.phases.index(phase)], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The base of every speedup: the best serial run of the same problem in the same file.
+
+    Attributes
+    ----------
+    case_id : str
+    time_s : float
+        Its median step, seconds.
+    """
+
+    case_id: str
+    time_s: float
+    kind: str = "best_serial"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One result file.
+
+    Attributes
+    ----------
+    uuid, created_utc : str
+        Identity and ISO-8601 time of creation.
+    hpcrnn_version : str
+    argv : tuple of str
+        The command line.
+    environment : dict
+        Sections ``hosts`` (a list, one entry a rank), ``mpi``, ``blas``, ``packages``, ``variables``,
+        ``git``, ``slurm``, ``clock``: plain values.
+    cases : tuple of Case
+    complete : bool
+        False in a file written while cases were still to come.
+    """
+
+    uuid: str
+    created_utc: str
+    hpcrnn_version: str
+    argv: tuple[str, ...]
+    environment: dict[str, Any]
+    cases: tuple[Case, ...]
+    complete: bool = True
+    source: str = field(default="", compare=False)
+    """Path this record was read from; empty where it was not."""
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def strategy_of(grid: Mapping[str, int]) -> Strategy:
+    """Name the strategy of a grid by the axes that are longer than one."""
+    return "data" if grid.get("data", 1) > 1 else "serial"

@@ -1,0 +1,395 @@
+"""What a run is asked to do: typed sections, from TOML, from flags, or from both.
+
+A :class:`RunSpec` is five sections of plain values.  Every leaf name is unique over all sections, so the
+TOML key ``model.hidden`` and the flag ``--hidden`` are the same thing, and a sweep may vary either.
+Nothing here imports NumPy or MPI: a specification is checked before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from hpcrnn.errors import FileError, LaunchError, SpecError
+
+# Far above any machine, far below where a product of two of them leaves an int64.
+_LARGEST = 2**31 - 1
+
+Size = Annotated[int, Meta(ge=1, le=_LARGEST)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=1e12)]
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+Text = Annotated[str, Meta(min_length=1)]
+
+CellName = Literal["elman", "lstm", "gru"]
+DType = Literal["float32", "float64"]
+BackendName = Literal["numpy", "torch"]
+Mode = Literal["train", "gradient", "forward"]
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The network: input layer, L recurrent layers, linear head."""
+
+    cell: Annotated[CellName, Meta(description="recurrent cell")] = "lstm"
+    hidden: Annotated[Size, Meta(description="hidden units H of every layer")] = 256
+    layers: Annotated[Size, Meta(description="recurrent layers L")] = 2
+    embed: Annotated[Size | None, Meta(description="input size D of the first layer (default: hidden)")] = None
+    input: Annotated[
+        Literal["auto", "embedding", "linear", "direct"],
+        Meta(description="input layer; auto: embedding for tokens, linear for features; direct: none"),
+    ] = "auto"
+    activation: Annotated[Literal["tanh", "relu"], Meta(description="of the Elman cell")] = "tanh"
+    reset: Annotated[
+        Literal["after", "before"], Meta(description="GRU: reset gate after or before the recurrent product")
+    ] = "after"
+    forget_bias: Annotated[
+        float, Meta(ge=-100, le=100, description="LSTM: added to the forget gate's initial bias")
+    ] = 0.0
+    dtype: Annotated[DType, Meta(description="of parameters, states and gradients")] = "float32"
+
+
+class ProblemSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The data: what is trained on, and how much of it a step takes."""
+
+    workload: Annotated[
+        Text, Meta(description="stdlib, file:PATH, series:PATH, adding or synthetic")
+    ] = "stdlib"
+    batch: Annotated[Size, Meta(description="sequences B of a global step, over all ranks")] = 64
+    seq: Annotated[Size, Meta(description="time steps T of a sequence")] = 64
+    features: Annotated[
+        Size | None, Meta(description="input features of the synthetic workload (default: embed)")
+    ] = None
+    seed: Annotated[int, Meta(ge=0, le=_LARGEST, description="of the data and the initial weights")] = 0
+
+
+class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one step does beside the forward pass."""
+
+    mode: Annotated[
+        Mode, Meta(description="train: a whole step; gradient: forward and backward; forward: inference")
+    ] = "train"
+    optimizer: Annotated[Literal["sgd", "adam"], Meta(description="update rule")] = "adam"
+    lr: Annotated[PositiveFloat, Meta(description="learning rate")] = 1e-3
+    momentum: Annotated[float, Meta(ge=0, lt=1, description="of sgd")] = 0.9
+    clip: Annotated[
+        PositiveFloat | None, Meta(description="clip the gradient to this global norm (default: off)")
+    ] = None
+
+
+class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How many ranks each axis of the work is split over."""
+
+    data: Size = 1
+
+    @property
+    def n_ranks(self) -> int:
+        """Ranks the whole grid takes."""
+        return math.prod(msgspec.structs.astuple(self))
+
+    def __str__(self) -> str:
+        return ",".join(f"{axis}={count}" for axis, count in msgspec.structs.asdict(self).items())
+
+
+class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the work is cut and where it goes."""
+
+    grid: Annotated[
+        Grid | None, Meta(description="ranks per axis, e.g. data=2 (default: every rank on data)")
+    ] = None
+    microbatches: Annotated[Size, Meta(description="parts M of a rank's batch")] = 1
+    chunks: Annotated[Size, Meta(description="parts C of the time axis")] = 1
+    allreduce: Annotated[
+        Literal["bucketed", "flat"],
+        Meta(description="gradient allreduce: a layer at a time as each completes, or all at the end"),
+    ] = "bucketed"
+
+
+class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What it runs on."""
+
+    backend: Annotated[
+        tuple[BackendName, ...],
+        Meta(min_length=1, description="numpy, torch, or both: numpy,torch (measured interleaved)"),
+    ] = ("numpy",)
+    gemm: Annotated[
+        Literal["auto", "numpy", "mkl"],
+        Meta(description="recurrent product of the numpy backend; auto: packed MKL where installed"),
+    ] = "auto"
+    threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
+    expect_ranks: Annotated[
+        Size | None, Meta(description="stop unless MPI started exactly this many ranks")
+    ] = None
+
+
+class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long to measure, and where the numbers go."""
+
+    ci_width: Annotated[
+        Fraction, Meta(description="stop when the 95 % interval of the median is this narrow, relatively")
+    ] = 0.05
+    max_time: Annotated[PositiveFloat, Meta(description="seconds of measuring at the most")] = 60.0
+    warmup: Annotated[int, Meta(ge=0, le=10_000, description="steps kept but not counted")] = 2
+    min_repeats: Annotated[Size, Meta(description="counted steps at the least")] = 10
+    max_repeats: Annotated[Size, Meta(description="counted steps at the most")] = 1000
+    baseline: Annotated[
+        bool, Meta(description="on several ranks: measure the serial run too, interleaved, on rank 0")
+    ] = True
+    out: Annotated[
+        Text | None, Meta(description="result file (default: a new name under results/)")
+    ] = None
+    overwrite: Annotated[bool, Meta(description="replace the result file if it is there")] = False
+
+
+class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run: five sections, each with defaults."""
+
+    model: ModelSpec = ModelSpec()
+    problem: ProblemSpec = ProblemSpec()
+    training: TrainingSpec = TrainingSpec()
+    parallel: ParallelSpec = ParallelSpec()
+    machine: MachineSpec = MachineSpec()
+    measure: MeasureSpec = MeasureSpec()
+
+    @property
+    def embed(self) -> int:
+        """Input size D of the first recurrent layer."""
+        return self.model.embed or self.model.hidden
+
+
+class Option(NamedTuple):
+    """One leaf of a :class:`RunSpec`: a key in TOML, a flag on the command line."""
+
+    section: str
+    name: str
+    annotation: Any
+    default: object
+    description: str
+
+    @property
+    def key(self) -> str:
+        """The dotted TOML key."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+
+def options() -> Iterator[Option]:
+    """Every leaf of a :class:`RunSpec`, section by section."""
+    for section in msgspec.structs.fields(RunSpec):
+        for field in msgspec.structs.fields(section.type):
+            meta = next((m for m in get_args(field.type) if isinstance(m, Meta)), None)
+            text = meta.description if meta and meta.description else ""
+            yield Option(section.name, field.name, field.type, field.default, text)
+
+
+def option(name: str) -> Option:
+    """Find a leaf by its name or its dotted key.
+
+    Raises
+    ------
+    SpecError
+        There is no such key; the message lists those there are.
+    """
+    table = {o.name: o for o in options()} | {o.key: o for o in options()}
+    if name not in table:
+        raise SpecError("key", name, "one of " + ", ".join(o.key for o in options()))
+    return table[name]
+
+
+def build_spec(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunSpec:
+    """Make a validated specification.
+
+    Parameters
+    ----------
+    raw : mapping
+        Sections of keys, as a TOML file holds them.
+    overrides : mapping, optional
+        Leaf names and values that win over ``raw``: what the flags say.
+
+    Raises
+    ------
+    SpecError
+        An unknown key, a wrong type or a value out of range.
+    """
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    for name, value in (overrides or {}).items():
+        leaf = option(name)
+        section = merged.setdefault(leaf.section, {})
+        if isinstance(section, dict):
+            section[leaf.name] = value
+    parallel, machine = merged.get("parallel"), merged.get("machine")
+    if isinstance(parallel, dict) and isinstance(parallel.get("grid"), str):
+        parallel["grid"] = parse_grid(parallel["grid"])
+    if isinstance(machine, dict) and isinstance(machine.get("backend"), str):
+        machine["backend"] = [b.strip() for b in machine["backend"].split(",")]
+    spec = convert(merged, RunSpec)
+    _check_floats_finite(spec)
+    if len(set(spec.machine.backend)) != len(spec.machine.backend):
+        raise SpecError("machine.backend", ",".join(spec.machine.backend), "each backend once")
+    if spec.measure.min_repeats > spec.measure.max_repeats:
+        raise SpecError(
+            "measure.min_repeats", spec.measure.min_repeats, f"at most max_repeats ({spec.measure.max_repeats})"
+        )
+    return spec
+
+
+StructType = TypeVar("StructType", bound=msgspec.Struct)
+
+
+def convert(raw: Mapping[str, Any], into: type[StructType]) -> StructType:
+    """Decode plain values into a typed struct, with errors that name key, value and what is allowed."""
+    try:
+        return msgspec.convert(raw, into)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw, into) from None
+
+
+def parse_grid(text: str) -> dict[str, Any]:
+    """Read ``data=2`` into ``{"data": 2}``; wrong names and values are left for validation to name.
+
+    Raises
+    ------
+    SpecError
+        The text is not ``axis=count``, comma-separated, each axis once.
+    """
+    axes: dict[str, Any] = {}
+    allowed = "axis=count, comma-separated, axes: " + ", ".join(Grid.__struct_fields__)
+    for part in text.split(","):
+        axis, equals, count = (piece.strip() for piece in part.partition("="))
+        if not equals or axis in axes or not re.fullmatch(r"[+-]?[0-9]{1,10}", count):
+            raise SpecError("parallel.grid", text, allowed)
+        axes[axis] = int(count)
+    return axes
+
+
+def resolve_grid(spec: RunSpec, n_ranks: int) -> Grid:
+    """Return the grid of this run, every rank on ``data`` unless it says otherwise.
+
+    Raises
+    ------
+    LaunchError
+        The grid's product is not the number of ranks MPI started, or that is not the number expected.
+    SpecError
+        The batch has fewer rows than the data axis has ranks, or a rank fewer rows than micro-batches.
+    """
+    expected = spec.machine.expect_ranks
+    if expected is not None and expected != n_ranks:
+        hint = "; each rank believes it is alone, so mpirun and mpi4py use different MPI libraries"
+        raise LaunchError(
+            f"machine.expect_ranks = {expected}: MPI started {n_ranks}{hint if n_ranks == 1 else ''}"
+        )
+    grid = spec.parallel.grid or Grid(data=n_ranks)
+    if grid.n_ranks != n_ranks:
+        raise LaunchError(
+            f"parallel.grid = {grid}: its product is {grid.n_ranks}, allowed is the number of ranks, {n_ranks} "
+            f"(mpirun -n {grid.n_ranks}, or a grid of {n_ranks})"
+        )
+    if spec.problem.batch < grid.data:
+        raise SpecError("problem.batch", spec.problem.batch, f"at least one row a rank of data={grid.data}")
+    smallest = spec.problem.batch // grid.data
+    if spec.parallel.microbatches > smallest:
+        raise SpecError(
+            "parallel.microbatches", spec.parallel.microbatches, f"at most the {smallest} rows of a rank"
+        )
+    if spec.parallel.chunks > spec.problem.seq:
+        raise SpecError("parallel.chunks", spec.parallel.chunks, f"at most seq ({spec.problem.seq})")
+    return grid
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    FileError
+        It is not there, cannot be read, or is not TOML.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return tomllib.load(stream)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FileError(f"{path}: cannot be read as TOML: {reason}") from None
+
+
+def to_dict(spec: msgspec.Struct) -> dict[str, Any]:
+    """Plain dictionaries, lists, strings and numbers: what a record stores."""
+    plain: dict[str, Any] = msgspec.to_builtins(spec)
+    return plain
+
+
+def _check_floats_finite(spec: RunSpec) -> None:
+    for leaf in options():
+        value = getattr(getattr(spec, leaf.section), leaf.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SpecError(leaf.key, value, "a finite number")
+
+
+def _explain(message: str, raw: Mapping[str, Any], into: type[msgspec.Struct]) -> SpecError:
+    """Turn msgspec's message into one that also shows the value and the choices."""
+    text, _, path = message.partition(" - at `$")
+    keys = re.findall(r"\.([^.\[`]+)", path)
+    unknown = re.search(r"unknown field `([^`]*)`", text)
+    value, annotation = _look_up(raw, into, keys)
+    if unknown:
+        known = list(_struct_of(annotation).__struct_fields__)
+        key = ".".join([*keys, unknown.group(1)])
+        return SpecError(key, _nested(value, unknown.group(1)), "one of the keys " + ", ".join(known))
+    return SpecError(".".join(keys) or "specification", value, describe(annotation) or text)
+
+
+def _nested(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, Mapping) else value
+
+
+def _look_up(raw: object, annotation: Any, keys: list[str]) -> tuple[object, Any]:
+    for key in keys:
+        raw = _nested(raw, key)
+        fields = {f.name: f.type for f in msgspec.structs.fields(_struct_of(annotation))}
+        annotation = fields.get(key, annotation)
+    return raw, annotation
+
+
+def _struct_of(annotation: Any) -> type[msgspec.Struct]:
+    """The struct type inside ``Annotated[X | None, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    for inner in get_args(annotation):
+        if get_args(inner) or (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
+            return _struct_of(inner)
+    return RunSpec
+
+
+def describe(annotation: Any) -> str:  # noqa: PLR0911 - one return a kind of type
+    """Say in words what a type annotation allows: ``an integer >= 1``, ``lstm or gru``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        base, *metas = get_args(annotation)
+        limits = " and ".join(
+            f"{sign} {getattr(m, name):.12g}"
+            for m in metas
+            if isinstance(m, Meta)
+            for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+            if getattr(m, name) is not None
+        )
+        return f"{describe(base)} {limits}".strip()
+    if origin is Literal:
+        return " or ".join(str(choice) for choice in get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in get_args(annotation) if a is not type(None))
+    if origin is tuple:
+        return f"a list of {describe(get_args(annotation)[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return "the keys " + ", ".join(annotation.__struct_fields__)
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(annotation, str(annotation))
