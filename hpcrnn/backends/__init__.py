@@ -1,0 +1,1 @@
+"""Where the tasks run: a narrow protocol (:mod:`~hpcrnn.backends.base`) and its implementations."""

@@ -1,0 +1,151 @@
+"""Gated recurrent unit (Cho et al. 2014), with the reset gate after or before the recurrent product.
+
+Gates ``r, z, n``::
+
+    r, z = σ(x_t W_rz + b_rz + h_{t-1} R_rz)
+    after:   q = h_{t-1} R_n + bR          n = tanh(x_t W_n + b_n + r q)        (cuDNN, PyTorch)
+    before:  p = r h_{t-1}                 n = tanh(x_t W_n + b_n + p R_n)      (the original)
+    h_t = (1 - z) n + z h_{t-1}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows, input_product, sigmoid
+
+
+@dataclass(frozen=True)
+class GRU(Cell):
+    """Three gates, one state; ``reset="after"`` has one recurrent product a step, ``"before"`` two in a row."""
+
+    reset: Literal["after", "before"] = "after"
+
+    name: ClassVar[str] = "gru"
+    n_gates: ClassVar[int] = 3
+
+    def parameter_shapes(self, D: int, H: int) -> dict[str, tuple[int, ...]]:
+        """As every cell, and ``bR`` (H,): the bias inside the reset product of ``reset="after"``."""
+        shapes = super().parameter_shapes(D, H)
+        return shapes | {"bR": (H,)} if self.reset == "after" else shapes
+
+    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+        """The activations, and ``q`` (after ``backward`` its gradient) or ``p``."""
+        return super().saved_shapes(B, H) | {"q" if self.reset == "after" else "p": (B, H)}
+
+    def recurrent_blocks(self, H: int) -> dict[str, slice]:
+        if self.reset == "after":
+            return {"R": slice(0, 3 * H)}
+        return {"rz": slice(0, 2 * H), "n": slice(2 * H, 3 * H)}
+
+    def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {"slopes": (3, B, H), "unit": (B, H)}
+        return shapes | ({"product": (B, 3 * H)} if self.reset == "after" else {"dp": (B, H)})
+
+    def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
+        input_product(parameters, x, tape, work)
+        candidate = self._candidate_after if self.reset == "after" else self._candidate_before
+        h, unit = tape.states["h"], work.scratch["unit"]
+        for t in range(len(x)):
+            candidate(t, parameters, tape, work)
+            _, z, n = tape.saved["activations"][t]
+            np.subtract(h[t], n, out=unit)  # h_t = n + z (h_{t-1} - n)
+            np.multiply(z, unit, out=unit)
+            np.add(n, unit, out=h[t + 1])
+
+    def _candidate_after(self, t: int, parameters: Parameters, tape: Tape, work: Workspace) -> None:
+        """Compute r, z, n of step t with one product."""
+        s, q, unit, product = (
+            tape.saved["activations"][t],
+            tape.saved["q"][t],
+            work.scratch["unit"],
+            work.scratch["product"],
+        )
+        r, _, n = s
+        work.forward["R"].multiply(tape.states["h"][t], product)
+        by_gate = _by_gate(product, 3)
+        np.add(tape.gates_by_gate[t], work.bias, out=s)
+        np.add(s[:2], by_gate[:2], out=s[:2])
+        sigmoid(s[:2])
+        np.add(by_gate[2], parameters["bR"], out=q)
+        np.multiply(r, q, out=unit)
+        np.add(n, unit, out=n)
+        np.tanh(n, out=n)
+
+    def _candidate_before(self, t: int, _: Parameters, tape: Tape, work: Workspace) -> None:
+        """Compute r, z, n of step t with two products, the second of r h."""
+        s, p, unit, h = tape.saved["activations"][t], tape.saved["p"][t], work.scratch["unit"], tape.states["h"]
+        r, _z, n = s
+        work.forward["rz"].accumulate(h[t], tape.gates[t][:, : 2 * h.shape[-1]])
+        np.add(tape.gates_by_gate[t], work.bias, out=s)
+        sigmoid(s[:2])
+        np.multiply(r, h[t], out=p)
+        work.forward["n"].multiply(p, unit)
+        np.add(n, unit, out=n)
+        np.tanh(n, out=n)
+
+    def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
+        reset = self._reset_after if self.reset == "after" else self._reset_before
+        h, dh, activations = tape.states["h"], dstate["h"], tape.saved["activations"]
+        slopes, unit = work.scratch["slopes"], work.scratch["unit"]
+        _, dz, dn = slopes
+        for t in reversed(range(len(dy))):
+            s = activations[t]
+            _, z, n = s
+            np.add(dh, dy[t], out=dh)
+            np.multiply(s, s, out=slopes)  # σ' = s - s², tanh' = 1 - n²
+            np.subtract(s[:2], slopes[:2], out=slopes[:2])
+            np.subtract(1, dn, out=dn)
+
+            np.subtract(h[t], n, out=unit)  # dz = dh (h_{t-1} - n) σ'
+            np.multiply(unit, dh, out=unit)
+            np.multiply(dz, unit, out=dz)
+            np.multiply(dh, z, out=unit)  # what of dh reaches h_{t-1} directly; the rest goes to n
+            np.subtract(dh, unit, out=dh)
+            np.multiply(dn, dh, out=dn)
+            reset(t, dh, tape, work)
+            np.add(dh, unit, out=dh)
+
+    def _reset_after(self, t: int, dh: Array, tape: Tape, work: Workspace) -> None:
+        """From dn, dz and the slope of r: the gate gradients, dq, and ``dh = [dr, dz, dq] R^T``."""
+        q, slopes, product = tape.saved["q"][t], work.scratch["slopes"], work.scratch["product"]
+        dr, _, dn = slopes
+        np.multiply(dr, dn, out=dr)
+        np.multiply(dr, q, out=dr)
+        np.multiply(dn, tape.saved["activations"][t][0], out=q)  # q is its own gradient from here on
+        np.copyto(tape.gates_by_gate[t], slopes)
+        by_gate = _by_gate(product, 3)
+        np.copyto(by_gate[:2], slopes[:2])
+        np.copyto(by_gate[2], q)
+        work.backward["R"].multiply(product, dh)
+
+    def _reset_before(self, t: int, dh: Array, tape: Tape, work: Workspace) -> None:
+        """From dn, dz and the slope of r: the gate gradients and ``dh = r dp + [dr, dz] R_rz^T``."""
+        slopes, dp = work.scratch["slopes"], work.scratch["dp"]
+        dr, _, dn = slopes
+        work.backward["n"].multiply(dn, dp)
+        np.multiply(dr, dp, out=dr)
+        np.multiply(dr, tape.states["h"][t], out=dr)
+        np.multiply(dp, tape.saved["activations"][t][0], out=dp)
+        np.copyto(tape.gates_by_gate[t], slopes)
+        work.backward["rz"].multiply(tape.gates[t][:, : 2 * dh.shape[-1]], dh)
+        np.add(dh, dp, out=dh)
+
+    def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace) -> None:
+        h, gates, matmul = as_rows(tape.states["h"][:-1]), as_rows(tape.gates), work.library.matmul
+        H = h.shape[-1]
+        matmul(h.T, gates[:, : 2 * H], into["R"][:, : 2 * H])
+        if self.reset == "after":
+            dq = as_rows(tape.saved["q"])
+            matmul(h.T, dq, into["R"][:, 2 * H :])
+            np.sum(dq, axis=0, out=into["bR"])
+        else:
+            matmul(as_rows(tape.saved["p"]).T, gates[:, 2 * H :], into["R"][:, 2 * H :])
+
+
+def _by_gate(product: Array, n_gates: int) -> Array:
+    """(B, G*H) seen as (G, B, H)."""
+    return product.reshape(len(product), n_gates, -1).transpose(1, 0, 2)

@@ -1,0 +1,92 @@
+"""Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000).
+
+Gates ``i, f, g, o`` of ``a = x_t W + b + h_{t-1} R``::
+
+    i, f, o = σ(a_i), σ(a_f), σ(a_o)      g = tanh(a_g)
+    c_t = f c_{t-1} + i g                 h_t = o tanh(c_t)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, input_product, sigmoid
+
+
+@dataclass(frozen=True)
+class LSTM(Cell):
+    """Four gates, two states; ``forget_bias`` is added to the forget gate's initial bias."""
+
+    forget_bias: float = 0.0
+
+    name: ClassVar[str] = "lstm"
+    n_gates: ClassVar[int] = 4
+    state_names: ClassVar[tuple[str, ...]] = ("h", "c")
+
+    def initial_parameters(self, rng: np.random.Generator, D: int, H: int) -> dict[str, Array]:
+        parameters = super().initial_parameters(rng, D, H)
+        parameters["b"][H : 2 * H] += self.forget_bias
+        return parameters
+
+    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+        """The activations, and ``tanh_c``: recomputing it would cost a transcendental a step."""
+        return super().saved_shapes(B, H) | {"tanh_c": (B, H)}
+
+    def recurrent_blocks(self, H: int) -> dict[str, slice]:
+        return {"R": slice(0, 4 * H)}
+
+    def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+        return {"slopes": (4, B, H), "unit": (B, H)}
+
+    def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
+        input_product(parameters, x, tape, work)
+        R, bias, unit = work.forward["R"], work.bias, work.scratch["unit"]
+        h, c, tanh_c = tape.states["h"], tape.states["c"], tape.saved["tanh_c"]
+        gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
+        for t in range(len(x)):
+            R.accumulate(h[t], gates[t])
+            s = activations[t]
+            i, f, g, o = s
+            np.add(by_gate[t], bias, out=s)
+            sigmoid(s[:2])
+            np.tanh(g, out=g)
+            sigmoid(o)
+            np.multiply(f, c[t], out=c[t + 1])
+            np.multiply(i, g, out=unit)
+            np.add(c[t + 1], unit, out=c[t + 1])
+            np.tanh(c[t + 1], out=tanh_c[t])
+            np.multiply(o, tanh_c[t], out=h[t + 1])
+
+    def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
+        R, slopes, unit = work.backward["R"], work.scratch["slopes"], work.scratch["unit"]
+        c, tanh_c = tape.states["c"], tape.saved["tanh_c"]
+        gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
+        dh, dc = dstate["h"], dstate["c"]
+        di, df, dg, do = slopes
+        for t in reversed(range(len(dy))):
+            s = activations[t]
+            i, f, g, o = s
+            np.add(dh, dy[t], out=dh)
+            np.multiply(tanh_c[t], tanh_c[t], out=unit)  # dc += dh o (1 - tanh²c)
+            np.subtract(1, unit, out=unit)
+            np.multiply(unit, o, out=unit)
+            np.multiply(unit, dh, out=unit)
+            np.add(dc, unit, out=dc)
+
+            np.multiply(s, s, out=slopes)  # σ' = s - s², tanh' = 1 - g²
+            np.subtract(s[:2], slopes[:2], out=slopes[:2])
+            np.subtract(1, dg, out=dg)
+            np.subtract(o, do, out=do)
+
+            np.multiply(slopes[:3], dc, out=slopes[:3])  # slopes become the gates' gradients
+            np.multiply(di, g, out=di)
+            np.multiply(df, c[t], out=df)
+            np.multiply(dg, i, out=dg)
+            np.multiply(do, dh, out=do)
+            np.multiply(do, tanh_c[t], out=do)
+            np.multiply(dc, f, out=dc)
+            np.copyto(by_gate[t], slopes)
+            R.multiply(gates[t], dh)
