@@ -189,9 +189,7 @@ class Cell(ABC):
         """Compute ``dx`` (T, B, D) from the gate gradients: one GEMM for the chunk."""
         work.library.matmul(as_rows(tape.gates), parameters["W"].T, as_rows(dx))
 
-    def weight_gradient(
-        self, x: Array, tape: Tape, gradients: Parameters, scratch: Parameters | None, work: Workspace
-    ) -> None:
+    def weight_gradient(self, x: Array, tape: Tape, into: Parameters, work: Workspace) -> None:
         """Compute the gradients of the parameters from the gate gradients: GEMMs over the chunk.
 
         Parameters
@@ -200,20 +198,14 @@ class Cell(ABC):
             The layer's input of the forward pass.
         tape : Tape
             After ``backward``.
-        gradients : mapping of str to array
-            Written to, or added to where ``scratch`` is given.
-        scratch : mapping of str to array or None
-            Arrays of the same shapes to form the products in before they are added.
+        into : mapping of str to array
+            Overwritten.
         work : Workspace
         """
-        into = gradients if scratch is None else scratch
         gates = as_rows(tape.gates)
         work.library.matmul(as_rows(x).T, gates, into["W"])
         np.sum(gates, axis=0, out=into["b"])
         self.recurrent_gradient(tape, into, work)
-        if scratch is not None:
-            for name, gradient in gradients.items():
-                np.add(gradient, scratch[name], out=gradient)
 
     def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace) -> None:
         """Compute the gradient of ``R``, and of any parameter only this cell has."""

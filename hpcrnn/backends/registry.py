@@ -1,0 +1,61 @@
+"""From the name of a backend to an engine; heavy libraries are imported here and not before."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hpcrnn.backends.base import Engine, Extent
+from hpcrnn.backends.mkl import MklProducts, load_mkl
+from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.cells.products import NumpyProducts, ProductLibrary
+from hpcrnn.errors import MissingPackageError, SpecError
+from hpcrnn.model.network import Network
+from hpcrnn.spec import BackendName, RunSpec
+
+
+def check_backends(spec: RunSpec) -> None:
+    """Refuse what cannot run here, before anything is built.
+
+    Raises
+    ------
+    MissingPackageError
+        A package is not installed; the message says how to get it.
+    SpecError
+        The backend does not have what the model asks for.
+    """
+    if spec.machine.gemm == "mkl" and load_mkl() is None:
+        raise MissingPackageError("machine.gemm = mkl: MKL is not installed: pip install 'hpcrnn[mkl]'")
+    if "torch" in spec.machine.backend:
+        from importlib.util import find_spec
+
+        if find_spec("torch") is None:
+            raise MissingPackageError(
+                "machine.backend = torch: PyTorch is not installed: pip install 'hpcrnn[torch]' (it is a peer to "
+                "measure against; everything else works without it)"
+            )
+        if spec.model.cell == "gru" and spec.model.reset == "before":
+            raise SpecError("model.reset", spec.model.reset, "after, with backend torch: torch.nn.GRU has no other")
+
+
+def make_engine(name: BackendName, network: Network, extent: Extent, spec: RunSpec) -> Engine:
+    """Build an engine.
+
+    Parameters
+    ----------
+    name : {"numpy", "torch"}
+    network : Network
+    extent : Extent
+    spec : RunSpec
+        For its training and machine sections.
+    """
+    if name == "torch":
+        from hpcrnn.backends.torch_engine import TorchEngine
+
+        return TorchEngine(network, extent, spec.training, spec.machine.threads)
+    return NumpyEngine(network, extent, spec.training, product_library(spec.machine.gemm, spec.machine.threads))
+
+
+def product_library(gemm: Literal["auto", "numpy", "mkl"], threads: int) -> ProductLibrary:
+    """Return what multiplies: packed MKL where it is installed, unless NumPy is asked for."""
+    mkl = load_mkl() if gemm != "numpy" else None
+    return NumpyProducts() if mkl is None else MklProducts(mkl, threads)

@@ -1,0 +1,303 @@
+"""The proof beside every timing: does this way of running compute what a float64 serial run computes?
+
+Before a case is timed, its own schedule runs one step, at a size a serial run can check, from random initial
+states and with random gradients of the final states.  Loss, final states and every gradient are compared
+with a float64 serial NumPy run.  The yardstick is what the serial run *in the same dtype* loses against
+float64: a way of splitting the work may lose :data:`FACTOR` times that, and no more.  The reference is itself
+checked, by directional finite differences, so that a mistake in the mathematics cannot hide in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from hpcrnn.backends.base import Outcome, state_names
+from hpcrnn.benchmarks.planning import Plan, make_plan
+from hpcrnn.execution.executor import Executor
+from hpcrnn.execution.world import World
+from hpcrnn.model.network import Network, initial_parameters
+from hpcrnn.records.record import Check, Verdict
+from hpcrnn.spec import BackendName, MachineSpec, RunSpec
+from hpcrnn.workloads import Workload, open_workload
+
+Array = npt.NDArray[Any]
+
+FACTOR = 4.0
+"""An exact strategy may lose this many times what the serial run in the same dtype loses."""
+
+FULL_SIZE_FLOPS = 1e10
+"""Up to this many operations a step, the check runs at the full size: about a second in all."""
+
+_STEP = 1e-4
+_DIFFERENCE_TOLERANCE = {"tanh": 1e-5, "relu": 1e-3}  # relu has kinks, and a step may cross one
+
+
+def floor(dtype: str) -> float:
+    """Smallest error worth holding against a run.
+
+    In float32 two units in the last place: a serial run may be lucky.  In float64 the reference *is* the
+    serial run, so its own error is unknown: 64 units leave room for another order of summation.
+    """
+    eps = float(np.finfo(dtype).eps)
+    return 2 * eps if dtype == "float32" else 64 * eps
+
+
+def checked_spec(spec: RunSpec, workload: Workload, n_replicas: int) -> tuple[RunSpec, str]:
+    """Choose the size to check at: the full one where that is cheap, else a smaller one cut the same way.
+
+    Returns
+    -------
+    spec : RunSpec
+    description : str
+    """
+    # Clipping would change the gradients that are to be compared.
+    spec = msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, clip=None))
+    if make_plan(spec, workload, n_replicas).flops() <= FULL_SIZE_FLOPS:
+        return spec, "full size"
+    parts, chunks = n_replicas * spec.parallel.microbatches, spec.parallel.chunks
+    problem, model = spec.problem, spec.model
+    # Keep the remainders: an uneven split stays uneven.
+    batch = min(problem.batch, 2 * parts + problem.batch % parts)
+    seq = min(problem.seq, max(2 * chunks, 12) + problem.seq % chunks)
+    small = msgspec.structs.replace(spec, problem=msgspec.structs.replace(problem, batch=batch, seq=seq))
+    if make_plan(small, workload, n_replicas).flops() > FULL_SIZE_FLOPS:
+        hidden = min(model.hidden, 96)
+        embed = None if model.embed is None else min(model.embed, 80)
+        features = None if problem.features is None else min(problem.features, 80)
+        small = msgspec.structs.replace(
+            small,
+            model=msgspec.structs.replace(model, hidden=hidden, embed=embed),
+            problem=msgspec.structs.replace(small.problem, features=features),
+        )
+    size = f"B{small.problem.batch} T{small.problem.seq} H{small.model.hidden} L{small.model.layers}"
+    return small, f"reduced to {size}"
+
+
+def verify(
+    spec: RunSpec, workload: Workload, cases: list[tuple[BackendName, int]], world: World
+) -> dict[tuple[BackendName, int], Verdict]:
+    """Verify several ways of running one problem.
+
+    Every rank calls this with the same arguments.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    workload : Workload
+        Of the full size.
+    cases : list of (backend, n_ranks)
+        ``n_ranks`` is 1 or the size of the world.
+    world : World
+
+    Returns
+    -------
+    dict of (backend, n_ranks) to Verdict
+    """
+    small, size = checked_spec(spec, workload, max(n for _, n in cases))
+    small_workload = open_workload(small)
+    boundary = _random_boundary(make_plan(small, small_workload, 1).network, small)
+
+    trusted = world.on_root(lambda: _trusted_outcomes(small, small_workload, boundary, world))
+    verdicts: dict[tuple[BackendName, int], Verdict] = {}
+    for backend, n_ranks in cases:
+        plan = make_plan(small, small_workload, n_ranks)
+        comm = world.comm if n_ranks > 1 else world.alone
+        outcome: Outcome | None = None
+        agreement = 0.0
+        if n_ranks > 1 or world.is_root:
+            rank = world.rank if n_ranks > 1 else 0
+            executor = plan.executor(rank, backend, comm)
+            outcome = run_once(executor, plan, rank, small_workload, boundary)
+        if n_ranks > 1 and outcome is not None:
+            agreement = _disagreement(outcome, world)
+            outcome = _joined(outcome, world)
+
+        def judge(
+            outcome: Outcome | None = outcome, agreement: float = agreement, n_ranks: int = n_ranks
+        ) -> Verdict:
+            reference, yardstick, reference_checks = trusted
+            assert outcome is not None  # noqa: S101 - rank 0 takes part in every case
+            checks = compare(outcome, reference, yardstick, small)
+            if n_ranks > 1 and outcome.gradients:
+                tolerance = FACTOR * floor(small.model.dtype)
+                checks.append(Check("gradient agreement of ranks", agreement, 0.0, tolerance))
+            checks += reference_checks
+            status = "VALID" if all(check.passed for check in checks) else "INVALID"
+            return Verdict(status, size, FACTOR, tuple(checks))  # type: ignore[arg-type]
+
+        verdicts[backend, n_ranks] = world.on_root(judge)
+    return verdicts
+
+
+Boundary = tuple[dict[str, Array], dict[str, Array]]
+
+
+def _random_boundary(network: Network, spec: RunSpec) -> Boundary:
+    """Draw initial states and gradients of the final states, for the whole batch."""
+    rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xB0)))
+    batch, dtype = spec.problem.batch, spec.model.dtype
+    scale = 1.0 / (batch * spec.problem.seq)
+    initial, cotangent = {}, {}
+    for block in network.blocks:
+        if block.cell is not None:
+            for name in state_names(block.name, block.cell.state_names):
+                initial[name] = 0.5 * rng.standard_normal((batch, block.outputs)).astype(dtype)
+                cotangent[name] = scale * rng.standard_normal((batch, block.outputs)).astype(dtype)
+    return initial, cotangent
+
+
+def run_once(executor: Executor, plan: Plan, rank: int, workload: Workload, boundary: Boundary) -> Outcome:
+    """Run the first step of a plan on one rank, between given boundary states; return what it computed."""
+    rows = plan.rows(rank)
+    initial, cotangent = boundary
+    engine = executor.engine
+    engine.set_boundary({k: v[rows] for k, v in initial.items()}, {k: v[rows] for k, v in cotangent.items()})
+    engine.load_batch(workload.batch(0, rows))
+    executor.run()
+    return engine.outcome()
+
+
+def _trusted_outcomes(
+    spec: RunSpec, workload: Workload, boundary: Boundary, world: World
+) -> tuple[Outcome, Outcome, list[Check]]:
+    """Run the float64 reference, the yardstick, and the finite differences that check the reference."""
+    one_piece = msgspec.structs.replace(spec.parallel, microbatches=1, chunks=1)
+    exact = msgspec.structs.replace(
+        spec,
+        model=msgspec.structs.replace(spec.model, dtype="float64"),
+        parallel=one_piece,
+        machine=MachineSpec(gemm="numpy", threads=spec.machine.threads),
+    )
+    plan = make_plan(exact, workload, 1)
+    executor = plan.executor(0, "numpy", world.alone)
+    parameters = _rounded_parameters(plan.network, spec)
+    executor.engine.load_parameters(parameters)
+    reference = run_once(executor, plan, 0, workload, boundary)
+    checks = difference_checks(plan, executor, parameters, reference, workload, boundary)
+    if spec.model.dtype == "float64":
+        return reference, reference, checks
+    serial_plan = make_plan(msgspec.structs.replace(spec, parallel=one_piece), workload, 1)
+    yardstick = run_once(serial_plan.executor(0, "numpy", world.alone), serial_plan, 0, workload, boundary)
+    return reference, yardstick, checks
+
+
+def _rounded_parameters(network: Network, spec: RunSpec) -> dict[str, Array]:
+    """The values the run under test starts from: float64 parameters rounded to its dtype.
+
+    Inputs and states are rounded too, so that what is compared is arithmetic alone.
+    """
+    parameters = initial_parameters(network, spec.problem.seed)
+    return {name: value.astype(spec.model.dtype).astype(np.float64) for name, value in parameters.items()}
+
+
+def compare(outcome: Outcome, reference: Outcome, yardstick: Outcome, spec: RunSpec) -> list[Check]:
+    """Compare everything a step computed with the reference.
+
+    Parameters
+    ----------
+    outcome, reference, yardstick : Outcome
+        The run under test; the float64 serial run; the serial run in the dtype under test.
+    spec : RunSpec
+
+    Returns
+    -------
+    list of Check
+    """
+    lowest = floor(spec.model.dtype)
+
+    def check(quantity: str, error: float, serial_error: float) -> Check:
+        return Check(quantity, error, serial_error, FACTOR * max(serial_error, lowest))
+
+    size = abs(reference.loss)
+    if spec.problem.workload == "synthetic":
+        # An inner product with random signs cancels: its error is relative to the terms' root-sum-square.
+        terms = spec.problem.seq * spec.problem.batch
+        size = max(size, (terms * spec.model.hidden) ** 0.5 / terms)
+    checks = [check("loss", abs(outcome.loss - reference.loss) / size, abs(yardstick.loss - reference.loss) / size)]
+    for prefix, found, exact, serial in (
+        ("gradient ", outcome.gradients, reference.gradients, yardstick.gradients),
+        ("", outcome.by_row, reference.by_row, yardstick.by_row),
+    ):
+        for name, value in exact.items():
+            error = relative_error(found[name], value) if name in found else float("nan")
+            checks.append(check(prefix + name, error, relative_error(serial[name], value)))
+    return checks
+
+
+def relative_error(found: Array, exact: Array) -> float:
+    """``|found - exact| / |exact|`` in the 2-norm; NaN where the shapes differ."""
+    if found.shape != exact.shape:
+        return float("nan")
+    difference = float(np.linalg.norm((found.astype(np.float64) - exact).ravel()))
+    size = float(np.linalg.norm(exact.ravel()))
+    return difference / size if size > 0 else difference
+
+
+def difference_checks(
+    plan: Plan,
+    executor: Executor,
+    parameters: Mapping[str, Array],
+    reference: Outcome,
+    workload: Workload,
+    boundary: Boundary,
+) -> list[Check]:
+    """Check each block's reference gradient by a central difference of the loss along one direction.
+
+    The direction is the claimed gradient plus a random vector of the same length: the first makes the
+    derivative large, the second sees components that are missing from the claim.
+    """
+    if not reference.gradients:
+        return []
+    network, spec = plan.network, plan.spec
+    rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xD1)))
+    relu = spec.model.cell == "elman" and spec.model.activation == "relu"
+    tolerance = _DIFFERENCE_TOLERANCE["relu" if relu else "tanh"]
+    checks = []
+    for block in network.blocks:
+        names = [f"{block.name}.{name}" for name in block.shapes]
+        if not names:
+            continue
+        gradient = {name: reference.gradients[name] for name in names}
+        length = _norm(gradient) or 1.0
+        noise = {name: rng.standard_normal(gradient[name].shape) for name in names}
+        spread = _norm(noise)
+        direction = {name: gradient[name] / length + noise[name] / spread for name in names}
+        claimed = sum(float(np.sum(gradient[name] * direction[name])) for name in names)
+        losses = []
+        for sign in (1, -1):
+            moved = {name: parameters[name] + sign * _STEP * direction[name] for name in names}
+            executor.engine.load_parameters({**parameters, **moved})
+            outcome = run_once(executor, plan, 0, workload, boundary)
+            losses.append(_objective(outcome, boundary))
+        found = (losses[0] - losses[1]) / (2 * _STEP)
+        checks.append(Check(f"finite difference {block.name}", abs(found - claimed) / length, 0.0, tolerance))
+    return checks
+
+
+def _objective(outcome: Outcome, boundary: Boundary) -> float:
+    """Loss plus the inner product of the final states with their given gradients."""
+    _, cotangent = boundary
+    return outcome.loss + sum(float(np.sum(outcome.by_row[f"state {name}"] * c)) for name, c in cotangent.items())
+
+
+def _norm(arrays: Mapping[str, Array]) -> float:
+    return float(np.sqrt(sum(float(np.sum(a * a)) for a in arrays.values())))
+
+
+def _joined(outcome: Outcome, world: World) -> Outcome:
+    """Put the rows of all ranks together, in the order of the ranks."""
+    parts = world.comm.allgather(outcome.by_row)
+    by_row = {name: np.concatenate([part[name] for part in parts]) for name in outcome.by_row}
+    return Outcome(outcome.loss, outcome.gradients, by_row)
+
+
+def _disagreement(outcome: Outcome, world: World) -> float:
+    """Largest relative difference of any rank's summed gradients from rank 0's."""
+    first = world.comm.bcast(outcome.gradients)
+    own = max((relative_error(outcome.gradients[name], value) for name, value in first.items()), default=0.0)
+    return float(max(world.comm.allgather(own)))

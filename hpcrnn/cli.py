@@ -1,0 +1,225 @@
+"""The command line: thin; heavy imports stay inside the commands.
+
+``hpcrnn run`` takes a flag for every key of a specification, made from the specification itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hpcrnn
+from hpcrnn.errors import EXIT_INVALID, EXIT_VALID, EXIT_WRONG_USE, HpcrnnError, LaunchError, SpecError
+
+if TYPE_CHECKING:
+    from hpcrnn.execution.world import World
+    from hpcrnn.spec import Option
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one line, exit code 1, on rank 0 only."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (hpcrnn {self.prog.removeprefix('hpcrnn').strip()} --help)".replace("  ", " "))
+
+
+class _UsageError(HpcrnnError):
+    """The command line cannot be understood."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # Under mpirun an error must be told once, whatever it is: ranks are known before flags are read.
+    if argv[:1] == ["run"] and not {"-h", "--help"} & set(argv):
+        return _run_on_ranks(argv)
+    try:
+        arguments = _parser().parse_args(argv)
+        return int(arguments.command(arguments))
+    except HpcrnnError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"hpcrnn: error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("hpcrnn: interrupted\n")
+        return 130
+
+
+def _run_on_ranks(argv: Sequence[str]) -> int:
+    world = _start_world()
+    from hpcrnn.execution.world import fail
+
+    try:
+        return _run(_parser().parse_args(argv), world, argv)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, no rank may hang
+        fail(world, error)
+
+
+def _start_world() -> World:
+    try:
+        from hpcrnn.execution.world import World
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        lacking = LaunchError(
+            f"no MPI library can be loaded ({reason}): pip install 'hpcrnn[mpi]', or load the site's MPI module"
+        )
+        sys.stderr.write(f"hpcrnn: error: {lacking}\n")
+        raise SystemExit(lacking.exit_code) from None
+    return World.start()
+
+
+def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> int:
+    from hpcrnn.spec import build_spec, read_toml
+
+    raw = read_toml(arguments.spec) if arguments.spec else {}
+    spec = build_spec(raw, _overrides(arguments))
+
+    from hpcrnn.benchmarks.run import run
+
+    record = run(spec, world, ["hpcrnn", *argv])
+    if record is None:
+        code = EXIT_VALID
+    else:
+        from hpcrnn.reporting.tables import show
+
+        show([record], _console())
+        invalid = [case for case in record.cases if case.verdict.status != "VALID"]
+        for case in invalid:
+            worst = case.verdict.worst
+            sys.stderr.write(
+                f"hpcrnn: INVALID: {case.label}: {worst.quantity}: relative error {worst.error:.3g}, "
+                f"allowed {worst.tolerance:.3g}\n"
+            )
+        sys.stdout.write(f"written: {record.source}\n")
+        code = EXIT_INVALID if invalid else EXIT_VALID
+    return int(world.comm.bcast(code))
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from hpcrnn.records.hdf5 import read_records
+    from hpcrnn.reporting.tables import show
+
+    show(read_records(arguments.files), _console())
+    return EXIT_VALID
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from hpcrnn.records.hdf5 import read_records
+    from hpcrnn.reporting.report import write_report
+
+    for path in write_report(read_records(arguments.files), arguments.output):
+        sys.stdout.write(f"written: {path}\n")
+    return EXIT_VALID
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from hpcrnn.benchmarks.sweep import load_sweep, run_sweep
+
+    sweep = load_sweep(arguments.spec, arguments.output)
+    outcome = run_sweep(sweep, dry_run=arguments.dry_run)
+    if arguments.report and not arguments.dry_run and outcome.files:
+        from hpcrnn.records.hdf5 import read_records
+        from hpcrnn.reporting.report import write_report
+
+        for path in write_report(read_records(outcome.files), arguments.report):
+            sys.stdout.write(f"written: {path}\n")
+    return outcome.exit_code
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from hpcrnn.benchmarks.doctor import examine, render
+
+    findings = examine()
+    sys.stdout.write(render(findings, as_json=arguments.json))
+    return EXIT_WRONG_USE if any(f.level == "problem" for f in findings) else EXIT_VALID
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    from hpcrnn.spec import options
+
+    given = vars(arguments)
+    return {o.name: given[o.name] for o in options() if given.get(o.name) is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hpcrnn", description=hpcrnn.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"hpcrnn {hpcrnn.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser(
+        "run",
+        help="verify and measure one problem; under mpirun or srun for several ranks",
+        description="Verify and measure one problem. Started as: mpirun -n 2 hpcrnn run --hidden 512 ...",
+        allow_abbrev=False,
+    )
+    run.add_argument("spec", nargs="?", metavar="SPEC.toml", help="specification; flags win over it")
+    _add_options(run)
+
+    sweep = commands.add_parser("sweep", help="every point of a sweep, each under its own mpirun; resumes")
+    sweep.add_argument("spec", type=Path, metavar="SPEC.toml")
+    sweep.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: results/NAME")
+    sweep.add_argument("--dry-run", action="store_true", help="say what would be started, and stop")
+    sweep.add_argument("--report", type=Path, metavar="DIR", help="write the report there at the end")
+    sweep.set_defaults(command=_sweep)
+
+    show = commands.add_parser("show", help="result files as a table in the terminal")
+    show.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    show.set_defaults(command=_show)
+
+    report = commands.add_parser("report", help="figures, and a report in HTML and Markdown")
+    report.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    report.add_argument("-o", "--output", type=Path, default=Path("plots/report"), metavar="DIR")
+    report.set_defaults(command=_report)
+
+    doctor = commands.add_parser("doctor", help="what this machine can run, and what is wrong with it")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    from hpcrnn.spec import describe, options
+
+    groups: dict[str, Any] = {}
+    for leaf in options():
+        group = groups.setdefault(leaf.section, parser.add_argument_group(leaf.section))
+        text = leaf.description.replace("%", "%%")
+        if isinstance(leaf.default, bool):
+            group.add_argument(leaf.flag, dest=leaf.name, action=argparse.BooleanOptionalAction, help=text)
+            continue
+        allowed = "axis=count,..." if leaf.name == "grid" else describe(leaf.annotation).replace("%", "%%")
+        shown = "" if leaf.default is None else f"; default {_plain(leaf.default)}"
+        group.add_argument(
+            leaf.flag, dest=leaf.name, type=_reader(leaf), metavar="X", help=f"{text} [{allowed}{shown}]"
+        )
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _reader(leaf: Option) -> Any:
+    """Turn a flag's text into the number the key wants; validation then sees the same value as from TOML."""
+    from hpcrnn.spec import describe
+
+    def read(text: str) -> object:
+        allowed = describe(leaf.annotation)
+        try:
+            if allowed.startswith("an integer"):
+                return int(text)
+            if allowed.startswith("a number"):
+                return float(text)
+        except ValueError:
+            raise SpecError(leaf.key, text, allowed) from None
+        return text
+
+    return read

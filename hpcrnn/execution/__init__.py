@@ -1,0 +1,1 @@
+"""Running programs: communicators, transport, the executor, and the loop that measures."""

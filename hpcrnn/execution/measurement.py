@@ -1,0 +1,150 @@
+"""The measuring loop: interleaved repetitions until the interval is narrow, decided by all ranks together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from hpcrnn.errors import NumericsError
+from hpcrnn.execution.executor import PHASES, Executor
+from hpcrnn.execution.world import World
+from hpcrnn.records.record import FloatArray
+from hpcrnn.records.statistics import Interval, median_interval
+from hpcrnn.spec import MeasureSpec
+from hpcrnn.workloads import Batch
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the problem, among those measured side by side.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    n_ranks : int
+        The first ``n_ranks`` ranks take part; the others wait, asleep.
+    executor : Executor or None
+        None on ranks that do not take part.
+    batch : callable
+        Step number to this rank's rows of the global batch.
+    """
+
+    name: str
+    n_ranks: int
+    executor: Executor | None
+    batch: Callable[[int], Batch]
+
+
+@dataclass
+class Samples:
+    """What was measured of a variant; complete on rank 0.
+
+    Attributes
+    ----------
+    warmup_s, time_s : list of float64 array (n_ranks, n_phases)
+        One entry a step.
+    loss, gradient_norm : list of float
+        One entry a step, warm-ups included.
+    stop_reason : str
+    """
+
+    warmup_s: list[FloatArray] = field(default_factory=list)
+    time_s: list[FloatArray] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
+    stop_reason: str = ""
+
+    def interval(self) -> Interval:
+        """Median and interval of the counted steps, seconds; a step is as long as its slowest rank's."""
+        return median_interval([sample[:, 0].max() for sample in self.time_s])
+
+
+class Watcher(Protocol):
+    """Who wants to see progress; called on rank 0 only."""
+
+    def __call__(self, repetition: int, elapsed_s: float, samples: Sequence[Samples]) -> None:
+        """Hear that a round is over; ``repetition`` is negative during warm-up."""
+
+
+def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watch: Watcher) -> list[Samples]:
+    """Measure variants round after round, one step of each a round.
+
+    Interleaving lets drift of the machine fall on all variants alike.  Every rank calls this; only rank 0
+    gets samples.
+
+    Parameters
+    ----------
+    variants : sequence of Variant
+    world : World
+    limits : MeasureSpec
+        Warm-up, interval width, time and repetition limits.
+    watch : Watcher
+
+    Returns
+    -------
+    list of Samples
+        One a variant.
+
+    Raises
+    ------
+    NumericsError
+        A loss or a gradient is not finite.
+    """
+    samples = [Samples() for _ in variants]
+    start = time.monotonic()
+    for step in range(limits.warmup + limits.max_repeats):
+        counted = step >= limits.warmup
+        for variant, found in zip(variants, samples, strict=True):
+            _one_step(variant, found, world, step, counted=counted)
+        reason = ""
+        if world.is_root:
+            elapsed = time.monotonic() - start
+            watch(step - limits.warmup, elapsed, samples)
+            reason = _reason_to_stop(samples, elapsed, limits) if counted else ""
+        reason = world.comm.bcast(reason)
+        if reason:
+            break
+    for found in samples:
+        found.stop_reason = reason or "max_repeats"
+    return samples
+
+
+def _one_step(variant: Variant, samples: Samples, world: World, step: int, *, counted: bool) -> None:
+    """Run one step of one variant and bring its times to rank 0."""
+    phases = np.zeros(len(PHASES))
+    outcome = (float("nan"), float("nan"))
+    world.quiet_barrier()
+    if variant.executor is not None:
+        variant.executor.engine.load_batch(variant.batch(step))
+        if variant.n_ranks > 1:
+            # The common start: all ranks are awake and have their batch.
+            world.comm.Barrier()
+        phases = variant.executor.run()
+        outcome = (variant.executor.engine.loss, variant.executor.gradient_norm)
+        if not np.isfinite(outcome[0]):
+            raise NumericsError(
+                f"the loss is not finite ({outcome[0]}) at step {step} of {variant.name}; "
+                "a smaller training.lr or a training.clip usually helps"
+            )
+    world.quiet_barrier()
+    gathered = np.empty((world.size, len(PHASES))) if world.is_root else None
+    world.comm.Gather(phases, gathered)
+    if gathered is not None:
+        (samples.time_s if counted else samples.warmup_s).append(gathered[: variant.n_ranks].copy())
+        samples.loss.append(outcome[0])
+        samples.gradient_norm.append(outcome[1])
+
+
+def _reason_to_stop(samples: Sequence[Samples], elapsed_s: float, limits: MeasureSpec) -> str:
+    """Why measuring should end now; empty where it should not."""
+    n = len(samples[0].time_s)
+    if n >= limits.min_repeats and all(s.interval().relative_width <= limits.ci_width for s in samples):
+        return "ci_width"
+    if elapsed_s >= limits.max_time:
+        return "max_time"
+    return ""

@@ -1,0 +1,166 @@
+"""The ranks MPI started: who they are, how they wait, agree, and fail together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from mpi4py import MPI
+
+from hpcrnn.errors import HpcrnnError, LaunchError
+
+_NAP_S = 0.0005
+_AGREE_S = 2.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of a run.
+
+    Attributes
+    ----------
+    comm : MPI.Comm
+        For the measurement.
+    failures : MPI.Comm
+        Of the same ranks, for nothing but agreeing on an error.
+    """
+
+    comm: MPI.Comm
+    failures: MPI.Comm
+
+    @classmethod
+    def start(cls) -> World:
+        """Return the ranks of ``MPI.COMM_WORLD``."""
+        return cls(MPI.COMM_WORLD.Dup(), MPI.COMM_WORLD.Dup())
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return int(self.comm.Get_rank())
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return int(self.comm.Get_size())
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the rank that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> MPI.Comm:
+        """A communicator of this rank only."""
+        return MPI.COMM_SELF
+
+    def quiet_barrier(self) -> None:
+        """Wait for all ranks without spinning: a rank that measures alone wants the cores' turbo and caches."""
+        request = self.comm.Ibarrier()
+        while not request.Test():
+            time.sleep(_NAP_S)
+
+    def on_root(self, function: Callable[[], T]) -> T:
+        """Run a function on rank 0 and give its result, or its :class:`HpcrnnError`, to all ranks."""
+        result: tuple[T | None, HpcrnnError | None] = (None, None)
+        if self.is_root:
+            try:
+                result = (function(), None)
+            except HpcrnnError as error:
+                result = (None, error)
+        value, error = self.comm.bcast(result)
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]  # a function may return None
+
+    def ranks_on_node(self) -> int:
+        """Ranks that share this node's memory."""
+        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        size = int(node.Get_size())
+        node.Free()
+        return size
+
+    def facts(self) -> dict[str, Any]:
+        """Describe the MPI library: plain values for the record."""
+        library = MPI.Get_library_version().split("\n")[0].strip().rstrip("\x00")
+        levels = {
+            MPI.THREAD_SINGLE: "single",
+            MPI.THREAD_FUNNELED: "funneled",
+            MPI.THREAD_SERIALIZED: "serialized",
+            MPI.THREAD_MULTIPLE: "multiple",
+        }
+        return {
+            "library": library,
+            "standard": ".".join(map(str, MPI.Get_version())),
+            "thread_level": levels.get(MPI.Query_thread(), "unknown"),
+            "n_ranks": self.size,
+            "n_nodes": len(set(self.comm.allgather(MPI.Get_processor_name()))),
+        }
+
+
+def check_threads(world: World, threads: int) -> None:
+    """Refuse BLAS threads that outnumber the cores of this node.
+
+    Raises
+    ------
+    LaunchError
+        The threads of the ranks on one node are more than the cores they may run on, and each rank has
+        more than one. (Ranks of one thread may share a core: right for tests, and the record shows it.)
+    """
+    node = world.comm.Split_type(MPI.COMM_TYPE_SHARED)
+    local = node.Get_size()
+    masks: list[set[int]] = node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
+    node.Free()
+    cores = len(set().union(*masks)) or os.cpu_count() or 1
+    if threads > 1 and threads * local > cores:
+        raise LaunchError(
+            f"machine.threads = {threads}: {local} rank(s) of {threads} threads on {cores} core(s) of one node; "
+            f"allowed is at most {max(1, cores // local)}"
+        )
+
+
+def fail(world: World, error: BaseException) -> NoReturn:
+    """End the run after an error: together where all ranks have it, at once where only this one has.
+
+    Parameters
+    ----------
+    world : World
+    error : BaseException
+        An :class:`HpcrnnError` is shown as one line, anything else with its traceback.
+    """
+    code = error.exit_code if isinstance(error, HpcrnnError) else 1
+    if isinstance(error, HpcrnnError):
+        text = f"hpcrnn: error: {error}\n"
+    else:
+        text = f"hpcrnn: rank {world.rank} of {world.size} failed:\n{''.join(traceback.format_exception(error))}"
+    if world.size > 1 and not (isinstance(error, HpcrnnError) and _all_failed(world)):
+        if isinstance(error, HpcrnnError):
+            text = f"hpcrnn: error on rank {world.rank} of {world.size}: {error}\n"
+        _write_error(text)
+        world.comm.Abort(code)
+    if world.is_root:
+        _write_error(text)
+    sys.exit(code)
+
+
+def _all_failed(world: World) -> bool:
+    """Whether every rank arrives here within a short time."""
+    request = world.failures.Ibarrier()
+    end = time.monotonic() + _AGREE_S
+    while not request.Test():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_NAP_S)
+    return True
+
+
+def _write_error(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -1,0 +1,128 @@
+"""Optimizers on flat buffers: stochastic gradient descent with momentum, Adam, clipping by global norm."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcrnn.errors import NumericsError
+from hpcrnn.spec import TrainingSpec
+
+Array = npt.NDArray[Any]
+
+
+class Optimizer(Protocol):
+    """Changes parameters in place from a gradient."""
+
+    def update(self, parameters: Array, gradient: Array) -> None:
+        """Take one step; ``gradient`` (n,) may be used as scratch."""
+
+
+class SGD:
+    """Gradient descent with momentum: ``v = momentum v + g``, ``θ -= lr v`` (PyTorch's form).
+
+    Parameters
+    ----------
+    n : int
+        Parameters.
+    dtype : dtype
+    lr, momentum : float
+    """
+
+    def __init__(self, n: int, dtype: npt.DTypeLike, lr: float, momentum: float) -> None:
+        self._velocity, self._scratch = np.zeros(n, dtype), np.empty(n, dtype)
+        self._lr, self._momentum = lr, momentum
+
+    def update(self, parameters: Array, gradient: Array) -> None:
+        np.multiply(self._velocity, self._momentum, out=self._velocity)
+        np.add(self._velocity, gradient, out=self._velocity)
+        np.multiply(self._velocity, self._lr, out=self._scratch)
+        np.subtract(parameters, self._scratch, out=parameters)
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1) with bias correction.
+
+    Parameters
+    ----------
+    n : int
+        Parameters.
+    dtype : dtype
+    lr : float
+    beta1, beta2, eps : float
+        The paper's defaults.
+    """
+
+    # Cache-sized pieces: the ten passes below then read memory once.
+    _PIECE = 1 << 14
+
+    def __init__(
+        self, n: int, dtype: npt.DTypeLike, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ) -> None:
+        self._mean, self._square = np.zeros(n, dtype), np.zeros(n, dtype)
+        self._scratch = np.empty(min(n, self._PIECE), dtype)
+        self._lr, self._beta1, self._beta2, self._eps = lr, beta1, beta2, eps
+        self._steps = 0
+
+    def update(self, parameters: Array, gradient: Array) -> None:
+        self._steps += 1
+        correction1 = 1 - self._beta1**self._steps
+        correction2 = 1 - self._beta2**self._steps
+        # θ -= (lr / c1) m / (sqrt(v) / sqrt(c2) + eps), with sqrt(c2) multiplied through.
+        rate = self._lr * correction2**0.5 / correction1
+        eps = self._eps * correction2**0.5
+        for start in range(0, parameters.size, self._PIECE):
+            piece = slice(start, start + self._PIECE)
+            p, g, m, v = parameters[piece], gradient[piece], self._mean[piece], self._square[piece]
+            scratch = self._scratch[: p.size]
+            np.multiply(m, self._beta1, out=m)
+            np.multiply(g, 1 - self._beta1, out=scratch)
+            np.add(m, scratch, out=m)
+            np.multiply(g, g, out=scratch)
+            np.multiply(scratch, 1 - self._beta2, out=scratch)
+            np.multiply(v, self._beta2, out=v)
+            np.add(v, scratch, out=v)
+            np.sqrt(v, out=scratch)
+            np.add(scratch, eps, out=scratch)
+            np.divide(m, scratch, out=scratch)
+            np.multiply(scratch, rate, out=scratch)
+            np.subtract(p, scratch, out=p)
+
+
+def make_optimizer(training: TrainingSpec, n: int, dtype: npt.DTypeLike) -> Optimizer:
+    """Return the optimizer a specification asks for."""
+    if training.optimizer == "sgd":
+        return SGD(n, dtype, training.lr, training.momentum)
+    return Adam(n, dtype, training.lr)
+
+
+def global_norm(gradient: Array) -> float:
+    """2-norm of a flat gradient.
+
+    Raises
+    ------
+    NumericsError
+        A value is not finite.
+    """
+    square = float(np.dot(gradient, gradient))
+    if np.isfinite(square):
+        return float(square**0.5)
+    largest = float(np.abs(gradient).max())
+    if not np.isfinite(largest):
+        broken = int(gradient.size - np.count_nonzero(np.isfinite(gradient)))
+        msg = (
+            f"the gradient is not finite: {broken} of {gradient.size} values; "
+            "a smaller training.lr or a training.clip usually helps"
+        )
+        raise NumericsError(msg)
+    # Only the squares overflowed.
+    scaled = gradient / largest
+    return largest * float(np.dot(scaled, scaled)) ** 0.5
+
+
+def clip(gradient: Array, norm: float, limit: float | None) -> None:
+    """Scale a gradient in place so that its norm is at most ``limit`` (Pascanu, Mikolov & Bengio 2013)."""
+    if limit is not None and norm > limit:
+        np.multiply(gradient, limit / norm, out=gradient)

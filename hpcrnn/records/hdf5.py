@@ -1,0 +1,342 @@
+"""A record as an HDF5 file: what a stranger opens years later.
+
+::
+
+    512 bytes of text              the user block: what this is, and the SHA-256 of all that follows
+    / @schema_name @schema_version @complete @created_utc @uuid @hpcrnn_version @argv (JSON)
+    /environment/<section>         JSON text: hosts, mpi, blas, ...
+    /baseline/<problem>            @kind @case_id @time_s          derived, for whoever reads without hpcrnn
+    /cases/<id>                    @index @params_json @verdict @metric_kind @measured ...
+       rep, rank, phase, warmup_rep, training_step                 dimension scales
+       time[rep,rank,phase] @units  warmup[warmup_rep,rank,phase]  loss[training_step]  ...
+       is_outlier[rep]                                             derived
+       validation/                 @problem @factor  quantity, error, serial_error, tolerance
+
+The file is made in memory by the HDF5 library and written by Python: a full disk is an ordinary error, not a
+library that cannot close its file.  It appears under its name complete or not at all.  The checksum is
+looked at before the HDF5 library sees a byte, which damaged metadata may crash or hang.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcrnn.errors import FileError, SpecError
+from hpcrnn.records.layout import MalformedError, fill, parse
+from hpcrnn.records.record import Record
+
+if TYPE_CHECKING:
+    import h5py
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NPY_SIGNATURE = b"\x93NUMPY"
+MAGIC = b"hpcrnn-record\n"
+USER_BLOCK_BYTES = 512
+_LONGEST_NAME = 400
+_REMARK = "An HDF5 file with a user block: h5dump, h5py and xarray open it as it is.\n"
+
+
+def write_record(record: Record, path: Path, *, overwrite: bool = True) -> None:
+    """Write a record: under a temporary name beside its own, flushed to the disk, then renamed.
+
+    Parameters
+    ----------
+    record : Record
+    path : Path
+        Its directory is made if need be.
+    overwrite : bool
+        False: replace nothing but an earlier state of the same record.  Another run's file stays as it is,
+        and this record goes to a new name beside it.
+
+    Raises
+    ------
+    FileError
+        The disk is full, the directory cannot be written, or (only without ``overwrite``) another run has
+        taken the name; the message says where the results are.
+    """
+    path = Path(path)
+    content = _encode(record)
+    temporary = _temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if overwrite or _holds(path, record.uuid):
+            temporary.replace(path)
+        else:
+            _rename_to_free_name(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise _unusable(path, f"cannot be written: {error.strerror or error}") from None
+    finally:
+        _remove(temporary)
+
+
+def read_record(path: Path) -> Record:
+    """Read a record, and check that it is what was written.
+
+    Raises
+    ------
+    FileError
+        The file is missing, empty, truncated, damaged, of another kind, or from a newer hpcrnn.
+    """
+    path = Path(path)
+    try:
+        image = _read_sealed(path)
+        import h5py
+
+        with h5py.File(io.BytesIO(image), "r") as file:
+            return parse(file, source=str(path))
+    except FileError:
+        raise
+    except MalformedError as error:
+        what = f"in this record, {error}"
+    except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
+        what = _reason(error)
+    raise _unusable(path, what)
+
+
+def read_records(paths: Iterable[Path]) -> list[Record]:
+    """Read several records, in order.
+
+    Raises
+    ------
+    FileError
+        For the first that cannot be read.
+    """
+    return [read_record(path) for path in paths]
+
+
+def check_writable(path: Path, overwrite: bool) -> None:
+    """Find out before anything is measured whether a record can be written; make its directory.
+
+    Raises
+    ------
+    SpecError
+        The name is taken and not to be overwritten, is no name for a file, or its directory cannot be
+        made or written.
+    """
+    key = "measure.out"
+    path = Path(path)
+    try:
+        if _is_taken(path):
+            if path.exists() and not path.is_file():  # a dangling link is taken, and exists not
+                kind = "this is a directory" if path.is_dir() else "this is a device, a pipe or a socket"
+                raise SpecError(key, str(path), f"the name of a file ({kind})")
+            if not overwrite:
+                raise SpecError(key, str(path), "a name that is not taken, unless --overwrite is given")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_beside(path)
+        try:
+            temporary.open("xb").close()
+        finally:
+            _remove(temporary)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SpecError(key, str(path), f"a file that can be written ({reason})") from None
+
+
+def read_array(path: Path, dataset: str | None = None) -> npt.NDArray[Any]:
+    """Read a user's array from .npy or HDF5, told apart by their first bytes; nothing is unpickled.
+
+    Parameters
+    ----------
+    path : Path
+    dataset : str, optional
+        Name in the HDF5 file; without it, the only two-dimensional one.
+
+    Returns
+    -------
+    array
+        Of the shape and dtype of the file.
+
+    Raises
+    ------
+    FileError
+        It cannot be read, is of another kind, or the dataset is not there or not the only one.
+    """
+    path = Path(path)
+    try:
+        _require_file(path)
+        with path.open("rb") as stream:
+            is_npy = stream.read(len(NPY_SIGNATURE)) == NPY_SIGNATURE
+            stream.seek(0)
+            if is_npy and dataset is None:
+                array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+                return array
+        if is_npy:
+            raise _unusable(path, "is a .npy file, which has no datasets to name")
+        return _read_dataset(path, dataset)
+    except FileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged header raises anything
+        what = _reason(error)
+    raise _unusable(path, what)
+
+
+def _read_dataset(path: Path, name: str | None) -> npt.NDArray[Any]:
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise _unusable(path, "is neither .npy nor HDF5")
+    with h5py.File(path, "r") as file:
+        item = file.get(name or _only_matrix(path, file))
+        if not isinstance(item, h5py.Dataset):
+            raise _unusable(path, f"has no dataset {name}")
+        return np.asarray(item[()])
+
+
+def _only_matrix(path: Path, file: h5py.File) -> str:
+    """Find the name of the one two-dimensional dataset."""
+    found: list[str] = []
+    # visititems stops at the first answer that is not None.
+    file.visititems(lambda name, item: found.append(name) if getattr(item, "ndim", 0) == 2 else None)
+    if not found:
+        raise _unusable(path, "has no two-dimensional dataset")
+    if len(found) > 1:
+        names = ", ".join(found[:8])
+        raise _unusable(
+            path, f"has several two-dimensional datasets ({names}): name one, {path.name}:{found[0]}"
+        )
+    return found[0]
+
+
+def _encode(record: Record) -> bytes:
+    """Make the file, user block and all."""
+    import h5py
+
+    # The default library version: a file of `libver="latest"` was found unreadable after every kill.
+    # No file of this name is made; HDF5 tells open files apart by it.
+    options = {"driver": "core", "backing_store": False, "userblock_size": USER_BLOCK_BYTES}
+    with h5py.File(f"memory-{uuid.uuid4().hex}", "w", **options) as file:
+        fill(file, record)
+        file.flush()
+        image = bytes(file.id.get_file_image())
+    body = image[image.index(SIGNATURE) :]  # the image begins after the user block, or with it
+    head = f"sha256 {hashlib.sha256(body).hexdigest()}\nbytes {len(body)}\n{_REMARK}"
+    return (MAGIC + head.encode()).ljust(USER_BLOCK_BYTES, b"\0") + body
+
+
+def _read_sealed(path: Path) -> bytes:
+    """Read a file whole and check it against its user block."""
+    _require_file(path)
+    with path.open("rb") as stream:
+        block = stream.read(USER_BLOCK_BYTES)
+        if not block:
+            raise _unusable(path, "is empty")
+        if not block.startswith(MAGIC):
+            kind = (
+                "is HDF5, but not an hpcrnn record"
+                if block.startswith(SIGNATURE)
+                else "is not an hpcrnn record"
+            )
+            raise _unusable(path, kind)
+        body = stream.read()
+    seal = re.match(rb"sha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block[len(MAGIC) :])
+    if not seal:
+        raise _unusable(path, "is damaged: its user block cannot be read")
+    n_bytes = int(seal[2])
+    if len(body) < n_bytes:
+        raise _unusable(path, f"is truncated: {len(body)} of {n_bytes} bytes are left")
+    if len(body) > n_bytes or hashlib.sha256(body).hexdigest() != seal[1].decode():
+        raise _unusable(path, "is damaged, or was edited: its checksum does not match")
+    return block + body
+
+
+def _holds(path: Path, record_uuid: str) -> bool:
+    """Whether a file is an earlier state of this very record."""
+    try:
+        return read_record(path).uuid == record_uuid
+    except FileError:
+        return False
+
+
+def _rename_to_free_name(temporary: Path, path: Path) -> None:
+    """Rename, but over nothing: a link fails where the name is taken, with no moment in between."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not _is_taken(path):
+            temporary.replace(path)
+            return
+    else:
+        return
+    other = path.with_name(f"{path.stem[:60]}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    temporary.replace(other)
+    _sync_directory(path.parent)
+    raise _unusable(path, f"another run has taken this name; the results of this one are in {other}")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether anything has this name; what could never have it is an error, which ``exists`` hides."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex}.{os.getpid()}.tmp")
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make a rename last through a power cut, where the file system can."""
+    _quietly(lambda: _fsync(folder))
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    _quietly(lambda: path.unlink(missing_ok=True))
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except OSError:
+        return
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what has no end, like a device, and a directory."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise _unusable(path, "is not there") from None
+    if not stat.S_ISREG(mode):
+        raise _unusable(path, "is not a file")
+
+
+def _unusable(path: Path, what: str) -> FileError:
+    """Make the one-line error, whatever the names of files and datasets hold."""
+    name = str(path) if len(str(path)) <= _LONGEST_NAME else f"{str(path)[:_LONGEST_NAME]}…"
+    text = f"{name}: {what}"
+    return FileError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
+def _reason(error: BaseException) -> str:
+    """Say on one line why a file cannot be read."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"cannot be read: {text.splitlines()[0][:200]}"
