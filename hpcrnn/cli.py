@@ -130,7 +130,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from hpcrnn.benchmarks.doctor import examine, render
+    from hpcrnn.doctor import examine, render
 
     findings = examine()
     sys.stdout.write(render(findings, as_json=arguments.json))

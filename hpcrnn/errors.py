@@ -40,11 +40,11 @@ class SpecError(HpcrnnError):
     """
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        shown = repr(value) if isinstance(value, str | list | tuple | dict) else str(value)
+        # repr keeps it to one line, whatever the value holds.
+        shown = repr(value)
         if len(shown) > 200:
             shown = f"{shown[:200]}…"
-        # One line, whatever the value holds.
-        super().__init__(f"{key} = {shown.encode('unicode_escape').decode()}: allowed is {allowed}")
+        super().__init__(f"{key} = {shown}: allowed is {allowed}")
         self.key = key
         self.value = value
         self.allowed = allowed

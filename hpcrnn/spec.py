@@ -58,14 +58,12 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class ProblemSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The data: what is trained on, and how much of it a step takes."""
 
-    workload: Annotated[
-        Text, Meta(description="stdlib, file:PATH, series:PATH, adding or synthetic")
-    ] = "stdlib"
+    workload: Annotated[Text, Meta(description="stdlib, file:PATH, series:PATH, adding or synthetic")] = "stdlib"
     batch: Annotated[Size, Meta(description="sequences B of a global step, over all ranks")] = 64
     seq: Annotated[Size, Meta(description="time steps T of a sequence")] = 64
-    features: Annotated[
-        Size | None, Meta(description="input features of the synthetic workload (default: embed)")
-    ] = None
+    features: Annotated[Size | None, Meta(description="input features of the synthetic workload (default: embed)")] = (
+        None
+    )
     seed: Annotated[int, Meta(ge=0, le=_LARGEST, description="of the data and the initial weights")] = 0
 
 
@@ -78,9 +76,9 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     optimizer: Annotated[Literal["sgd", "adam"], Meta(description="update rule")] = "adam"
     lr: Annotated[PositiveFloat, Meta(description="learning rate")] = 1e-3
     momentum: Annotated[float, Meta(ge=0, lt=1, description="of sgd")] = 0.9
-    clip: Annotated[
-        PositiveFloat | None, Meta(description="clip the gradient to this global norm (default: off)")
-    ] = None
+    clip: Annotated[PositiveFloat | None, Meta(description="clip the gradient to this global norm (default: off)")] = (
+        None
+    )
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -100,9 +98,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the work is cut and where it goes."""
 
-    grid: Annotated[
-        Grid | None, Meta(description="ranks per axis, e.g. data=2 (default: every rank on data)")
-    ] = None
+    grid: Annotated[Grid | None, Meta(description="ranks per axis, e.g. data=2 (default: every rank on data)")] = None
     microbatches: Annotated[Size, Meta(description="parts M of a rank's batch")] = 1
     chunks: Annotated[Size, Meta(description="parts C of the time axis")] = 1
     allreduce: Annotated[
@@ -123,9 +119,7 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(description="recurrent product of the numpy backend; auto: packed MKL where installed"),
     ] = "auto"
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
-    expect_ranks: Annotated[
-        Size | None, Meta(description="stop unless MPI started exactly this many ranks")
-    ] = None
+    expect_ranks: Annotated[Size | None, Meta(description="stop unless MPI started exactly this many ranks")] = None
 
 
 class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -141,9 +135,7 @@ class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     baseline: Annotated[
         bool, Meta(description="on several ranks: measure the serial run too, interleaved, on rank 0")
     ] = True
-    out: Annotated[
-        Text | None, Meta(description="result file (default: a new name under results/)")
-    ] = None
+    out: Annotated[Text | None, Meta(description="result file (default: a new name under results/)")] = None
     overwrite: Annotated[bool, Meta(description="replace the result file if it is there")] = False
 
 
@@ -285,9 +277,7 @@ def resolve_grid(spec: RunSpec, n_ranks: int) -> Grid:
     expected = spec.machine.expect_ranks
     if expected is not None and expected != n_ranks:
         hint = "; each rank believes it is alone, so mpirun and mpi4py use different MPI libraries"
-        raise LaunchError(
-            f"machine.expect_ranks = {expected}: MPI started {n_ranks}{hint if n_ranks == 1 else ''}"
-        )
+        raise LaunchError(f"machine.expect_ranks = {expected}: MPI started {n_ranks}{hint if n_ranks == 1 else ''}")
     grid = spec.parallel.grid or Grid(data=n_ranks)
     if grid.n_ranks != n_ranks:
         raise LaunchError(
@@ -298,9 +288,7 @@ def resolve_grid(spec: RunSpec, n_ranks: int) -> Grid:
         raise SpecError("problem.batch", spec.problem.batch, f"at least one row a rank of data={grid.data}")
     smallest = spec.problem.batch // grid.data
     if spec.parallel.microbatches > smallest:
-        raise SpecError(
-            "parallel.microbatches", spec.parallel.microbatches, f"at most the {smallest} rows of a rank"
-        )
+        raise SpecError("parallel.microbatches", spec.parallel.microbatches, f"at most the {smallest} rows of a rank")
     if spec.parallel.chunks > spec.problem.seq:
         raise SpecError("parallel.chunks", spec.parallel.chunks, f"at most seq ({spec.problem.seq})")
     return grid
@@ -324,7 +312,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def to_dict(spec: msgspec.Struct) -> dict[str, Any]:
     """Plain dictionaries, lists, strings and numbers: what a record stores."""
-    plain: dict[str, Any] = msgspec.to_builtins(spec)
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(spec))
     return plain
 
 
@@ -370,7 +358,7 @@ def _struct_of(annotation: Any) -> type[msgspec.Struct]:
     return RunSpec
 
 
-def describe(annotation: Any) -> str:  # noqa: PLR0911 - one return a kind of type
+def describe(annotation: Any) -> str:
     """Say in words what a type annotation allows: ``an integer >= 1``, ``lstm or gru``."""
     origin = get_origin(annotation)
     if origin is Annotated:

@@ -28,7 +28,7 @@ _ALIGNMENT = 64
 _ROW_MAJOR, _NO_TRANSPOSE, _TRANSPOSE, _PACKED, _B_MATRIX = 101, 111, 112, 151, 162
 _SEQUENTIAL_LAYER = 1
 
-_PRECISION: dict[str, tuple[str, type[ctypes.c_float] | type[ctypes.c_double]]] = {
+_PRECISION: dict[str, tuple[str, type[ctypes.c_float | ctypes.c_double]]] = {
     "float32": ("s", ctypes.c_float),
     "float64": ("d", ctypes.c_double),
 }
@@ -57,10 +57,15 @@ def _candidates() -> list[str]:
 
 
 def _layout(matrix: Array) -> tuple[int, int]:
-    """Orientation and leading dimension of a matrix whose rows or columns are contiguous."""
-    if matrix.strides[1] == matrix.itemsize:
-        return _NO_TRANSPOSE, matrix.strides[0] // matrix.itemsize
-    return _TRANSPOSE, matrix.strides[1] // matrix.itemsize
+    """Orientation and leading dimension of a matrix whose rows or columns are contiguous.
+
+    Along an axis of length one any stride is right, to NumPy, but a leading dimension is never less than a row.
+    """
+    rows, columns = matrix.shape
+    across, along = (stride // matrix.itemsize for stride in matrix.strides)
+    if along == 1 or columns == 1:
+        return _NO_TRANSPOSE, max(across, columns)
+    return _TRANSPOSE, max(along, rows)
 
 
 class MklProduct:
@@ -74,9 +79,7 @@ class MklProduct:
     dtype : float32 or float64
     """
 
-    def __init__(
-        self, library: ctypes.CDLL, rows: int, inner: int, columns: int, dtype: npt.DTypeLike
-    ) -> None:
+    def __init__(self, library: ctypes.CDLL, rows: int, inner: int, columns: int, dtype: npt.DTypeLike) -> None:
         self._dtype = np.dtype(dtype)
         letter, scalar = _PRECISION[self._dtype.name]
         self._pack = getattr(library, f"cblas_{letter}gemm_pack")

@@ -28,9 +28,7 @@ class NumpyEngine:
         What multiplies.
     """
 
-    def __init__(
-        self, network: Network, extent: Extent, training: TrainingSpec, library: ProductLibrary
-    ) -> None:
+    def __init__(self, network: Network, extent: Extent, training: TrainingSpec, library: ProductLibrary) -> None:
         self._network, self._extent, self._training = network, extent, training
         self._library = library
         shapes = [block.shapes for block in network.blocks]

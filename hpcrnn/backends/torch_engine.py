@@ -99,12 +99,9 @@ class TorchEngine:
         module, shape = self._modules[block], self._network.blocks[block]
         window = self._extent.chunks[chunk]
         with torch.set_grad_enabled(self._extent.backward):
-            if block == 0:
-                x = self._inputs[microbatch][window]
-            else:
-                x = self._out[block - 1, microbatch, chunk].detach()
+            x = self._inputs[microbatch][window] if block == 0 else self._out[block - 1, microbatch, chunk].detach()
             if self._network.gives_dx(block) and self._extent.backward:
-                x.requires_grad_(True)  # noqa: FBT003 - torch's signature
+                x.requires_grad_(True)
             self._into[key] = x
             if shape.cell is not None:
                 self._out[key] = self._forward_recurrent(key, shape, x)

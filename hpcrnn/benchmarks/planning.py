@@ -104,7 +104,7 @@ def check_memory(plan: Plan, n_variants: int, local_ranks: int) -> None:
         problem = plan.spec.problem
         raise SpecError(
             "problem.batch",
-            f"{problem.batch} (with seq = {problem.seq}, hidden = {plan.spec.model.hidden}, "
-            f"layers = {plan.spec.model.layers})",
-            f"what fits this node's {there / 2**30:.1f} GiB; this needs about {needed / 2**30:.3g} GiB",
+            problem.batch,
+            f"what fits this node's {there / 2**30:.1f} GiB; with seq = {problem.seq}, hidden = "
+            f"{plan.spec.model.hidden} and layers = {plan.spec.model.layers} this needs about {needed / 2**30:.3g} GiB",
         )

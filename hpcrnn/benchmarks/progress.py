@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from math import isnan
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from hpcrnn.execution.measurement import Samples, Watcher
 from hpcrnn.spec import MeasureSpec
@@ -28,7 +29,7 @@ class Progress:
         self._live: Any = None
         self._last_plain = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._enabled and sys.stderr.isatty():
             from rich.console import Console
 
@@ -66,8 +67,8 @@ class Progress:
             medians = ", ".join(
                 f"{name} {interval.median * 1e3:.1f} ms" for name, interval in zip(names, intervals, strict=True)
             )
-            widths = [i.relative_width for i in intervals]
-            width = f"{max(widths):.1%}" if all(w == w for w in widths) else "not known yet"
+            widest = max(i.relative_width for i in intervals)
+            width = "not known yet" if isnan(intervals[0].low) else f"{widest:.1%}"
             self.say(
                 f"step {repetition + 1}, {elapsed_s:.0f} of at most {limits.max_time:.0f} s: {medians}; "
                 f"widest interval {width}, wanted {limits.ci_width:.1%}",

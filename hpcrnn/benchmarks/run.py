@@ -18,6 +18,7 @@ from hpcrnn.backends.registry import check_backends
 from hpcrnn.benchmarks.planning import Plan, check_memory, make_plan
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.verification import verify
+from hpcrnn.errors import LaunchError
 from hpcrnn.execution.executor import PHASES
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
@@ -26,6 +27,9 @@ from hpcrnn.records.hdf5 import check_writable, write_record
 from hpcrnn.records.record import Case, Record, Verdict
 from hpcrnn.spec import BackendName, RunSpec, resolve_grid, to_dict
 from hpcrnn.workloads import Workload, open_workload
+
+SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"
+RANK_REDUCE = "all ranks are kept; a step is as long as its slowest rank's"
 
 CaseKey = tuple[BackendName, int]
 """Backend and number of ranks of one case of a run."""
@@ -59,6 +63,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
 
     workload = open_workload(spec)
+    check_same_data(workload, world)
     keys = case_keys(spec, grid.data)
     plans = {n: make_plan(spec, workload, n) for _, n in keys}
     check_memory(plans[grid.data], len(keys), world.ranks_on_node())
@@ -66,7 +71,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
         progress.say(f"verifying {', '.join(_name(*key) for key in keys)}")
         verdicts = verify(spec, workload, keys, world)
-        variants, kernels = _variants(spec, workload, plans, keys, world)
+        variants, kernels = _variants(workload, plans, keys, world)
         valid = all(v.status == "VALID" for v in verdicts.values())
         samples = [Samples(stop_reason="invalid") for _ in keys]
         if valid:
@@ -74,7 +79,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     peaks = world.comm.gather(_peak_memory_bytes())
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
-    if not world.is_root:
+    if peaks is None or hosts is None:  # all ranks but the first
         world.on_root(lambda: None)
         return None
     cases = tuple(
@@ -82,6 +87,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         for key, found in zip(keys, samples, strict=True)
     )
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
+    facts["clock"] |= {"sync": SYNC, "rank_reduce": RANK_REDUCE}
     record = Record(
         uuid=str(uuid.uuid4()),
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -91,8 +97,26 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         cases=cases,
         source=str(path),
     )
-    world.on_root(lambda: write_record(record, path))
+    world.on_root(lambda: write_record(record, path, overwrite=spec.measure.overwrite))
     return record
+
+
+def check_same_data(workload: Workload, world: World) -> None:
+    """Refuse ranks that would read different bytes, as those of different Pythons or file systems do.
+
+    Raises
+    ------
+    LaunchError
+        Naming a rank that differs from rank 0.
+    """
+    described = world.comm.allgather(workload.describe())
+    for rank, description in enumerate(described):
+        if description != described[0]:
+            key = next(k for k in described[0] if description.get(k) != described[0][k])
+            raise LaunchError(
+                f"problem.workload = {workload.name}: rank {rank} has {key} = {description.get(key)}, rank 0 has "
+                f"{described[0][key]}; all ranks need the same data"
+            )
 
 
 def case_keys(spec: RunSpec, n_replicas: int) -> list[CaseKey]:
@@ -112,7 +136,7 @@ def _name(backend: str, n_ranks: int) -> str:
 
 
 def _variants(
-    spec: RunSpec, workload: Workload, plans: dict[int, Plan], keys: Sequence[CaseKey], world: World
+    workload: Workload, plans: dict[int, Plan], keys: Sequence[CaseKey], world: World
 ) -> tuple[list[Variant], dict[CaseKey, str]]:
     """Build this rank's part of every case; an executor where the rank takes part."""
     variants, kernels = [], {}

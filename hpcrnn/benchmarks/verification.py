@@ -1,4 +1,4 @@
-"""The proof beside every timing: does this way of running compute what a float64 serial run computes?
+"""The proof beside every timing: this way of running computes what a float64 serial run computes.
 
 Before a case is timed, its own schedule runs one step, at a size a serial run can check, from random initial
 states and with random gradients of the final states.  Loss, final states and every gradient are compared
@@ -117,9 +117,7 @@ def verify(
             agreement = _disagreement(outcome, world)
             outcome = _joined(outcome, world)
 
-        def judge(
-            outcome: Outcome | None = outcome, agreement: float = agreement, n_ranks: int = n_ranks
-        ) -> Verdict:
+        def judge(outcome: Outcome | None = outcome, agreement: float = agreement, n_ranks: int = n_ranks) -> Verdict:
             reference, yardstick, reference_checks = trusted
             assert outcome is not None  # noqa: S101 - rank 0 takes part in every case
             checks = compare(outcome, reference, yardstick, small)

@@ -19,7 +19,7 @@ class Elman(Cell):
     name: ClassVar[str] = "elman"
     n_gates: ClassVar[int] = 1
 
-    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
         """Nothing: the one activation is the state."""
         return {}
 

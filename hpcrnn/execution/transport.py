@@ -41,5 +41,3 @@ class Transport:
         request, buffer = self._pending.pop(post)
         request.Wait()
         return buffer
-
-

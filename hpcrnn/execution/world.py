@@ -42,7 +42,7 @@ class World:
 
     @property
     def rank(self) -> int:
-        """This rank."""
+        """Number of this rank."""
         return int(self.comm.Get_rank())
 
     @property
@@ -68,16 +68,17 @@ class World:
 
     def on_root(self, function: Callable[[], T]) -> T:
         """Run a function on rank 0 and give its result, or its :class:`HpcrnnError`, to all ranks."""
-        result: tuple[T | None, HpcrnnError | None] = (None, None)
+        result: list[T] = []
+        failure: HpcrnnError | None = None
         if self.is_root:
             try:
-                result = (function(), None)
+                result = [function()]
             except HpcrnnError as error:
-                result = (None, error)
-        value, error = self.comm.bcast(result)
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]  # a function may return None
+                failure = error
+        shared: tuple[list[T], HpcrnnError | None] = self.comm.bcast((result, failure))
+        if shared[1] is not None:
+            raise shared[1]
+        return shared[0][0]
 
     def ranks_on_node(self) -> int:
         """Ranks that share this node's memory."""
@@ -88,7 +89,8 @@ class World:
 
     def facts(self) -> dict[str, Any]:
         """Describe the MPI library: plain values for the record."""
-        library = MPI.Get_library_version().split("\n")[0].strip().rstrip("\x00")
+        first_line = MPI.Get_library_version().rstrip("\x00").partition("\n")[0]
+        library = " ".join(first_line.replace("Version:", "").split())
         levels = {
             MPI.THREAD_SINGLE: "single",
             MPI.THREAD_FUNNELED: "funneled",
@@ -134,6 +136,8 @@ def fail(world: World, error: BaseException) -> NoReturn:
     error : BaseException
         An :class:`HpcrnnError` is shown as one line, anything else with its traceback.
     """
+    if isinstance(error, MemoryError):
+        error = HpcrnnError(f"out of memory: {error}; a smaller batch, seq, hidden or layers needs less")
     code = error.exit_code if isinstance(error, HpcrnnError) else 1
     if isinstance(error, HpcrnnError):
         text = f"hpcrnn: error: {error}\n"

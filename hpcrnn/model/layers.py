@@ -97,4 +97,4 @@ def squared_error(outputs: Array, targets: Array, weights: Array | None, scale: 
         outputs *= 2 * scale / width
     else:
         outputs *= (weights * (2 * scale / width))[:, None].astype(outputs.dtype, copy=False)
-    return total * scale / width
+    return float(total * scale / width)

@@ -112,14 +112,13 @@ def global_norm(gradient: Array) -> float:
     largest = float(np.abs(gradient).max())
     if not np.isfinite(largest):
         broken = int(gradient.size - np.count_nonzero(np.isfinite(gradient)))
-        msg = (
+        raise NumericsError(
             f"the gradient is not finite: {broken} of {gradient.size} values; "
             "a smaller training.lr or a training.clip usually helps"
         )
-        raise NumericsError(msg)
     # Only the squares overflowed.
     scaled = gradient / largest
-    return largest * float(np.dot(scaled, scaled)) ** 0.5
+    return float(largest * np.sqrt(np.dot(scaled, scaled)))
 
 
 def clip(gradient: Array, norm: float, limit: float | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 UNKNOWN = "unknown"
 
 
-def attempt(find: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever was found
+def attempt(find: Callable[[], Any]) -> Any:
     """Return what is found, or ``unknown``: for None, for an empty text and for any failure."""
     try:
         found = find()

@@ -30,9 +30,7 @@ def best_serial(cases: Iterable[Case]) -> Baseline | None:
         The serial cases are of several problems: no one of them is the base of them all.
     """
     serial = [
-        case
-        for case in cases
-        if case.strategy == "serial" and case.verdict.status == "VALID" and not case.simulated
+        case for case in cases if case.strategy == "serial" and case.verdict.status == "VALID" and not case.simulated
     ]
     if len({case.problem_id for case in serial}) > 1:
         message = "best_serial takes the cases of one problem: group them by problem_id"

@@ -208,9 +208,7 @@ def _only_matrix(path: Path, file: h5py.File) -> str:
         raise _unusable(path, "has no two-dimensional dataset")
     if len(found) > 1:
         names = ", ".join(found[:8])
-        raise _unusable(
-            path, f"has several two-dimensional datasets ({names}): name one, {path.name}:{found[0]}"
-        )
+        raise _unusable(path, f"has several two-dimensional datasets ({names}): name one, {path.name}:{found[0]}")
     return found[0]
 
 
@@ -238,11 +236,7 @@ def _read_sealed(path: Path) -> bytes:
         if not block:
             raise _unusable(path, "is empty")
         if not block.startswith(MAGIC):
-            kind = (
-                "is HDF5, but not an hpcrnn record"
-                if block.startswith(SIGNATURE)
-                else "is not an hpcrnn record"
-            )
+            kind = "is HDF5, but not an hpcrnn record" if block.startswith(SIGNATURE) else "is not an hpcrnn record"
             raise _unusable(path, kind)
         body = stream.read()
     seal = re.match(rb"sha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block[len(MAGIC) :])

@@ -148,7 +148,7 @@ def gpu_facts(root: Path = ROOT) -> list[dict[str, Any]]:
         attempt(nvml.nvmlShutdown)
 
 
-def _gpu(nvml: Any, index: int) -> dict[str, Any]:  # noqa: ANN401 - a module without types
+def _gpu(nvml: Any, index: int) -> dict[str, Any]:
     gpu = nvml.nvmlDeviceGetHandleByIndex(index)
     return {"index": index} | attempts(
         {
@@ -160,9 +160,7 @@ def _gpu(nvml: Any, index: int) -> dict[str, Any]:  # noqa: ANN401 - a module wi
             "driver": lambda: _decoded(nvml.nvmlSystemGetDriverVersion()),
             "cuda_of_driver": lambda: int(nvml.nvmlSystemGetCudaDriverVersion()),
             "max_sm_clock_hz": lambda: 10**6 * int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)),
-            "max_memory_clock_hz": lambda: (
-                10**6 * int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM))
-            ),
+            "max_memory_clock_hz": lambda: 10**6 * int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
             "power_limit_w": lambda: nvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1000,
             "persistence_mode": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(gpu)),
             "compute_mode": lambda: int(nvml.nvmlDeviceGetComputeMode(gpu)),

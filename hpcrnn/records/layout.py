@@ -113,9 +113,7 @@ def parse(file: h5py.File, source: str) -> Record:
         created_utc=_attribute(file, "created_utc", str),
         hpcrnn_version=_attribute(file, "hpcrnn_version", str),
         argv=tuple(str(word) for word in json.loads(_attribute(file, "argv", str))),
-        environment={
-            name: json.loads(item.asstr()[()]) for name, item in _member(file, "environment").items()
-        },
+        environment={name: json.loads(item.asstr()[()]) for name, item in _member(file, "environment").items()},
         cases=tuple(_parse_case(group, name) for name, group in groups),
         complete=_attribute(file, "complete", bool),
         source=source,
@@ -303,6 +301,4 @@ def _text_dtype() -> np.dtype[Any]:
 
 def _to_json(value: object) -> str:
     """Make JSON text; what JSON has no form for becomes a text: no result may be lost to a type."""
-    return json.dumps(
-        value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else str(x)
-    )
+    return json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else str(x))

@@ -80,11 +80,11 @@ class Verdict:
 
     @property
     def worst(self) -> Check:
-        """The check nearest to, or furthest beyond, its tolerance."""
-        return max(self.checks, key=lambda c: c.error / c.tolerance if c.error == c.error else np.inf)
+        """The check nearest to, or furthest beyond, its tolerance; a NaN is beyond all."""
+        return max(self.checks, key=_closeness)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One problem run one way.
 
@@ -189,7 +189,7 @@ class Baseline:
     kind: str = "best_serial"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """One result file.
 
@@ -202,7 +202,7 @@ class Record:
         The command line.
     environment : dict
         Sections ``hosts`` (a list, one entry a rank), ``mpi``, ``blas``, ``packages``, ``variables``,
-        ``git``, ``slurm``, ``clock``: plain values.
+        ``git``, ``slurm``, ``clock``, ``workload``: plain values.
     cases : tuple of Case
     complete : bool
         False in a file written while cases were still to come.
@@ -217,6 +217,11 @@ class Record:
     complete: bool = True
     source: str = field(default="", compare=False)
     """Path this record was read from; empty where it was not."""
+
+
+def _closeness(check: Check) -> float:
+    """Error in units of the tolerance; infinite for a NaN."""
+    return check.error / check.tolerance if check.tolerance and not np.isnan(check.error) else float("inf")
 
 
 def _digest(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, nan
+from math import nan
 
 import numpy as np
 import numpy.typing as npt
@@ -77,10 +77,12 @@ def _rank(n: int, confidence: float) -> int:
     """
     limit = (1.0 - confidence) / 2.0
     scale = 1 << n
-    below, k = 0, -1
-    while (below + comb(n, k + 1)) / scale <= limit:
+    term = below = 1  # C(n, 0), and the sum so far
+    k = -1
+    while below / scale <= limit:
         k += 1
-        below += comb(n, k)
+        term = term * (n - k) // (k + 1)
+        below += term
     return k
 
 
@@ -112,7 +114,11 @@ def ratio_interval(numerator: Interval, denominator: Interval) -> Interval:
     """
     return Interval(
         min(numerator.n, denominator.n),
-        numerator.median / denominator.median,
-        numerator.low / denominator.high,
-        numerator.high / denominator.low,
+        _quotient(numerator.median, denominator.median),
+        _quotient(numerator.low, denominator.high),
+        _quotient(numerator.high, denominator.low),
     )
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else nan

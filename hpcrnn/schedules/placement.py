@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hpcrnn.schedules.graph import Task, TaskGraph
 
@@ -40,4 +41,4 @@ def split(length: int, parts: int) -> tuple[slice, ...]:
     """
     base, extra = divmod(length, parts)
     bounds = [part * base + min(part, extra) for part in range(parts + 1)]
-    return tuple(slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(slice(a, b) for a, b in pairwise(bounds))

@@ -30,8 +30,8 @@ def validate(programs: Sequence[Program], graph: TaskGraph, parameter_bytes: Seq
     ScheduleError
         The first rule broken, with the place marked in the rank × step grid.
     """
-    for rank, program in enumerate(programs):
-        _check_rank(programs, rank, program, graph, parameter_bytes, update=update)
+    for rank in range(len(programs)):
+        _RankCheck(programs, rank, graph, parameter_bytes).run(update=update)
     first = _posts(programs[0])
     for rank, program in enumerate(programs):
         for (step, post), (_, expected) in zip(_posts(program), first, strict=False):
@@ -39,83 +39,87 @@ def validate(programs: Sequence[Program], graph: TaskGraph, parameter_bytes: Seq
                 raise _error(programs, rank, step, f"rank 0 begins {expected} here: collectives must match")
 
 
-def _check_rank(
-    programs: Sequence[Program],
-    rank: int,
-    program: Program,
-    graph: TaskGraph,
-    parameter_bytes: Sequence[int],
-    *,
-    update: bool,
-) -> None:
-    done: set[Task] = set()
-    in_flight: dict[Post, int] = {}
-    reduced: set[int] = set()
-    loss_reduced = updated = False
-    tasks = set(graph.tasks())
+class _RankCheck:
+    """Walks one rank's program and keeps what has been done and begun so far."""
 
-    def fail(step: int, reason: str) -> ScheduleError:
-        return _error(programs, rank, step, reason)
+    def __init__(
+        self, programs: Sequence[Program], rank: int, graph: TaskGraph, parameter_bytes: Sequence[int]
+    ) -> None:
+        self._programs, self._rank, self._graph, self._bytes = programs, rank, graph, parameter_bytes
+        self._step = 0
+        self._missing = set(graph.tasks())
+        self._all_tasks = frozenset(self._missing)
+        self._in_flight: dict[Post, int] = {}
+        self._reduced: set[int] = set()
+        self._loss_reduced = self._updated = False
 
-    for step, instruction in enumerate(program.instructions):
-        if updated:
-            raise fail(step, "nothing may follow the update")
-        if isinstance(instruction, Task):
-            if instruction not in tasks or instruction in done:
-                raise fail(step, "done twice" if instruction in done else "not a task of this graph")
-            for needed in graph.needs(instruction):
-                if needed not in done:
-                    raise fail(step, f"needs {needed} first")
-            if instruction.kind == "W" and instruction.block in reduced:
-                raise fail(step, "writes a gradient that is already being summed")
-            done.add(instruction)
-        elif isinstance(instruction, AllReduce):
-            blocks = range(instruction.start, instruction.stop)
-            if not blocks or instruction.stop > graph.n_blocks:
-                raise fail(step, f"blocks are 0:{graph.n_blocks}")
-            for block in blocks:
-                if block in reduced:
-                    raise fail(step, f"block {block} is summed twice")
-                missing = [t for t in tasks if t.kind == "W" and t.block == block and t not in done]
-                if missing or not graph.backward:
-                    raise fail(step, f"the gradient of block {block} is not complete")
-            if instruction.n_bytes != sum(parameter_bytes[b] for b in blocks):
-                raise fail(step, f"the gradients have {sum(parameter_bytes[b] for b in blocks)} bytes")
-            reduced.update(blocks)
-            in_flight[instruction] = step
-        elif isinstance(instruction, AllReduceLoss):
-            if loss_reduced:
-                raise fail(step, "the loss is summed twice")
-            if any(t.kind == "F" and t.block == graph.n_blocks - 1 and t not in done for t in tasks):
-                raise fail(step, "the loss is not complete")
-            loss_reduced = True
-            in_flight[instruction] = step
-        elif isinstance(instruction, Wait):
-            if instruction.post not in in_flight:
-                raise fail(step, "waits for what was not begun")
-            del in_flight[instruction.post]
-        elif isinstance(instruction, Update):
-            if in_flight:
-                raise fail(step, f"{next(iter(in_flight))} is still under way")
-            updated = True
-    end = len(program.instructions)
-    if in_flight:
-        raise fail(next(iter(in_flight.values())), "is never waited for")
-    if tasks - done:
-        raise fail(end, f"{len(tasks - done)} tasks are missing, the first {min(map(str, tasks - done))}")
-    if updated != update:
-        raise fail(end, "the update is missing" if update else "this mode has no update")
-    if program.n_ranks > 1:
-        expected = {b for b, size in enumerate(parameter_bytes) if size} if graph.backward else set()
-        if not loss_reduced or expected - reduced:
-            what = "loss" if not loss_reduced else f"gradient of block {min(expected - reduced)}"
-            raise fail(end, f"the {what} is never summed")
+    def run(self, *, update: bool) -> None:
+        """Raise at the first rule broken."""
+        for self._step, instruction in enumerate(self._programs[self._rank].instructions):
+            self._require(not self._updated, "nothing may follow the update")
+            if isinstance(instruction, Task):
+                self._task(instruction)
+            elif isinstance(instruction, AllReduce):
+                self._allreduce(instruction)
+            elif isinstance(instruction, AllReduceLoss):
+                self._allreduce_loss(instruction)
+            elif isinstance(instruction, Wait):
+                self._require(instruction.post in self._in_flight, "waits for what was not begun")
+                del self._in_flight[instruction.post]
+            else:
+                self._require(not self._in_flight, f"{next(iter(self._in_flight), '')} is still under way")
+                self._updated = True
+        self._end(update=update)
+
+    def _require(self, holds: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
+        if not holds:
+            raise _error(self._programs, self._rank, self._step, reason)
+
+    def _task(self, task: Task) -> None:
+        self._require(task in self._all_tasks, "not a task of this graph")
+        self._require(task in self._missing, "done twice")
+        for needed in self._graph.needs(task):
+            self._require(needed not in self._missing, f"needs {needed} first")
+        in_use = task.kind == "W" and task.block in self._reduced
+        self._require(not in_use, "writes a gradient that is already being summed")
+        self._missing.remove(task)
+
+    def _allreduce(self, post: AllReduce) -> None:
+        blocks = range(post.start, post.stop)
+        self._require(bool(blocks) and post.stop <= self._graph.n_blocks, f"blocks are 0:{self._graph.n_blocks}")
+        for block in blocks:
+            self._require(block not in self._reduced, f"block {block} is summed twice")
+            incomplete = not self._graph.backward or any(t.kind == "W" and t.block == block for t in self._missing)
+            self._require(not incomplete, f"the gradient of block {block} is not complete")
+        n_bytes = sum(self._bytes[block] for block in blocks)
+        self._require(post.n_bytes == n_bytes, f"the gradients have {n_bytes} bytes")
+        self._reduced.update(blocks)
+        self._in_flight[post] = self._step
+
+    def _allreduce_loss(self, post: AllReduceLoss) -> None:
+        head = self._graph.n_blocks - 1
+        self._require(not self._loss_reduced, "the loss is summed twice")
+        self._require(not any(t.kind == "F" and t.block == head for t in self._missing), "the loss is not complete")
+        self._loss_reduced = True
+        self._in_flight[post] = self._step
+
+    def _end(self, *, update: bool) -> None:
+        if self._in_flight:
+            self._step = next(iter(self._in_flight.values()))
+            self._require(False, "is never waited for")  # noqa: FBT003
+        self._step = len(self._programs[self._rank].instructions)
+        first = min(map(str, self._missing), default="")
+        self._require(not self._missing, f"{len(self._missing)} tasks are missing, the first {first}")
+        self._require(self._updated == update, "the update is missing" if update else "this mode has no update")
+        if len(self._programs) > 1:
+            self._require(self._loss_reduced, "the loss is never summed")
+            trained = {block for block, size in enumerate(self._bytes) if size and self._graph.backward}
+            forgotten = min(trained - self._reduced, default=None)
+            self._require(forgotten is None, f"the gradient of block {forgotten} is never summed")
 
 
 def _posts(program: Program) -> list[tuple[int, Post]]:
-    return [
-        (step, i) for step, i in enumerate(program.instructions) if isinstance(i, AllReduce | AllReduceLoss)
-    ]
+    return [(step, i) for step, i in enumerate(program.instructions) if isinstance(i, AllReduce | AllReduceLoss)]
 
 
 def _error(programs: Sequence[Program], rank: int, step: int, reason: str) -> ScheduleError:

@@ -51,7 +51,8 @@ class AddingWorkload:
         targets = np.zeros((self.seq, len(taken), 1), dtype=self.dtype)
         targets[-1, :, 0] = inputs[first, column, 0] + inputs[second, column, 0]
         weights = np.zeros((self.seq, len(taken)), dtype=self.dtype)
-        weights[-1] = 1
+        # Weights average one over a sequence, so that the loss is the mean over sequences.
+        weights[-1] = self.seq
         return Batch(inputs, targets, weights)
 
     def describe(self) -> dict[str, Any]:

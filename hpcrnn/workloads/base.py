@@ -32,7 +32,7 @@ class Batch:
     targets : int32 array (T, B), or float array (T, B, O) or (T, B, H)
         Tokens; values; or, for the loss ``linear``, the cotangent of the last layer's output.
     weights : float array (T, B), optional
-        What each element's loss counts; None is one everywhere.
+        What each element's loss counts, one on average over the global batch; None is one everywhere.
     """
 
     inputs: Array

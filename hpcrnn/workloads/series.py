@@ -86,9 +86,7 @@ def open_series(spec: RunSpec, name: str) -> SeriesWorkload:
     values, mean, scale = standardise(raw.astype(np.float64))
     digest = hashlib.sha256(np.ascontiguousarray(raw).data).hexdigest()
     series = values.astype(spec.model.dtype)
-    return SeriesWorkload(
-        problem.workload, series, mean, scale, digest, problem.batch, problem.seq, problem.seed
-    )
+    return SeriesWorkload(problem.workload, series, mean, scale, digest, problem.batch, problem.seq, problem.seed)
 
 
 def standardise(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

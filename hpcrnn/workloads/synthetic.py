@@ -105,9 +105,7 @@ def open_synthetic(spec: RunSpec) -> SyntheticWorkload:
     """Open the synthetic workload: F is ``problem.features``, or the input size of the first layer."""
     problem = spec.problem
     features = problem.features or spec.embed
-    return SyntheticWorkload(
-        problem.batch, problem.seq, problem.seed, features, spec.model.hidden, spec.model.dtype
-    )
+    return SyntheticWorkload(problem.batch, problem.seq, problem.seed, features, spec.model.hidden, spec.model.dtype)
 
 
 def check_features(spec: RunSpec) -> None:

@@ -1,0 +1,319 @@
+"""A sweep: many runs of one specification, each under its own ``mpirun``; what is done is not done again.
+
+A sweep file is a run specification with one more section::
+
+    [sweep]
+    name = "quick"
+    ranks = [1, 2]
+    scaling = ["strong", "weak"]     # weak: the batch grows with the ranks
+    vary = { cell = ["lstm", "gru"] }
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from hpcrnn.backends.registry import check_backends
+from hpcrnn.errors import EXIT_VALID, FileError, LaunchError, SpecError
+from hpcrnn.records.hdf5 import read_record
+from hpcrnn.spec import (
+    PositiveFloat,
+    RunSpec,
+    Size,
+    build_spec,
+    convert,
+    option,
+    options,
+    read_toml,
+    resolve_grid,
+    to_dict,
+)
+from hpcrnn.workloads import open_workload
+
+_MOST_POINTS = 10_000
+_GRACE_S = 5.0
+
+Scaling = Literal["strong", "weak"]
+
+
+class SweepSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The ``[sweep]`` table."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    ranks: Annotated[tuple[Size, ...], Meta(min_length=1)] = (1,)
+    scaling: Annotated[tuple[Scaling, ...], Meta(min_length=1)] = ("strong",)
+    vary: dict[str, list[Any]] = {}
+    launcher: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    timeout: PositiveFloat = 3600.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    name : str
+        Readable, and unique in the sweep.
+    ranks : int
+    spec : RunSpec
+    path : Path
+        Its result file.
+    """
+
+    name: str
+    ranks: int
+    spec: RunSpec
+    path: Path
+
+    def arguments(self) -> list[str]:
+        """Flags of ``hpcrnn run`` for what differs from the defaults."""
+        flags: list[str] = []
+        for leaf in options():
+            value = getattr(getattr(self.spec, leaf.section), leaf.name)
+            if value == leaf.default:
+                continue
+            if isinstance(value, bool):
+                flags.append(leaf.flag if value else leaf.flag.replace("--", "--no-", 1))
+            else:
+                flags += [leaf.flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+        return flags
+
+    def is_done(self) -> bool:
+        """Whether the result file is there, whole and valid."""
+        if not self.path.exists():
+            return False
+        try:
+            record = read_record(self.path)
+        except FileError:
+            return False
+        return record.complete and all(case.verdict.status == "VALID" for case in record.cases)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, expanded and validated."""
+
+    section: SweepSection
+    points: tuple[Point, ...]
+
+    def command(self, point: Point) -> list[str]:
+        """Full command line of a point."""
+        launcher = [part.replace("{ranks}", str(point.ranks)) for part in self.section.launcher or default_launcher()]
+        return [*launcher, sys.executable, "-m", "hpcrnn", "run", *point.arguments()]
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep came to: the result files there are, and the first failing exit code."""
+
+    files: tuple[Path, ...]
+    exit_code: int
+
+
+def default_launcher() -> tuple[str, ...]:
+    """``mpirun -n {ranks}``, of the environment this Python lives in where that has one.
+
+    Raises
+    ------
+    LaunchError
+        There is no ``mpirun``.
+    """
+    beside = Path(sys.executable).parent / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    if found is None:
+        raise LaunchError("no mpirun found: pip install 'hpcrnn[mpi]', load an MPI module, or set sweep.launcher")
+    return (found, "-n", "{ranks}")
+
+
+def load_sweep(path: Path, output: Path | None) -> Sweep:
+    """Read a sweep file and check every point of it before anything starts.
+
+    Parameters
+    ----------
+    path : Path
+    output : Path or None
+        Folder of the result files; ``results/NAME`` by default.
+
+    Raises
+    ------
+    HpcrnnError
+        The file, a key or a point is not right; the message names it.
+    """
+    raw = read_toml(path)
+    section_raw = raw.pop("sweep", None)
+    if not isinstance(section_raw, dict):
+        raise SpecError("sweep", section_raw, f"a table [sweep] with a name ({path} has none)")
+    try:
+        section = convert(section_raw, SweepSection)
+    except SpecError as error:
+        key = "sweep" if error.key == "specification" else f"sweep.{error.key}"
+        raise SpecError(key, error.value, error.allowed) from None
+    folder = output if output is not None else Path("results") / section.name
+    points = tuple(_expand(section, raw, folder))
+    if not points:
+        raise SpecError("sweep.vary", section.vary, "at least one value for every key")
+    for workload_spec in {p.spec.problem.workload: p.spec for p in points}.values():
+        open_workload(workload_spec)
+        check_backends(workload_spec)
+    return Sweep(section, points)
+
+
+def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterator[Point]:
+    leaves = [option(key) for key in section.vary]
+    choices = itertools.product(*section.vary.values(), section.scaling, section.ranks)
+    seen: set[str] = set()
+    for *values, scaling, ranks in itertools.islice(choices, _MOST_POINTS + 1):
+        overrides = {leaf.name: value for leaf, value in zip(leaves, values, strict=True)}
+        spec = build_spec(raw, overrides)
+        if spec.measure.out is not None:
+            raise SpecError("measure.out", spec.measure.out, "nothing in a sweep: its points name their files")
+        if scaling == "weak":
+            spec = build_spec(raw, {**overrides, "batch": spec.problem.batch * ranks})
+        spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, expect_ranks=ranks))
+        resolve_grid(spec, ranks)
+        digest = hashlib.sha256(json.dumps([to_dict(spec), ranks], sort_keys=True).encode()).hexdigest()[:8]
+        if digest in seen:
+            continue
+        seen.add(digest)
+        if len(seen) > _MOST_POINTS:
+            raise SpecError("sweep.vary", f"{len(seen)} points and more", f"at most {_MOST_POINTS} points")
+        name = f"{spec.model.cell}-H{spec.model.hidden}-B{spec.problem.batch}-n{ranks}-{digest}"
+        path = folder / f"{name}.h5"
+        # A file that is there but not whole or not valid is made anew.
+        measure = msgspec.structs.replace(spec.measure, out=str(path), overwrite=True)
+        yield Point(name, ranks, msgspec.structs.replace(spec, measure=measure), path)
+
+
+def run_sweep(sweep: Sweep, *, dry_run: bool) -> SweepOutcome:
+    """Run the points that are not done, one after another.
+
+    A point that fails is reported and the rest goes on; what it said is in its log beside the results.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    dry_run : bool
+        Only say what would be started.
+
+    Returns
+    -------
+    SweepOutcome
+    """
+    total = len(sweep.points)
+    code = EXIT_VALID
+    for number, point in enumerate(sweep.points, start=1):
+        prefix = f"[{number}/{total}] {point.name}"
+        if point.is_done():
+            _say(f"{prefix}: done before")
+            continue
+        command = sweep.command(point)
+        if dry_run:
+            _say(f"{prefix}: {shlex.join(command)}")
+            continue
+        _say(f"{prefix}: {point.ranks} rank(s) ...")
+        start = time.monotonic()
+        status, last = _launch(command, point, sweep.section.timeout)
+        took = time.monotonic() - start
+        if status != EXIT_VALID:
+            code = code or status
+            _say(f"{prefix}: FAILED with exit code {status} after {took:.1f} s: {last}")
+            _say(f"{prefix}: everything it said is in {_log_path(point)}")
+        else:
+            _say(f"{prefix}: done in {took:.1f} s")
+    files = tuple(point.path for point in sweep.points if point.path.exists())
+    return SweepOutcome(files, code)
+
+
+def _launch(command: Sequence[str], point: Point, timeout_s: float) -> tuple[int, str]:
+    """Start one point, pass its progress on, log everything; return the exit code and the telling line."""
+    log_path = _log_path(point)
+    try:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        log = log_path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"{log_path}: cannot be written: {error.strerror}") from None
+    with log:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                env=_environment(point.spec.machine.threads),
+            )
+        except OSError as error:
+            raise LaunchError(f"sweep.launcher = {command[0]!r}: cannot be started: {error.strerror}") from None
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _stop(process)
+
+        timer = threading.Timer(timeout_s, expire)
+        timer.start()
+        telling = "it said nothing"
+        try:
+            for line in process.stdout or ():
+                log.write(line)
+                if line.startswith("hpcrnn:"):
+                    telling = line.strip()
+                    _say(f"    {telling.removeprefix('hpcrnn: ')}")
+            status = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+        finally:
+            timer.cancel()
+    if expired.is_set():
+        return LaunchError.exit_code, f"stopped after sweep.timeout = {timeout_s:g} s"
+    # A launcher's own codes (signals, 255) are outside our table: wrong use covers them.
+    return (status if 0 <= status <= 4 else 1), telling.removeprefix("hpcrnn: ")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a launcher and all it started: politely, then not."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, kind)
+            process.wait(timeout=_GRACE_S)
+        except (ProcessLookupError, PermissionError):
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        else:
+            return
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The caller's environment with BLAS threads set, so that no library starts a pool it is then denied."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
+
+
+def _log_path(point: Point) -> Path:
+    return point.path.with_suffix(".log")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"hpcrnn: {text}\n")
+    sys.stderr.flush()

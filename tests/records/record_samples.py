@@ -1,0 +1,75 @@
+"""Records to write and read, and what it means that two are the same."""
+
+import dataclasses
+import uuid
+
+import numpy as np
+
+from hpcrnn.records.record import Case, Check, Record, Verdict
+from hpcrnn.spec import build_spec, to_dict
+
+PHASES = ("step", "forward", "backward", "allreduce", "other")
+
+
+def make_case(n_ranks=2, n=7, n_warmup=3, *, phases=PHASES, seed=0, valid=True, strategy=None, **changes):
+    """A case of pairwise distinct sizes, with NaN and infinity among its numbers."""
+    random = np.random.default_rng(seed)
+    overrides = changes.pop("overrides", {})
+    values = {
+        "spec": to_dict(build_spec({}, overrides)),
+        "strategy": strategy or ("data" if n_ranks > 1 else "serial"),
+        "backend": "numpy",
+        "kernel": "MKL packed sgemm",
+        "n_ranks": n_ranks,
+        "phases": phases,
+        "time_s": random.random((n, n_ranks, len(phases))),
+        "warmup_s": random.random((n_warmup, n_ranks, len(phases))),
+        "loss": np.append(random.random(n + n_warmup - 1), np.nan) if n + n_warmup else np.empty(0),
+        "gradient_norm": np.full(n + n_warmup, np.inf),
+        "flops": 1.25e9,
+        "bytes_sent": random.integers(0, 2**62, n_ranks),
+        "peak_memory_bytes": random.integers(0, 2**40, n_ranks),
+        "stop_reason": "interval of the median 4.1 % wide ≤ 5 %",
+        "verdict": Verdict(
+            "VALID" if valid else "INVALID",
+            "B 4, T 6, H 256",
+            8.0,
+            (Check("loss", 1e-8, 2e-8, 1.6e-7), Check("gradient layer0.R", 3e-7, np.nan, 0.1 + 0.2)),
+        ),
+    }
+    return Case(**{**values, **changes})
+
+
+def make_record(*cases, **changes):
+    values = {
+        "uuid": str(uuid.uuid4()),
+        "created_utc": "2025-01-02T03:04:05+00:00",
+        "hpcrnn_version": "0.1.0",
+        "argv": ("hpcrnn", "run", "--workload", "file:Grün \udcff", ""),
+        "environment": {
+            "hosts": [{"hostname": "a", "memory_bytes": 2**40}, {"hostname": "b", "cpu_quota": None}],
+            "mpi": {"library": "MPICH ☃"},
+            "slurm": {},
+            "clock": {"resolution_s": 0.1 + 0.2, "overhead_s": float("nan")},
+        },
+        "cases": cases or (make_case(1, seed=1), make_case(2, seed=2)),
+    }
+    return Record(**{**values, **changes})
+
+
+def plain(value):
+    """A form that is equal where, and only where, every bit is; NaN equals itself."""
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if field.compare]
+        return {name: plain(getattr(value, name)) for name in fields}
+    if isinstance(value, np.ndarray):
+        return (value.dtype.str, value.shape, value.tobytes())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]  # JSON has lists only
+    return (type(value).__name__, repr(value))
+
+
+def assert_same(first, second):
+    assert plain(first) == plain(second)

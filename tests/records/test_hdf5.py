@@ -1,0 +1,349 @@
+"""Records on disk: the round trip, what other tools see, and what happens when the disk says no."""
+
+import errno
+import hashlib
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from record_samples import assert_same, make_case, make_record
+
+from hpcrnn.errors import FileError, SpecError
+from hpcrnn.records.hdf5 import check_writable, read_record, read_records, write_record
+from hpcrnn.records.record import Verdict
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_round_trip_is_exact(tmp_path):
+    record = make_record()
+    write_record(record, tmp_path / "a.h5")
+    again = read_record(tmp_path / "a.h5")
+    assert_same(record, again)
+    assert again.source == str(tmp_path / "a.h5")
+    assert names_in(tmp_path) == ["a.h5"]
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sizes=st.tuples(st.integers(1, 4), st.integers(0, 5), st.integers(0, 2)),
+    n_phases=st.integers(1, 3),
+    number=st.floats(),
+    flags=st.tuples(st.booleans(), st.booleans()),
+    argv=st.lists(st.text(), max_size=3),
+)
+def test_round_trip_of_any_sizes(tmp_path_factory, *, sizes, n_phases, number, flags, argv):
+    phases = ("step", "forward", "other")[:n_phases]
+    case = make_case(*sizes, phases=phases, simulated=flags[0], flops=number)
+    case.time_s[...] = number
+    record = make_record(case, complete=flags[1], argv=tuple(argv))
+    path = tmp_path_factory.mktemp("records") / "a.h5"
+    write_record(record, path)
+    assert_same(record, read_record(path))
+
+
+def test_no_cases_and_no_checks(tmp_path):
+    unchecked = make_case(verdict=Verdict("VALID", "", 1.0, ()))
+    for record in (make_record(cases=()), make_record(unchecked)):
+        write_record(record, tmp_path / "a.h5")
+        assert_same(record, read_record(tmp_path / "a.h5"))
+
+
+def test_cases_keep_their_order_and_twins_their_own_group(tmp_path):
+    cases = [make_case(1 + seed % 3, seed=seed) for seed in range(12)]
+    record = make_record(*cases)
+    write_record(record, tmp_path / "a.h5")
+    assert_same(record, read_record(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "a.h5") as file:
+        expected = {f"{case.id}{suffix}" for case in cases[:3] for suffix in ("", "-2", "-3", "-4")}
+        assert set(file["cases"]) == expected
+
+
+def test_types_json_has_no_form_for_are_not_the_end(tmp_path):
+    record = make_record(
+        environment={"odd": {"a": np.float32(0.5), "b": np.arange(3), "c": Path("x"), "d": (1, 2)}}
+    )
+    write_record(record, tmp_path / "a.h5")
+    assert read_record(tmp_path / "a.h5").environment == {
+        "odd": {"a": 0.5, "b": [0, 1, 2], "c": "x", "d": [1, 2]}
+    }
+
+
+def test_times_of_another_type_are_brought_to_float64(tmp_path):
+    case = make_case()
+    record = make_record(
+        make_case(time_s=case.time_s.astype(np.float32), bytes_sent=case.bytes_sent.astype(np.int32))
+    )
+    write_record(record, tmp_path / "a.h5")
+    assert read_record(tmp_path / "a.h5").cases[0].time_s.dtype == np.float64
+
+
+def test_arrays_that_do_not_fit_are_a_bug(tmp_path):
+    with pytest.raises(ValueError, match=r"loss has shape \(2,\), not \(10,\)"):
+        write_record(make_record(make_case(loss=np.zeros(2))), tmp_path / "a.h5")
+    assert names_in(tmp_path) == []
+
+
+def test_reading_several(tmp_path):
+    records = [make_record(), make_record()]
+    paths = [tmp_path / "b.h5", tmp_path / "a.h5"]
+    for record, path in zip(records, paths, strict=True):
+        write_record(record, path)
+    assert [record.uuid for record in read_records(paths)] == [record.uuid for record in records]
+
+
+def test_layout_is_the_documented_one(tmp_path):
+    path = tmp_path / "a.h5"
+    slow, fast = (make_case(1, seed=seed, backend=f"b{seed}") for seed in (1, 2))
+    fast.time_s[...] = 1e-3
+    slow.time_s[2, 0, 0] = 99.0
+    record = make_record(slow, fast)
+    write_record(record, path)
+    with h5py.File(path) as file:
+        assert dict(file.attrs)["schema_name"] == "hpcrnn-record"
+        assert file.attrs["schema_version"] == 1
+        assert file.attrs["uuid"] == record.uuid
+        assert '"MPICH \\u2603"' in file["environment/mpi"].asstr()[()]
+        base = file["baseline"][slow.problem_id].attrs
+        assert (base["kind"], base["case_id"], base["time_s"]) == ("best_serial", fast.id, 1e-3)
+        group = file["cases"][slow.id]
+        assert group["time"].attrs["units"] == "s"
+        assert [axis[0].name.rpartition("/")[2] for axis in group["time"].dims] == ["rep", "rank", "phase"]
+        assert list(group["phase"].asstr()) == list(slow.phases)
+        np.testing.assert_array_equal(group["is_outlier"], np.arange(7) == 2)
+        assert group.attrs["verdict"] == "VALID"
+        assert group.attrs["metric_kind"] == "cost"
+        assert bool(group.attrs["measured"])
+        assert set(group["validation"]) == {"quantity", "error", "serial_error", "tolerance"}
+
+
+def test_the_user_block_is_text_with_the_checksum(tmp_path):
+    write_record(make_record(), tmp_path / "a.h5")
+    content = (tmp_path / "a.h5").read_bytes()
+    lines = content[:512].rstrip(b"\0").decode().splitlines()
+    assert lines[0] == "hpcrnn-record"
+    assert lines[1] == f"sha256 {hashlib.sha256(content[512:]).hexdigest()}"
+    assert h5py.is_hdf5(tmp_path / "a.h5")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_warmup", [0, 3])
+def test_xarray_opens_it(tmp_path, n_warmup):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    case = make_case(2, n_warmup=n_warmup)
+    write_record(make_record(case), tmp_path / "a.h5")
+    options = {"engine": "h5netcdf", "phony_dims": "sort"}
+    with xarray.open_dataset(tmp_path / "a.h5", group=f"/cases/{case.id}", **options) as data:
+        assert data["time"].dims == ("rep", "rank", "phase")
+        assert dict(data.sizes) == {
+            "rep": 7, "warmup_rep": n_warmup, "rank": 2, "phase": 5, "training_step": 7 + n_warmup
+        }  # fmt: skip
+        np.testing.assert_array_equal(data["time"].sel(phase="allreduce"), case.phase_s("allreduce"))
+        assert data["is_outlier"].dtype == bool
+        assert data.attrs["verdict"] == "VALID"
+    with xarray.open_dataset(tmp_path / "a.h5", group=f"/cases/{case.id}/validation", **options) as data:
+        assert float(data["tolerance"].sel(quantity="loss")) == 1.6e-7
+
+
+def test_importing_loads_no_h5py():
+    code = "import sys, hpcrnn.records.hdf5; sys.exit('h5py' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- when writing fails -----------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    old = make_record()
+    write_record(old, path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match=r"a\.h5: cannot be written: No space left on device$"):
+        write_record(make_record(), path)
+    assert names_in(tmp_path) == ["a.h5"]
+    assert_same(read_record(path), old)
+
+
+def test_a_write_that_stops_half_way(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(FileError, match="cannot be written: File too large"):
+            write_record(make_record(), tmp_path / "a.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names_in(tmp_path) == []
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_record(make_record(), tmp_path / "a.h5")
+    assert names_in(tmp_path) == []
+
+
+def test_a_directory_where_nothing_can_be_made():
+    with pytest.raises(FileError, match=r"^/proc/none/a\.h5: cannot be written: "):
+        write_record(make_record(), Path("/proc/none/a.h5"))
+
+
+@pytest.fixture
+def read_only():
+    """A directory this process may read but not write; root, who may write anywhere, is nobody meanwhile."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
+            Path(folder).chmod(0o755)
+
+
+def test_a_read_only_directory(read_only):
+    with pytest.raises(FileError, match="cannot be written: Permission denied"):
+        write_record(make_record(), read_only / "a.h5")
+    with pytest.raises(SpecError, match="Permission denied"):
+        check_writable(read_only / "a.h5", overwrite=False)
+    with pytest.raises(SpecError, match="Permission denied"):
+        check_writable(read_only / "deeper" / "a.h5", overwrite=False)
+
+
+def test_a_directory_of_the_name(tmp_path):
+    with pytest.raises(FileError, match="cannot be written: Is a directory"):
+        write_record(make_record(), tmp_path)
+
+
+def test_a_directory_that_went_away_is_made_again(tmp_path):
+    write_record(make_record(), tmp_path / "gone" / "a.h5")
+    assert read_record(tmp_path / "gone" / "a.h5")
+
+
+def test_a_kill_leaves_a_whole_file(tmp_path):
+    """Killed amid writing, over and over: under its name the file is always whole."""
+    code = """
+import sys; sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from record_samples import make_case, make_record
+from hpcrnn.records.hdf5 import write_record
+for n in range(10**6):
+    write_record(make_record(make_case(2, 10 + n)), Path(sys.argv[2]))
+    print(n, flush=True)
+"""
+    for n_lines in (1, 4):
+        path = tmp_path / f"{n_lines}.h5"
+        command = [sys.executable, "-c", code, str(Path(__file__).parent), str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            for _ in range(n_lines):
+                assert writer.stdout.readline()
+            writer.kill()
+        assert read_record(path).complete
+
+
+# --- two jobs, one name -----------------------------------------------------------------------------
+
+
+def test_an_earlier_state_of_the_same_record_is_replaced(tmp_path):
+    first = make_record(make_case(1), complete=False)
+    write_record(first, tmp_path / "a.h5", overwrite=False)
+    final = make_record(make_case(1), make_case(2), uuid=first.uuid)
+    write_record(final, tmp_path / "a.h5", overwrite=False)
+    assert_same(read_record(tmp_path / "a.h5"), final)
+    assert names_in(tmp_path) == ["a.h5"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_no_job_loses_its_results(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda self, target: os.link(target, "/proc/none"))
+    records = [make_record() for _ in range(6)]
+    complaints = []
+
+    def job(record):
+        try:
+            write_record(record, tmp_path / "a.h5", overwrite=False)
+        except FileError as error:
+            complaints.append(str(error))
+
+    # Without links there is a moment between the look and the rename; one after the other there is none.
+    threads = [threading.Thread(target=job, args=[record]) for record in records]
+    for thread in threads:
+        thread.start()
+        if not links:
+            thread.join()
+    for thread in threads:
+        thread.join()
+    kept = [read_record(path) for path in tmp_path.iterdir()]
+    assert sorted(record.uuid for record in kept) == sorted(record.uuid for record in records)
+    assert len(complaints) == len(records) - 1
+    for complaint in complaints:
+        found = re.search(
+            r"another run has taken this name; the results of this one are in (\S+)$", complaint
+        )
+        assert read_record(Path(found[1])).uuid in {record.uuid for record in records}
+
+
+# --- check_writable ---------------------------------------------------------------------------------
+
+
+def test_a_free_name_in_a_directory_to_be_made(tmp_path):
+    check_writable(tmp_path / "new" / "deep" / "a.h5", overwrite=False)
+    assert names_in(tmp_path / "new" / "deep") == []
+
+
+def test_a_taken_name(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"precious")
+    with pytest.raises(SpecError, match=r"measure\.out = .*: allowed is a name that is not taken"):
+        check_writable(tmp_path / "a.h5", overwrite=False)
+    check_writable(tmp_path / "a.h5", overwrite=True)
+    assert (tmp_path / "a.h5").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "this is a directory"),
+        ("/dev/null", "this is a device, a pipe or a socket"),
+        ("/proc/none/a.h5", "a file that can be written"),
+        ("/proc/a.h5", "a file that can be written"),
+        ("file/a.h5", "Not a directory"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "null"),
+    ],
+)
+def test_names_that_cannot_be(tmp_path, name, reason, overwrite):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SpecError, match=reason) as caught:
+        check_writable(tmp_path / name, overwrite)
+    assert str(caught.value).isprintable()
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_dangling_link_is_taken_but_may_be_replaced(tmp_path):
+    (tmp_path / "a.h5").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SpecError, match="not taken"):
+        check_writable(tmp_path / "a.h5", overwrite=False)
+    check_writable(tmp_path / "a.h5", overwrite=True)
