@@ -18,8 +18,11 @@ import hpcrnn
 Level = Literal["ok", "note", "problem"]
 
 _TIMEOUT_S = 30.0
-_RANKS_PROGRAM = "from mpi4py import MPI; c = MPI.COMM_WORLD; print(c.allreduce(1), c.Get_size())"
-_LIBRARY_PROGRAM = "from mpi4py import MPI; print(' '.join(MPI.Get_library_version().split('\\n')[0].split()))"
+_RANKS_PROGRAM = "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); c.rank or print('ranks:', n)"
+_LIBRARY_PROGRAM = (
+    "from mpi4py import MPI; from hpcrnn.records.environment import mpi_origin;"
+    "print(' '.join(MPI.Get_library_version().split('\\n')[0].split()), 'from', mpi_origin())"
+)
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,7 @@ def _cores() -> Finding:
 def _mpi_library() -> Finding:
     status, output = _try([sys.executable, "-c", _LIBRARY_PROGRAM])
     if status == 0:
-        from hpcrnn.records.environment import package_facts
-
-        origin = package_facts().get("mpi_library_from")
-        return Finding("MPI library", "ok", output + (f" (from {origin})" if origin else ""))
+        return Finding("MPI library", "ok", output)
     return Finding("MPI library", "problem", f"cannot be loaded: {output}", "pip install 'hpcrnn[mpi]'")
 
 
@@ -110,7 +110,7 @@ def _mpirun() -> Finding:
         return Finding(
             "mpirun", "problem", f"{launcher} -n 2 failed: {output}", "use the mpirun of the MPI library above"
         )
-    if "2 2" not in output:
+    if output != "ranks: 2":
         remedy = "start with the mpirun that belongs to the MPI library above"
         return Finding("mpirun", "problem", f"{launcher} -n 2 starts ranks that never meet", remedy)
     return Finding("mpirun", "ok", f"{launcher}: two ranks met")
@@ -152,9 +152,9 @@ def _gpus() -> Finding:
 
 
 def _hdf5() -> Finding:
-    import h5py
+    from importlib.metadata import version
 
-    return Finding("HDF5", "ok", f"{h5py.version.hdf5_version}, h5py {h5py.version.version}")
+    return Finding("HDF5", "ok", f"h5py {version('h5py')}")
 
 
 def _results() -> Finding:

@@ -56,6 +56,10 @@ def _candidates() -> list[str]:
     return [*found, name] if name else found
 
 
+def _address(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
 def _layout(matrix: Array) -> tuple[int, int]:
     """Orientation and leading dimension of a matrix whose rows or columns are contiguous.
 
@@ -104,7 +108,7 @@ class MklProduct:
             orientation,
             *self._sizes,
             self._one,
-            ctypes.c_void_p(matrix.ctypes.data),
+            _address(matrix),
             leading,
             self._packed,
         )
@@ -121,12 +125,12 @@ class MklProduct:
             _NO_TRANSPOSE,
             _PACKED,
             *self._sizes,
-            ctypes.c_void_p(a.ctypes.data),
+            _address(a),
             a.strides[0] // a.itemsize,
             self._packed,
             self._shape[1],
             beta,
-            ctypes.c_void_p(out.ctypes.data),
+            _address(out),
             out.strides[0] // out.itemsize,
         )
 
@@ -170,11 +174,11 @@ class MklProducts:
             b_orientation,
             *(ctypes.c_int(n) for n in (*out.shape, a.shape[1])),
             scalar(1),
-            ctypes.c_void_p(a.ctypes.data),
+            _address(a),
             a_leading,
-            ctypes.c_void_p(b.ctypes.data),
+            _address(b),
             b_leading,
             scalar(0),
-            ctypes.c_void_p(out.ctypes.data),
+            _address(out),
             out.strides[0] // out.itemsize,
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpcrnn.errors import ScheduleError
 from hpcrnn.schedules.graph import Task, TaskGraph
-from hpcrnn.schedules.program import AllReduce, AllReduceLoss, Instruction, Post, Program, Update, Wait
+from hpcrnn.schedules.program import AllReduce, AllReduceLoss, Instruction, Post, Program, Wait
 
 _CONTEXT = 3
 _SHOWN_RANKS = 8
@@ -55,7 +55,8 @@ class _RankCheck:
 
     def run(self, *, update: bool) -> None:
         """Raise at the first rule broken."""
-        for self._step, instruction in enumerate(self._programs[self._rank].instructions):
+        for step, instruction in enumerate(self._programs[self._rank].instructions):
+            self._step = step
             self._require(not self._updated, "nothing may follow the update")
             if isinstance(instruction, Task):
                 self._task(instruction)
@@ -71,7 +72,7 @@ class _RankCheck:
                 self._updated = True
         self._end(update=update)
 
-    def _require(self, holds: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
+    def _require(self, holds: bool, reason: str) -> None:
         if not holds:
             raise _error(self._programs, self._rank, self._step, reason)
 
@@ -106,7 +107,7 @@ class _RankCheck:
     def _end(self, *, update: bool) -> None:
         if self._in_flight:
             self._step = next(iter(self._in_flight.values()))
-            self._require(False, "is never waited for")  # noqa: FBT003
+            self._require(False, "is never waited for")
         self._step = len(self._programs[self._rank].instructions)
         first = min(map(str, self._missing), default="")
         self._require(not self._missing, f"{len(self._missing)} tasks are missing, the first {first}")
