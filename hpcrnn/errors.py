@@ -49,6 +49,10 @@ class SpecError(HpcrnnError):
         self.value = value
         self.allowed = allowed
 
+    def __reduce__(self) -> tuple[type[SpecError], tuple[str, object, str]]:
+        """Travel between ranks as what it was made of."""
+        return type(self), (self.key, self.value, self.allowed)
+
 
 class FileError(HpcrnnError):
     """A file cannot be read, is damaged, or cannot be written."""

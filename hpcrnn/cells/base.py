@@ -17,6 +17,7 @@ once on the way from the product to the activations, and once on the way back.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -227,7 +228,7 @@ class Cell(ABC):
 
     def tape_bytes(self, T: int, B: int, H: int, itemsize: int) -> int:
         """Memory of a tape."""
-        saved = sum(int(np.prod(shape)) for shape in self.saved_shapes(B, H).values())
+        saved = sum(math.prod(shape) for shape in self.saved_shapes(B, H).values())
         return itemsize * (T * (B * H * self.n_gates + saved) + (T + 1) * B * H * len(self.state_names))
 
 

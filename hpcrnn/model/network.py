@@ -7,6 +7,7 @@ so a schedule treats them alike; only recurrent blocks depend on the chunk of ti
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -54,7 +55,7 @@ class Block:
     @property
     def n_parameters(self) -> int:
         """Number of trained values."""
-        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 @dataclass(frozen=True)

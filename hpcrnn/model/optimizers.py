@@ -106,17 +106,20 @@ def global_norm(gradient: Array) -> float:
     NumericsError
         A value is not finite.
     """
-    square = float(np.dot(gradient, gradient))
-    if np.isfinite(square):
+    with np.errstate(over="ignore"):
+        square = float(np.dot(gradient, gradient))
+    if np.finfo(gradient.dtype).tiny < square < np.inf:
         return float(square**0.5)
-    largest = float(np.abs(gradient).max())
+    largest = float(np.abs(gradient).max(initial=0.0))
     if not np.isfinite(largest):
         broken = int(gradient.size - np.count_nonzero(np.isfinite(gradient)))
         raise NumericsError(
             f"the gradient is not finite: {broken} of {gradient.size} values; "
             "a smaller training.lr or a training.clip usually helps"
         )
-    # Only the squares overflowed.
+    if largest == 0.0:
+        return 0.0
+    # Only the squares left the range of the dtype.
     scaled = gradient / largest
     return float(largest * np.sqrt(np.dot(scaled, scaled)))
 

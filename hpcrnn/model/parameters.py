@@ -5,6 +5,7 @@ Flat, so that an optimizer is a handful of vector operations and an allreduce on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class FlatBuffer:
     """
 
     def __init__(self, shapes: Sequence[Mapping[str, tuple[int, ...]]], dtype: npt.DTypeLike) -> None:
-        sizes = [[int(np.prod(shape)) for shape in block.values()] for block in shapes]
+        sizes = [[math.prod(shape) for shape in block.values()] for block in shapes]
         self.flat: Array = np.zeros(sum(map(sum, sizes)), dtype)
         self.blocks: list[dict[str, Array]] = []
         self._ranges: list[slice] = []

@@ -1,0 +1,281 @@
+"""The sheet a figure is drawn on: palette, layout in inches, axes that need no second look.
+
+Colours are Okabe and Ito's (*Color Universal Design*, 2008); marker, line style and hatch repeat what colour
+says, for print and for every kind of sight.  Layout is in inches, measured from the text itself, so that
+neither one case nor forty make labels overlap.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcrnn.reporting.units import significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLACK, GREY, PALE = "#000000", "#5f6368", "#dfe1e5"
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
+
+SERIES_STYLES = (
+    (BLUE, "o", "-"),
+    (VERMILLION, "s", (0, (5, 1.5))),
+    (GREEN, "^", (0, (1.2, 1.2))),
+    (PURPLE, "D", (0, (6, 1.5, 1.2, 1.5))),
+    (ORANGE, "v", "-"),
+    (SKY, "P", (0, (5, 1.5))),
+    (BLACK, "X", (0, (1.2, 1.2))),
+    (GREY, "*", (0, (6, 1.5, 1.2, 1.5))),
+)
+"""Colour, marker and line style of a series. Yellow is left to bars: as a line it is lost on white."""
+
+PHASE_STYLES = (
+    (BLUE, ""),
+    (SKY, "////"),
+    (ORANGE, ""),
+    (VERMILLION, "\\\\\\\\"),
+    (GREEN, "...."),
+    (YELLOW, ""),
+    (PURPLE, "xxxx"),
+)
+"""Colour and hatch of a phase, in the order phases first appear."""
+OTHER_STYLE = (PALE, "")
+
+PNG_DPI = 200
+WIDTH_IN = 5.2
+"""Width of a figure: at the width of a telephone its 9 pt text is still 9 px high."""
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture on every machine
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.labelcolor": "#202124",
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "#202124",
+    "ytick.labelcolor": "#202124",
+    "grid.color": PALE,
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "legend.borderpad": 0.0,
+    "legend.labelspacing": 0.45,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "hatch.linewidth": 0.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",  # no font is asked of the reader's machine
+    "svg.hashsalt": "hpcrnn",  # the same record gives the same bytes
+    "pdf.fonttype": 42,
+    "text.parse_math": False,  # a dollar in a path is a dollar
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure and the words around it.
+
+    Attributes
+    ----------
+    name : str
+        Stem of its files.
+    section : str
+        Where in the report it belongs: ``strong``, ``weak``, ``steps``, ``phases`` or ``loss``.
+    title, caption, alt : str
+        ``alt`` says in words what the picture shows.
+    figure : matplotlib.figure.Figure
+    """
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+@contextmanager
+def drawing_style() -> Iterator[None]:
+    """Draw and save under one style, whatever the user's matplotlibrc says."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        # A path may hold characters the font has not: a box in the figure, no line in the batch log.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def new_axes() -> tuple[Figure, Axes]:
+    """Return a figure and its one axes; :func:`finish` gives both their size."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_IN, 4.0), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_axes((0.1, 0.1, 0.8, 0.8))
+
+
+def finish(
+    figure: Figure, ax: Axes, title: str, subtitle: str, *, height_in: float = 2.6, right_in: float = 0.22
+) -> Figure:
+    """Lay a figure out: title above, legend below, the axes between with the room their labels take.
+
+    Parameters
+    ----------
+    figure, ax
+        As :func:`new_axes` returned them, drawn on. The legend is made of the labelled artists.
+    title, subtitle : str
+    height_in : float
+        Height of the axes, inches.
+    right_in : float
+        Room right of the axes, inches.
+    """
+    canvas: Any = figure.canvas
+    renderer = canvas.get_renderer()
+    handles, labels = ax.get_legend_handles_labels()
+    legend_in = 0.0
+    if handles:
+        labels = [textwrap.fill(label, 80) for label in labels]
+        columns = legend_columns(labels)
+        legend = figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.1 / WIDTH_IN, 0.0), ncols=columns)
+        legend_in = legend.get_window_extent(renderer).height / figure.dpi + 0.12
+    lines = textwrap.wrap(subtitle, 84)
+    top_in = 0.42 + 0.165 * len(lines)
+    left_in = _extent(ax.yaxis, renderer).width / figure.dpi + 0.2
+    below_in = _extent(ax.xaxis, renderer).height / figure.dpi + 0.16
+    total_in = top_in + height_in + below_in + legend_in
+    figure.set_size_inches(WIDTH_IN, total_in)
+    ax.set_position(
+        (
+            left_in / WIDTH_IN,
+            (below_in + legend_in) / total_in,
+            1 - (left_in + right_in) / WIDTH_IN,
+            height_in / total_in,
+        )
+    )
+    if handles:
+        legend.set_bbox_to_anchor((0.1 / WIDTH_IN, 0.08 / total_in), transform=figure.transFigure)
+    x, y = 0.12 / WIDTH_IN, 1 - 0.24 / total_in
+    figure.text(x, y, title, fontsize=10.5, fontweight="bold", color="#202124", va="center")
+    for index, line in enumerate(lines):
+        below = 1 - (0.44 + 0.165 * index) / total_in
+        figure.text(x, below, line, fontsize=8, color=GREY, va="center")
+    return figure
+
+
+def _extent(axis: Any, renderer: Any) -> Any:
+    """Return what an axis takes with its ticks and labels, in dots."""
+    return axis.get_tightbbox(renderer)
+
+
+def widest_text_in(ax: Axes) -> float:
+    """Return the width of the widest annotation of the axes, inches."""
+    canvas: Any = ax.figure.canvas
+    renderer = canvas.get_renderer()
+    widths = [text.get_window_extent(renderer).width for text in ax.texts]
+    return float(max(widths, default=0.0)) / float(ax.figure.dpi)
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Return how many columns a legend may have: as many as the longest label leaves room for."""
+    longest = max(max(len(line) for line in label.splitlines() or [""]) for label in labels)
+    return max(1, min(4, len(labels), 79 // (longest + 9)))
+
+
+def rank_axis(ax: Axes, counts: Sequence[int]) -> None:
+    """Make the x axis ranks, base 2, with a tick at each count that was measured, as far as there is room."""
+    low, high = min(counts), max(counts)
+    ax.set_xscale("log", base=2)
+    # The right end has room for a number beside the last marker.
+    left, right = max(1.18, (high / low) ** 0.04), max(1.18, (high / low) ** 0.07)
+    ax.set_xlim(low / left, high * right)
+    room = math.log(max(high / low, 2)) / 9
+    ticks: list[int] = []
+    # From the right: the largest count is the one that must be named.
+    for count in sorted(set(counts), reverse=True):
+        if not ticks or math.log(ticks[-1] / count) >= room:
+            ticks.append(count)
+    set_ticks(ax.xaxis, ticks, [str(t) for t in ticks])
+    ax.set_xlabel("MPI ranks")
+
+
+def log_axis(ax: Axes, low: float, high: float, suffix: str = "") -> None:
+    """Make the y axis logarithmic, base 2, with plain numbers on it.
+
+    Parameters
+    ----------
+    ax
+    low, high : float
+        What must be seen, in the shown unit; some room is left on both sides.
+    suffix : str
+        After each number, e.g. ``×``.
+    """
+    room = max(1.15, (high / low) ** 0.09)
+    low, high = low / room, high * room
+    ax.set_yscale("log", base=2)
+    ax.set_ylim(low, high)
+    ticks = log_ticks(low, high)
+    set_ticks(ax.yaxis, ticks, [number(t) + suffix for t in ticks])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return three to eight round numbers in a range: powers of two, of ten, 1-2-5, else even steps."""
+    powers = [2.0**k for k in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+    # Below a quarter a power of two is no round number: nobody reads 0.015625.
+    if len(powers) >= 3 and powers[0] >= 0.25:
+        return powers[:: math.ceil(len(powers) / 8)]
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    multiples = (1,) if high > 1000 * low else (1, 2, 5)
+    rounded = [m * 10.0**k for k in exponents for m in multiples if low <= m * 10.0**k <= high]
+    if len(rounded) >= 3:
+        return rounded
+    step = 10.0 ** math.floor(math.log10((high - low) / 2))
+    step *= next((m for m in (5, 2.5, 2, 1) if (high - low) / (m * step) >= 3), 1)
+    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def number(value: float) -> str:
+    """Write a tick: no more digits than it needs."""
+    return f"{value:.6g}" if 1e-4 <= abs(value) < 1e6 or value == 0 else significant(value)
+
+
+def set_ticks(axis: Any, ticks: Sequence[float], labels: Sequence[str]) -> None:
+    """Fix an axis's ticks and take the minor ones away."""
+    from matplotlib.ticker import NullLocator
+
+    axis.set_ticks(list(ticks), labels=list(labels))
+    axis.set_minor_locator(NullLocator())
+
+
+def once(ax: Axes, label: str) -> str:
+    """Return the label for the first artist that bears it, else one the legend leaves out."""
+    return "_" + label if label in ax.get_legend_handles_labels()[1] else label
+
+
+def save(drawing: Drawing, stem: Path) -> None:
+    """Write a figure as ``.png``, ``.pdf`` and ``.svg``: the same bytes whatever the time of day."""
+    figure = drawing.figure
+    figure.savefig(stem.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
+    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})

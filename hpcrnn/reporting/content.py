@@ -1,0 +1,374 @@
+"""What a report says in tables and sentences, before it is HTML or Markdown: both render the same cells."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from hpcrnn.records.record import Record
+from hpcrnn.reporting.describe import (
+    case_name,
+    describe_problem,
+    distinctions,
+    first_of,
+    flatten,
+    host_dicts,
+    mode_of,
+    notable_settings,
+    worst_check,
+)
+from hpcrnn.reporting.entries import Entry, percentile
+from hpcrnn.reporting.scaling import Analysis, describe_base, find_base, make_point
+from hpcrnn.reporting.units import (
+    MISSING,
+    format_bytes,
+    format_flops,
+    format_gflops,
+    format_interval,
+    format_percent,
+    format_percent_interval,
+    format_ratio,
+    format_ratio_interval,
+    format_seconds,
+    printable,
+    scientific,
+    shorten,
+    significant,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text with a heading each.
+
+    Attributes
+    ----------
+    title : str
+    columns : list of str
+    rows : list of list of str
+    text_columns : tuple of int
+        Columns that are words, set left; the others are numbers, set right.
+    note : str
+        What must be known to read it.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    text_columns: tuple[int, ...] = (0,)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """A part of the environment, the same in all the files it names."""
+
+    title: str
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+
+def names(entries: Sequence[Entry]) -> dict[int, str]:
+    """Name every case by what sets it apart, keyed by its number."""
+    extras = distinctions([e.case for e in entries])
+    return {
+        e.number: " · ".join(filter(None, (case_name(e.case), extra))) for e, extra in zip(entries, extras, strict=True)
+    }
+
+
+def glance_table(analysis: Analysis) -> Table:
+    """State the outcome of each scaling series, at its most ranks."""
+    called = names(analysis.entries)
+    rows = []
+    for kind, series in [("strong", s) for s in analysis.strong] + [("weak", s) for s in analysis.weak]:
+        point = series.widest
+        gain, share = point.speedup if kind == "strong" else None, point.efficiency
+        rows.append(
+            [
+                kind,
+                called[point.entry.number],
+                str(point.n_ranks),
+                format_seconds(point.time.median),
+                MISSING if gain is None else f"{format_ratio(gain.median)} ({format_ratio_interval(gain)})",
+                MISSING if share is None else f"{format_percent(share.median)} ({format_percent_interval(share)})",
+                describe_base(point.base) if point.base else "no VALID serial run to compare with",
+            ]
+        )
+    columns = ["Scaling", "Case", "Ranks", "Median step", "Speedup", "Efficiency", "Compared with"]
+    note = (
+        "Each series at its most ranks; in brackets the 95 % interval. Weak efficiency is t(1) / t(P) at the "
+        "same sequences a rank."
+    )
+    return Table("At a glance", columns, rows, text_columns=(0, 1, 6), note=note)
+
+
+def problem_table(analysis: Analysis) -> Table:
+    """List what was run, a row a problem; settings that all cases share are said once, in the note."""
+    several = len(analysis.records) > 1
+    settings = {e.number: notable_settings(e.case) for e in analysis.entries}
+    shared = len(set(settings.values())) == 1
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for e in analysis.entries:
+        where = [str(e.file)] if several else []
+        how = [] if shared else [settings[e.number]]
+        key = (*where, describe_problem(e.case), *how, printable(e.case.kernel))
+        groups.setdefault(key, []).append(e)
+    rows = [
+        [_spans([e.number for e in members]), *key, ", ".join({case_name(e.case): None for e in members})]
+        for key, members in groups.items()
+    ]
+    columns = ["No.", *(["File"] if several else []), "Problem", *([] if shared else ["Settings"])]
+    columns += ["Recurrent product", "Run as"]
+    note = f"All cases: {settings[analysis.entries[0].number]}." if shared else ""
+    first = 2 if several else 1
+    return Table("Cases", columns, rows, text_columns=tuple(range(first, len(columns))), note=note)
+
+
+def timing_table(entries: Sequence[Entry]) -> Table:
+    """Tabulate the raw step times: n, median, interval, and the percentiles that n allows."""
+    called = names(entries)
+    rows = []
+    for e in entries:
+        steps = e.case.step_s()
+        rows.append(
+            [
+                str(e.number),
+                called[e.number] + ("" if e.included else " (excluded)"),
+                f"{e.step.n} + {e.case.warmup_s.shape[0]}",
+                format_seconds(e.step.median),
+                format_interval(e.step),
+                format_seconds(percentile(steps, 90)),
+                format_seconds(percentile(steps, 99)),
+                format_seconds(float(steps.min())) if steps.size else MISSING,
+                format_seconds(float(steps.max())) if steps.size else MISSING,
+                str(e.n_outliers),
+                printable(e.case.stop_reason),
+            ]
+        )
+    columns = ["No.", "Case", "n + warm-up", "Median step", "95 % interval", "p90", "p99", "Min", "Max"]
+    columns += ["Outliers", "Stopped because"]
+    note = (
+        "Time of a step, the slowest rank's. p90 needs 10 samples and p99 needs 100. Outliers are counted, "
+        "never removed."
+    )
+    return Table("Step times", columns, rows, text_columns=(1, 10), note=note)
+
+
+def result_table(entries: Sequence[Entry]) -> Table:
+    """Tabulate what each case achieved against its base, and what it moved and held."""
+    called = names(entries)
+    rows = []
+    for e in entries:
+        point = make_point(e, find_base(e, entries)) if e.included else None
+        # A base beside itself has no speedup to state.
+        is_base = bool(point and point.base and point.base.entry.number == e.number)
+        speedup = point.speedup if point and not is_base else None
+        efficiency = point.efficiency if point and e.case.n_ranks > 1 else None
+        rate = format_gflops(e.case.flops, e.step.median) if e.included else MISSING
+        sent, peak = e.case.bytes_sent, e.case.peak_memory_bytes
+        rows.append(
+            [
+                str(e.number),
+                called[e.number],
+                "itself" if is_base else f"no. {point.base.entry.number}" if point and point.base else MISSING,
+                format_ratio(speedup.median) if speedup else MISSING,
+                format_ratio_interval(speedup) if speedup else MISSING,
+                format_percent(efficiency.median) if efficiency else MISSING,
+                format_flops(e.case.flops),
+                rate,
+                format_bytes(float(sent.max())) if sent.size else MISSING,
+                format_bytes(float(peak.max())) if peak.size else MISSING,
+                _loss_text(e),
+            ]
+        )
+    columns = ["No.", "Case", "Base", "Speedup", "95 % interval", "Efficiency", "Work a step", "GFLOP/s"]
+    columns += ["Sent a rank", "Peak memory", "Loss, first → last"]
+    note = (
+        "Base: the best VALID serial run of the same problem, by its number. Work counts matrix products "
+        "over all ranks; GFLOP/s is that over the median step. Bytes and memory are the largest of any rank."
+    )
+    return Table("Results", columns, rows, text_columns=(1,), note=note)
+
+
+def phase_table(analysis: Analysis) -> Table:
+    """Tabulate the phases of a step with their shares: what the bars draw."""
+    called = names(analysis.entries)
+    # A phase that took no time anywhere is a column of noughts.
+    phases = list({name: None for b in analysis.phases for name in b.seconds})
+    phases = [p for p in phases if any(b.seconds.get(p, 0.0) > 0 for b in analysis.phases)]
+    rows = [
+        [str(b.entry.number), called[b.entry.number]]
+        + [
+            f"{format_seconds(b.seconds[p])} ({format_percent(b.shares[p])})" if p in b.seconds else MISSING
+            for p in phases
+        ]
+        + [format_seconds(b.mean_step_s), format_seconds(b.entry.step.median)]
+        for b in analysis.phases
+    ]
+    columns = ["No.", "Case", *(p.replace("_", " ") for p in phases), "mean rank", "slowest rank"]
+    note = (
+        "Median over repetitions of the mean over ranks; in brackets the share of the mean rank's step. The "
+        "last two columns are the whole step. Medians of parts need not add up to the median of the whole."
+    )
+    return Table("Phases", columns, rows, text_columns=(1,), note=note)
+
+
+def verdict_table(entries: Sequence[Entry]) -> Table:
+    """Tabulate each case's verdict beside the check nearest to its tolerance."""
+    called = names(entries)
+    rows = []
+    for e in entries:
+        worst, checks = worst_check(e.case.verdict), e.case.verdict.checks
+        rows.append(
+            [
+                str(e.number),
+                called[e.number],
+                printable(e.case.verdict.status),
+                f"{sum(c.passed for c in checks)} of {len(checks)}",
+                printable(worst.quantity) if worst else MISSING,
+                scientific(worst.error) if worst else MISSING,
+                scientific(worst.serial_error) if worst else MISSING,
+                scientific(worst.tolerance) if worst else MISSING,
+                shorten(printable(e.case.verdict.problem), 80),
+            ]
+        )
+    columns = ["No.", "Case", "Verdict", "Checks passed", "Worst check", "Error", "Serial error", "Tolerance"]
+    columns += ["Checked on"]
+    note = (
+        "Errors are relative, in the 2-norm, against a serial run in float64. The serial error is what a "
+        "serial run in the case's own dtype loses; the tolerance is a stated multiple of it."
+    )
+    return Table("Verdicts", columns, rows, text_columns=(1, 2, 4, 8), note=note)
+
+
+def gaps(analysis: Analysis) -> dict[str, str]:
+    """Say why a section has no plot, keyed ``strong``, ``weak`` and ``loss``; absent where it has one."""
+    found = {}
+    widest = max((e.case.n_ranks for e in analysis.included), default=0)
+    if not analysis.strong:
+        found["strong"] = (
+            "No strong scaling: every case ran on one rank."
+            if widest == 1
+            else "No strong scaling: no problem was run on two rank counts, nor beside a VALID serial run."
+        )
+    if not analysis.weak:
+        found["weak"] = (
+            "No weak scaling: every case ran on one rank."
+            if widest == 1
+            else "No weak scaling: no two cases on different rank counts have the same sequences a rank."
+        )
+    if not analysis.losses:
+        found["loss"] = "No learning curve: no plotted case trains."
+    if not analysis.included:
+        found = dict.fromkeys(("strong", "weak", "loss"), "No case may be plotted; the reasons stand above.")
+    return found
+
+
+def system_disclosures(records: Sequence[Record]) -> list[Disclosure]:
+    """Lay the environment out section by section; files that agree in a section share it."""
+    sections = list({name: None for record in records for name in record.environment})
+    ordered = [n for n in _SECTION_TITLES if n in sections] + [n for n in sections if n not in _SECTION_TITLES]
+    found = []
+    for name in ordered:
+        groups: dict[str, tuple[list[int], list[tuple[str, str]]]] = {}
+        for file, record in enumerate(records, 1):
+            parts = _host_parts(record) if name == "hosts" else [_facts(record, name)]
+            for rows in filter(None, parts):
+                groups.setdefault(json.dumps(rows), ([], rows))[0].append(file)
+        for files, rows in groups.values():
+            where = "" if len(files) == len(records) else f" (file{'s' * (len(files) > 1)} {_spans(files)})"
+            found.append(Disclosure(_SECTION_TITLES.get(name, printable(name)) + where, rows))
+    return found
+
+
+_SECTION_TITLES = {
+    "hosts": "Hosts",
+    "mpi": "MPI",
+    "blas": "BLAS",
+    "packages": "Packages",
+    "git": "Source",
+    "clock": "Clock and synchronisation",
+    "slurm": "Slurm",
+    "variables": "Environment variables",
+}
+"""Sections in the order a reader asks for them."""
+
+_OF_A_RANK = ("hostname", "rank", "local_rank", "pid", "affinity")
+"""Facts of a rank, not of its host."""
+_OF_A_MOMENT = ("available_memory_bytes", "frequency_hz", "load_average")
+"""Facts that differ from rank to rank because they were read a moment apart: the first rank's are shown."""
+
+
+def _host_parts(record: Record) -> list[list[tuple[str, str]]]:
+    """Return rows for each kind of host: its names and ranks, where ranks were bound, what hosts share."""
+    kinds: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for rank, host in enumerate(host_dicts(record)):
+        lasting = {k: v for k, v in host.items() if k not in _OF_A_RANK and k not in _OF_A_MOMENT}
+        kinds.setdefault(json.dumps(lasting, sort_keys=True, default=str), []).append((rank, host))
+    parts = []
+    for members in kinds.values():
+        ranks_of: dict[str, list[int]] = {}
+        bound: dict[str, list[int]] = {}
+        for rank, host in members:
+            ranks_of.setdefault(printable(first_of(host, "hostname") or "unnamed host"), []).append(rank)
+            bound.setdefault(printable(host.get("affinity", "")), []).append(rank)
+        shared = {k: v for k, v in members[0][1].items() if k not in _OF_A_RANK}
+        facts = list(flatten(shared))
+        rows = [("name", ", ".join(f"{name} ({_ranks(ranks)})" for name, ranks in ranks_of.items()))]
+        if list(bound) != [""]:
+            rows.append(("CPUs a rank may use", "; ".join(f"{cpus} ({_ranks(r)})" for cpus, r in bound.items())))
+        rows += [(_spoken(key), text) for key, text in facts if text != "unknown"]
+        unknown = ", ".join(_spoken(key) for key, text in facts if text == "unknown")
+        parts.append(rows + ([("could not be found out", unknown)] if unknown else []))
+    return parts
+
+
+def _facts(record: Record, name: str) -> list[tuple[str, str]]:
+    rows = list(flatten(record.environment.get(name)))
+    # Packages and variables have names of their own; elsewhere a key is words.
+    if name in ("packages", "variables"):
+        return rows
+    return [(_spoken(key) or "as a whole", text) for key, text in rows]
+
+
+def _spoken(key: str) -> str:
+    """Turn ``libraries[0].num_threads`` into ``libraries 1, num threads``; the unit stands with the value."""
+    words = re.sub(r"\[(\d+)\]", lambda found: f" {int(found[1]) + 1}", key)
+    return re.sub(r"_(bytes|hz|s)(?=$|\.)", "", words).replace(".", ", ").replace("_", " ")
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {_spans(ranks)}"
+
+
+def _spans(values: Sequence[int]) -> str:
+    """Write ascending integers in spans: ``0–3, 8``."""
+    spans = []
+    for _, group in groupby(enumerate(values), key=lambda pair: pair[1] - pair[0]):
+        run = [value for _, value in group]
+        spans.append(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}")
+    return ", ".join(spans)
+
+
+def _loss_text(entry: Entry) -> str:
+    loss = entry.case.loss
+    if mode_of(entry.case) != "train" or not loss.size:
+        return MISSING
+    return f"{significant(float(loss[0]))} → {significant(float(loss[-1]))}"
+
+
+def escape_markdown(value: object) -> str:
+    """Escape text so that Markdown, and the HTML inside it, shows it as it is, on one line."""
+    text = printable(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
+
+
+def markdown_table(table: Table) -> str:
+    """Render a table as GitHub's Markdown has it: numbers set right."""
+    rule = ["---" if i in table.text_columns else "---:" for i in range(len(table.columns))]
+    body = [[escape_markdown(cell) for cell in row] for row in (table.columns, *table.rows)]
+    lines = [body[0], rule, *body[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

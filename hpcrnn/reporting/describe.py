@@ -1,0 +1,287 @@
+"""Cases, hosts and losses in a few words: every name a table, a legend or a caption shows."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hpcrnn.records.record import Case, Check, Record, Verdict
+from hpcrnn.reporting.units import format_bytes, format_hertz, format_seconds, plural, printable, shorten
+
+PLAIN_VALUES = {
+    "model.activation": "tanh",
+    "model.reset": "after",
+    "model.input": "auto",
+    "parallel.microbatches": 1,
+    "parallel.chunks": 1,
+    "training.clip": None,
+    "problem.features": None,
+}
+"""Values that go without saying: mentioned only where they differ."""
+
+
+def describe_problem(case: Case) -> str:
+    """Say what is computed: ``lstm H512 L2 D512 · B64 T64 · float32 · stdlib · train``."""
+    return join_tokens(_main_tokens(case))
+
+
+def join_tokens(tokens: Mapping[str, str]) -> str:
+    """Join the tokens of a problem, those of one group by a space and groups by a middle dot."""
+    groups: dict[str, list[str]] = {}
+    for key, token in tokens.items():
+        groups.setdefault(_GROUP.get(key, key), []).append(token)
+    return " · ".join(" ".join(group) for group in groups.values())
+
+
+_GROUP = {
+    "model.cell": "model",
+    "model.hidden": "model",
+    "model.layers": "model",
+    "model.embed": "model",
+    "problem.batch": "data",
+    "problem.seq": "data",
+}
+
+
+def _main_tokens(case: Case) -> dict[str, str]:
+    model, data = _section(case, "model"), _section(case, "problem")
+    training = _section(case, "training")
+    return {
+        "model.cell": printable(model.get("cell", "?")),
+        "model.hidden": f"H{model.get('hidden', '?')}",
+        "model.layers": f"L{model.get('layers', '?')}",
+        "model.embed": f"D{model.get('embed') or model.get('hidden', '?')}",
+        "problem.batch": f"B{data.get('batch', '?')}",
+        "problem.seq": f"T{data.get('seq', '?')}",
+        "model.dtype": printable(model.get("dtype", "?")),
+        "problem.workload": shorten(printable(data.get("workload", "?")), 32),
+        "training.mode": printable(training.get("mode", "?")),
+    }
+
+
+def _all_tokens(case: Case) -> dict[str, str]:
+    """Every setting that makes a case what it is, one short token a key."""
+    tokens = _main_tokens(case)
+    for section in ("model", "problem", "training", "parallel"):
+        for key, value in _section(case, section).items():
+            name = f"{section}.{key}"
+            # The label already says over how many ranks the grid splits the work.
+            if name not in tokens and name != "parallel.grid":
+                tokens[name] = _token(name, key, value)
+    threads = _section(case, "machine").get("threads", 1)
+    tokens["machine.threads"] = plural(threads, "thread") if isinstance(threads, int) else printable(threads)
+    tokens["kernel"] = shorten(printable(case.kernel), 32)
+    return tokens
+
+
+def _token(name: str, key: str, value: object) -> str:
+    if name == "parallel.microbatches":
+        return f"M{value}"
+    if name == "parallel.chunks":
+        return f"C{value}"
+    if isinstance(value, str):
+        return shorten(printable(value), 32)
+    shown = f"{value:g}" if isinstance(value, float) else printable(value)
+    return f"{key}={shown}"
+
+
+def common_problem(cases: Sequence[Case]) -> str:
+    """Say what all these cases have in common of the problem; empty where there is nothing."""
+    if not cases:
+        return ""
+    first, *rest = [_main_tokens(case) for case in cases]
+    return join_tokens({k: v for k, v in first.items() if all(other[k] == v for other in rest)})
+
+
+def distinctions(cases: Sequence[Case], ignore: Sequence[str] = ()) -> list[str]:
+    """Say for each case what sets it apart from the others: ``B128``; empty where nothing does.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    ignore : sequence of str
+        Keys that the place the text stands in already shows, e.g. ``problem.batch``.
+
+    Returns
+    -------
+    list of str
+        One a case, in order.
+    """
+    tokens = [_all_tokens(case) for case in cases]
+    keys = {key: None for table in tokens for key in table}
+    varying = [k for k in keys if k not in ignore and len({t.get(k, "") for t in tokens}) > 1]
+    # A kernel that follows from the backend says nothing the label does not.
+    if "kernel" in varying and len({c.backend for c in cases}) == len({(c.backend, c.kernel) for c in cases}):
+        varying.remove("kernel")
+    if "model.hidden" in varying and all(not _section(c, "model").get("embed") for c in cases):
+        varying.remove("model.embed")
+    return [join_tokens({k: t[k] for k in varying if k in t}) for t in tokens]
+
+
+def notable_settings(case: Case) -> str:
+    """Name the settings of a case that are not in its problem's short form and not at their plain value."""
+    tokens, main = _all_tokens(case), _main_tokens(case)
+    plain = {k for k in tokens if k in PLAIN_VALUES and _value(case, k) == PLAIN_VALUES[k]}
+    return join_tokens({k: v for k, v in tokens.items() if k not in main and k not in plain and k != "kernel"})
+
+
+def _value(case: Case, key: str) -> object:
+    section, _, name = key.partition(".")
+    return _section(case, section).get(name)
+
+
+def _section(case: Case, name: str) -> dict[str, Any]:
+    section = case.spec.get(name, {})
+    return section if isinstance(section, dict) else {}
+
+
+def threads_of(case: Case) -> int:
+    """BLAS threads of a rank."""
+    threads = _section(case, "machine").get("threads", 1)
+    return threads if isinstance(threads, int) else 1
+
+
+def case_name(case: Case) -> str:
+    """Return the label of a case, marked where no machine ran it."""
+    return printable(case.label) + (" (simulated)" if case.simulated else "")
+
+
+def mode_of(case: Case) -> str:
+    """``train``, ``gradient`` or ``forward``."""
+    return str(_section(case, "training").get("mode", ""))
+
+
+def loss_unit(case: Case) -> str:
+    """Return the unit of the loss; empty where the workload alone defines it."""
+    workload = str(_section(case, "problem").get("workload", ""))
+    return "nats per byte" if workload == "stdlib" or workload.startswith("file:") else ""
+
+
+def worst_check(verdict: Verdict) -> Check | None:
+    """Return the check nearest to, or furthest beyond, its tolerance; None where none was recorded."""
+
+    def share(check: Check) -> float:
+        if check.error != check.error:
+            return float("inf")
+        return check.error / check.tolerance if check.tolerance > 0 else float(check.error > 0) * float("inf")
+
+    return max(verdict.checks, key=share, default=None)
+
+
+def command_line(record: Record) -> str:
+    """Return the command line as one would type it again."""
+    return printable(shlex.join(record.argv)) if record.argv else ""
+
+
+def host_dicts(record: Record) -> list[dict[str, Any]]:
+    """Return the entries of ``environment.hosts``, one a rank; empty where there are none."""
+    hosts = record.environment.get("hosts", [])
+    return [h for h in hosts if isinstance(h, dict)] if isinstance(hosts, list | tuple) else []
+
+
+def host_names(record: Record) -> dict[str, int]:
+    """Return each host's name with how many ranks ran there, in rank order."""
+    counts: dict[str, int] = {}
+    for host in host_dicts(record):
+        name = printable(first_of(host, "hostname", "host", "name", "node") or "unnamed host")
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def hosts_text(record: Record) -> str:
+    """Name the hosts: ``node1 (2 ranks), node2 (2 ranks)``; long lists are counted."""
+    return _list_hosts({name: plural(count, "rank") for name, count in host_names(record).items()})
+
+
+def all_hosts_text(records: Sequence[Record]) -> str:
+    """Name the hosts of several records, each with the most ranks a record has there."""
+    counts: dict[str, set[int]] = {}
+    for record in records:
+        for name, count in host_names(record).items():
+            counts.setdefault(name, set()).add(count)
+    return _list_hosts(
+        {name: ("up to " if len(seen) > 1 else "") + plural(max(seen), "rank") for name, seen in counts.items()}
+    )
+
+
+def _list_hosts(ranks: Mapping[str, str], most: int = 4) -> str:
+    if not ranks:
+        return "host not recorded"
+    names = [f"{name} ({text})" for name, text in ranks.items()]
+    rest = f" and {plural(len(names) - most, 'host')} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def cpu_text(record: Record) -> str:
+    """Name the distinct CPUs of the hosts; empty where they were not recorded."""
+    keys = ("cpu_model", "cpu", "model_name", "processor")
+    names = {printable(first_of(host, *keys) or "unknown"): None for host in host_dicts(record)}
+    return ", ".join(name for name in names if name != "unknown")
+
+
+def mpi_text(record: Record) -> str:
+    """Name the MPI library."""
+    mpi = section(record, "mpi")
+    name = first_of(mpi, "library", "library_version", "vendor", "name", "implementation")
+    # MPICH's library string runs over a dozen lines of configure flags; its first says which it is.
+    text = str(name).strip().splitlines()[0] if name and str(name).strip() else "MPI library not recorded"
+    return shorten(printable(text), 60)
+
+
+def git_text(record: Record) -> str:
+    """Name the git commit, and say whether the tree was modified."""
+    git = section(record, "git")
+    commit = first_of(git, "commit", "sha", "revision")
+    if not commit or commit == "unknown":
+        return "git commit not recorded"
+    # Whether the tree was modified may itself be unknown: only a plain yes is one.
+    return f"git {printable(commit)[:12]}" + (" (modified tree)" if git.get("dirty") is True else "")
+
+
+def section(record: Record, name: str) -> dict[str, Any]:
+    """Return a section of the environment; empty where it is missing or not a dict."""
+    value = record.environment.get(name, {})
+    return value if isinstance(value, dict) else {}
+
+
+def first_of(mapping: Mapping[str, Any], *keys: str) -> Any:
+    """Return the first value under these keys that is there and not empty."""
+    return next((mapping[k] for k in keys if mapping.get(k) not in (None, "", [])), None)
+
+
+def source_name(record: Record) -> str:
+    """Return the file a record came from, or its identity where it was never in a file."""
+    return printable(record.source) if record.source else f"record {printable(record.uuid)[:8]}"
+
+
+def short_source(record: Record) -> str:
+    """Return the last part of :func:`source_name`, for captions."""
+    return shorten(source_name(record).rsplit("/", 1)[-1], 40)
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Turn nested plain values into rows of dotted key and text; empty values are left out.
+
+    A number whose key ends in a unit is written with it: ``memory_bytes`` as GiB, ``resolution_s`` as ns.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping | list | tuple) for v in value):
+        for index, inner in enumerate(value):
+            yield from flatten(inner, f"{prefix}[{index}]")
+    else:
+        values = value if isinstance(value, list | tuple) else [value]
+        text = ", ".join(_with_its_unit(prefix, v) for v in values)
+        if value is not None and text:
+            yield prefix, text
+
+
+def _with_its_unit(key: str, value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        for suffix, write in (("_bytes", format_bytes), ("_hz", format_hertz), ("_s", format_seconds)):
+            if key.endswith(suffix):
+                return write(float(value))
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return printable(value)

@@ -1,0 +1,108 @@
+"""The cases of a report: numbered, summarised, and each either plotted or excluded with a reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcrnn.records.record import Case, FloatArray, Record
+from hpcrnn.records.statistics import Interval, is_outlier, median_interval
+from hpcrnn.reporting.describe import worst_check
+from hpcrnn.reporting.units import plural, printable, scientific
+
+PERCENTILE_NEEDS = {50: 1, 90: 10, 99: 100}
+"""Samples a percentile needs before it is more than one of the largest samples by another name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A case of a report, with what every table asks of it.
+
+    Attributes
+    ----------
+    number : int
+        From 1, over all records in the order given: how tables and figures refer to it.
+    file : int
+        From 1: which of the records holds it.
+    record : Record
+    case : Case
+    step : Interval
+        Seconds of a step, the slowest rank's.
+    n_outliers : int
+        Repetitions beyond Tukey's outer fences.
+    exclusion : str
+        Why it is on no plot; empty where it is.
+    """
+
+    number: int
+    file: int
+    record: Record
+    case: Case
+    step: Interval
+    n_outliers: int
+    exclusion: str
+
+    @property
+    def included(self) -> bool:
+        """Whether the case may be plotted and compared."""
+        return not self.exclusion
+
+
+def make_entries(records: Sequence[Record]) -> tuple[Entry, ...]:
+    """Give the cases of all records their numbers, and say which are excluded, and why."""
+    pairs = [(file, record, case) for file, record in enumerate(records, 1) for case in record.cases]
+    return tuple(
+        Entry(
+            number=number,
+            file=file,
+            record=record,
+            case=case,
+            step=median_interval(case.step_s()),
+            n_outliers=int(is_outlier(case.step_s()).sum()),
+            exclusion=exclusion_reason(case),
+        )
+        for number, (file, record, case) in enumerate(pairs, 1)
+    )
+
+
+def exclusion_reason(case: Case) -> str:
+    """Say why a case may not be plotted; empty where it may.
+
+    The recorded verdict is believed only where its own checks agree with it: a proof that is missing or
+    contradicts its verdict is none.
+    """
+    worst = worst_check(case.verdict)
+    failed = sum(not check.passed for check in case.verdict.checks)
+    if case.verdict.status != "VALID" or failed:
+        if worst is None:
+            return "INVALID, and no check was recorded"
+        detail = (
+            f"{printable(worst.quantity)} is off by {scientific(worst.error)} (relative), "
+            f"allowed is {scientific(worst.tolerance)}"
+        )
+        count = f"; {failed} of {plural(len(case.verdict.checks), 'check')} failed" if failed else ""
+        prefix = "INVALID" if case.verdict.status != "VALID" else "recorded as VALID, but its checks say otherwise"
+        return f"{prefix}: {detail}{count}"
+    if worst is None:
+        return "recorded as VALID without a single check"
+    step = case.step_s() if case.time_s.size else np.empty(0)
+    if step.size == 0:
+        return "no counted repetition"
+    if not (np.isfinite(step).all() and (step > 0).all()):
+        return "a step time is not a positive finite number"
+    return ""
+
+
+def percentile(samples: FloatArray, q: int) -> float:
+    """Return a percentile of raw samples, or NaN where there are too few to speak of one.
+
+    Parameters
+    ----------
+    samples : float64 array (n,)
+    q : {50, 90, 99}
+        The 90th needs 10 samples, the 99th 100.
+    """
+    return float(np.percentile(samples, q)) if samples.size >= PERCENTILE_NEEDS[q] else math.nan

@@ -1,0 +1,376 @@
+"""The figures: scaling curves and learning curves here, one row a case in :mod:`hpcrnn.reporting.rows`.
+
+A figure draws what :mod:`hpcrnn.reporting.scaling` derived and computes nothing itself.  Error bars are the
+95 % interval of the median; where n is too small there is none and the marker is hollow.  Lines join points
+along a quantity (ranks, training steps), never along categories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from hpcrnn.records.record import Case
+from hpcrnn.records.statistics import Interval
+from hpcrnn.reporting.canvas import (
+    BLACK,
+    GREY,
+    SERIES_STYLES,
+    Drawing,
+    finish,
+    log_axis,
+    new_axes,
+    number,
+    once,
+    rank_axis,
+    set_ticks,
+)
+from hpcrnn.reporting.describe import common_problem, distinctions
+from hpcrnn.reporting.rows import ROWS_A_FIGURE, draw_phases, draw_steps, entry_labels
+from hpcrnn.reporting.scaling import Analysis, Base, LossCurve, Point, Series, describe_base, scaled
+from hpcrnn.reporting.units import (
+    format_percent,
+    format_ratio,
+    format_seconds,
+    has_bounds,
+    plural,
+    seconds_unit,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES_A_FIGURE = len(SERIES_STYLES)
+INTERVAL_NOTE = "Bars are the 95 % interval of the median; a hollow marker has none (n too small)."
+IDEAL: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.5}
+
+Item = TypeVar("Item")
+
+
+def draw_all(analysis: Analysis) -> Iterator[Drawing]:
+    """Draw every figure there are numbers for, one at a time; to be used under ``drawing_style()``."""
+    yield from _pages(analysis.strong, CURVES_A_FIGURE, "strong_time", draw_strong_time)
+    based = [s for s in analysis.strong if any(p.speedup for p in s.points)]
+    yield from _pages(based, CURVES_A_FIGURE, "strong_speedup", draw_strong_speedup)
+    yield from _pages(based, CURVES_A_FIGURE, "strong_efficiency", draw_strong_efficiency)
+    yield from _pages(analysis.weak, CURVES_A_FIGURE, "weak_time", draw_weak_time)
+    based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
+    yield from _pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
+    yield from _pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
+    phases = [b for b in analysis.phases if b.seconds]
+    names = list({name: None for b in phases for name in b.seconds})
+    yield from _pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
+    for unit in {curve.unit: None for curve in analysis.losses}:
+        curves = [c for c in analysis.losses if c.unit == unit]
+        # Curves of one problem ought to lie on one another: they belong on one sheet.
+        yield from _pages(
+            curves,
+            CURVES_A_FIGURE,
+            "loss_nats" if unit else "loss",
+            draw_loss,
+            lambda c: c.entry.case.problem_id,
+        )
+
+
+def _pages(
+    items: Sequence[Item],
+    most: int,
+    name: str,
+    draw: Callable[[str, Sequence[Item]], Drawing],
+    together: Callable[[Item], object] = lambda _: None,
+) -> Iterator[Drawing]:
+    """Draw at most so many items a figure; items ``together`` calls equal share a sheet where they fit."""
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        groups.setdefault(together(item), []).append(item)
+    pages: list[list[Item]] = []
+    for group in groups.values():
+        # Spread evenly: thirteen at eight a sheet are 6 and 7, not 8 and 5.
+        n_parts = math.ceil(len(group) / most)
+        for k in range(n_parts):
+            part = group[len(group) * k // n_parts : len(group) * (k + 1) // n_parts]
+            if pages and len(pages[-1]) + len(part) <= most:
+                pages[-1] += part
+            else:
+                pages.append(part)
+    for number_, page in enumerate(pages, 1):
+        yield draw(name if len(pages) == 1 else f"{name}_{number_}", page)
+
+
+def draw_strong_time(name: str, series: Sequence[Series]) -> Drawing:
+    """Draw time per step against ranks, both base 2, with the ideal line of each base."""
+    figure, ax = new_axes()
+    unit = seconds_unit(p.time.median for s in series for p in s.points)
+    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    seen = _draw_curves(ax, series, labels, lambda p: scaled(p.time, 1 / unit.factor))
+    _name_values(ax, series, lambda p: (p.time.median / unit.factor, format_seconds(p.time.median)), RIGHT_ABOVE)
+    most = max(p.n_ranks for s in series for p in s.points)
+    bases = _bases(series)
+    for base in bases:
+        time = base.entry.step.median / unit.factor
+        ax.plot([1, most], [time, time / most], label=once(ax, "ideal: base / ranks"), **IDEAL)
+        ax.plot(1, time, "o", label=once(ax, "base"), **_RING)
+        seen += [time, time / most]
+    rank_axis(ax, [p.n_ranks for s in series for p in s.points] + [1] * bool(bases))
+    log_axis(ax, min(seen), max(seen))
+    ax.set_ylabel(f"time per step [{unit.name}]")
+    ax.grid(axis="y")
+    title = "Strong scaling: time per step"
+    alt = "Time per step against MPI ranks, both logarithmic. " + _sentences(
+        series, lambda p: f"{format_seconds(p.time.median)} on {plural(p.n_ranks, 'rank')}"
+    )
+    caption = f"Median step of the slowest rank; one problem, more ranks. {INTERVAL_NOTE}{_repeat_note(series)}"
+    finish(figure, ax, title, common_problem(_cases(series)))
+    return Drawing(name, "strong", title, caption, alt, figure)
+
+
+def draw_strong_speedup(name: str, series: Sequence[Series]) -> Drawing:
+    """Draw the speedup over the named base against ranks, both base 2, with the ideal line."""
+    figure, ax = new_axes()
+    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    seen = _draw_curves(ax, series, labels, lambda p: p.speedup)
+    _name_values(
+        ax,
+        series,
+        lambda p: (p.speedup.median, format_ratio(p.speedup.median)) if p.speedup else None,
+        RIGHT_BELOW,
+    )
+    most = max(p.n_ranks for s in series for p in s.points)
+    ax.plot([1, most], [1, most], label="ideal: speedup = ranks", **IDEAL)
+    rank_axis(ax, [p.n_ranks for s in series for p in s.points] + [1])
+    log_axis(ax, min([1.0, *seen]), max([float(most), *seen]), suffix="×")
+    ax.set_ylabel("speedup over the base")
+    ax.grid(axis="y")
+    title = "Strong scaling: speedup"
+    alt = "Speedup over the best serial run against MPI ranks, both logarithmic. " + _sentences(
+        series,
+        lambda p: f"{format_ratio(p.speedup.median)} on {plural(p.n_ranks, 'rank')}" if p.speedup else "",
+    )
+    caption = (
+        "Time of the base over time of the case. The base is the best VALID serial run of the same problem. "
+        f"{INTERVAL_NOTE}{_repeat_note(series)}"
+    )
+    finish(figure, ax, title, common_problem(_cases(series)))
+    return Drawing(name, "strong", title, caption, alt, figure)
+
+
+def draw_strong_efficiency(name: str, series: Sequence[Series]) -> Drawing:
+    """Draw speedup over ranks, in per cent, against ranks."""
+    return _draw_efficiency(name, "strong", series, "Speedup over the base, divided by the ranks.")
+
+
+def draw_weak_efficiency(name: str, series: Sequence[Series]) -> Drawing:
+    """Draw ``t(1) / t(P)`` at constant work a rank, in per cent, against ranks."""
+    return _draw_efficiency(name, "weak", series, "t(1) / t(P), with the same sequences a rank.")
+
+
+def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: str) -> Drawing:
+    figure, ax = new_axes()
+    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    seen = _draw_curves(ax, series, labels, lambda p: p.efficiency and scaled(p.efficiency, 100.0))
+    _name_values(
+        ax,
+        series,
+        lambda p: (100 * p.efficiency.median, format_percent(p.efficiency.median)) if p.efficiency else None,
+        BELOW,
+    )
+    ax.axhline(100.0, label="ideal: 100 %", **IDEAL)
+    rank_axis(ax, [p.n_ranks for s in series for p in s.points])
+    _linear_axis(ax, max([100.0, *seen]), " %")
+    ax.set_ylabel("efficiency")
+    ax.grid(axis="y")
+    title = f"{kind.capitalize()} scaling: efficiency"
+    alt = "Efficiency in per cent against MPI ranks. " + _sentences(
+        series,
+        lambda p: f"{format_percent(p.efficiency.median)} on {plural(p.n_ranks, 'rank')}" if p.efficiency else "",
+    )
+    finish(figure, ax, title, common_problem(_cases(series)), height_in=2.3)
+    caption = f"{meaning} {INTERVAL_NOTE}{_repeat_note(series)}"
+    return Drawing(name, kind, title, caption, alt, figure)
+
+
+def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
+    """Draw time per step against ranks at constant work a rank: ideal is flat."""
+    figure, ax = new_axes()
+    unit = seconds_unit(p.time.median for s in series for p in s.points)
+    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    seen = _draw_curves(ax, series, labels, lambda p: scaled(p.time, 1 / unit.factor))
+    _name_values(ax, series, lambda p: (p.time.median / unit.factor, format_seconds(p.time.median)), BELOW)
+    for base in _bases(series):
+        ax.axhline(base.entry.step.median / unit.factor, label=once(ax, "ideal: flat at t(1)"), **IDEAL)
+    rank_axis(ax, [p.n_ranks for s in series for p in s.points])
+    # From zero, flat looks flat; only curves an order apart need a logarithm.
+    if max(seen) > 12 * min(seen):
+        log_axis(ax, min(seen), max(seen))
+    else:
+        _linear_axis(ax, max(seen), "")
+    ax.set_ylabel(f"time per step [{unit.name}]")
+    ax.grid(axis="y")
+    title = "Weak scaling: time per step"
+    alt = "Time per step against MPI ranks at constant work a rank. " + _sentences(
+        series, lambda p: f"{format_seconds(p.time.median)} on {plural(p.n_ranks, 'rank')}"
+    )
+    notes = INTERVAL_NOTE + _repeat_note(series)
+    caption = f"Median step of the slowest rank; the batch grows with the ranks. {notes}"
+    finish(figure, ax, title, common_problem(_cases(series)))
+    return Drawing(name, "weak", title, caption, alt, figure)
+
+
+def draw_loss(name: str, curves: Sequence[LossCurve]) -> Drawing:
+    """Draw the loss of every training step, warm-up included."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, ax = new_axes()
+    labels = entry_labels([c.entry for c in curves])
+    longest = max(c.loss.size for c in curves)
+    for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+        color, marker, dashes = SERIES_STYLES[index]
+        steps = np.arange(1, curve.loss.size + 1)
+        every = max(1, longest // 8)
+        # Markers are staggered: curves that coincide, as those of one problem must, all stay visible.
+        offset = min(index * every // max(1, len(curves)), curve.loss.size - 1)
+        ax.plot(
+            steps,
+            curve.loss,
+            color=color,
+            linestyle=dashes,
+            marker=marker,
+            markevery=(offset, every),
+            label=label,
+            linewidth=1.3,
+        )
+    unit = curves[0].unit
+    ax.set_ylabel(f"loss [{unit}]" if unit else "loss")
+    ax.set_xlabel("training step, warm-up included")
+    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.set_xlim(0.5 if longest > 1 else 0, longest + 0.5 if longest > 1 else 2)
+    ax.grid(axis="y")
+    title = "Loss against training step"
+    cases = [c.entry.case for c in curves]
+    alt = "Loss of each training step. " + " ".join(
+        f"{label}: from {c.loss[0]:.4g} to {c.loss[-1]:.4g} over {plural(c.loss.size, 'step')}."
+        for label, c in zip(labels, curves, strict=True)
+    )
+    caption = (
+        "Every step is drawn, those before counting began too. Runs of one problem are expected to follow one curve."
+    )
+    finish(figure, ax, title, common_problem(cases))
+    return Drawing(name, "loss", title, caption, alt, figure)
+
+
+_RING: dict[str, Any] = {
+    "markersize": 10,
+    "fillstyle": "none",
+    "color": BLACK,
+    "markeredgewidth": 1.0,
+    "linestyle": "none",
+    "clip_on": False,
+}
+
+
+def _draw_curves(
+    ax: Axes, series: Sequence[Series], labels: Sequence[str], value: Callable[[Point], Interval | None]
+) -> list[float]:
+    """Draw each series with its intervals; returns every value the axis must hold."""
+    seen: list[float] = []
+    for (color, marker, dashes), one, label in zip(SERIES_STYLES, series, labels, strict=False):
+        line = [(p.n_ranks, v.median) for p in one.line if (v := value(p))]
+        ax.plot(*zip(*line, strict=True), color=color, linestyle=dashes, marker=marker, markersize=0)
+        for point in one.points:
+            interval = value(point)
+            if interval is None:
+                continue
+            bounded = has_bounds(interval)
+            ends = (interval.low, interval.high) if bounded else (interval.median,) * 2
+            ax.errorbar(
+                point.n_ranks, interval.median,
+                yerr=[[interval.median - ends[0]], [ends[1] - interval.median]],
+                color=color, marker=marker, markerfacecolor=color if bounded else "white",
+                capsize=3.5, capthick=1.1, elinewidth=1.1, linestyle="none", zorder=3,
+            )  # fmt: skip
+            seen += [interval.median, *ends]
+        ax.plot([], [], color=color, linestyle=dashes, marker=marker, label=label)
+    return seen
+
+
+RIGHT_ABOVE, RIGHT_BELOW, BELOW = (6, 7), (6, -13), (0, -16)
+"""Where a number stands by its marker, points: away from the line, which falls, rises or runs level."""
+
+
+def _name_values(
+    ax: Axes,
+    series: Sequence[Series],
+    value: Callable[[Point], tuple[float, str] | None],
+    offset: tuple[int, int],
+) -> None:
+    """Write the numbers beside the markers of a lone curve with few points: more would be in the way."""
+    from matplotlib.patheffects import withStroke
+
+    if len(series) > 1 or len(series[0].line) > 8:
+        return
+    for point in series[0].line:
+        if shown := value(point):
+            ax.annotate(
+                shown[1], (point.n_ranks, shown[0]), xytext=offset, textcoords="offset points", fontsize=8,
+                color="#3c4043", ha="left" if offset[0] else "center", zorder=5,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
+
+
+def _series_labels(series: Sequence[Series]) -> list[str]:
+    """Name each curve by strategy and backend, and by what else sets it apart."""
+    ignore = ("problem.batch",) if series[0].batch_per_rank else ()
+    extras = distinctions([s.widest.entry.case for s in series], ignore)
+    labels = []
+    for one, extra in zip(series, extras, strict=True):
+        per_rank = f"B{float(one.batch_per_rank):g} a rank" if one.batch_per_rank else ""
+        simulated = "simulated" if one.widest.entry.case.simulated else ""
+        labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, simulated))))
+    return labels
+
+
+def _base_text(series: Series) -> str:
+    """Name what a curve is compared with; several files have several bases."""
+    bases = _bases([series])
+    if not bases:
+        return "no VALID serial run to compare with"
+    if len(bases) == 1:
+        return f"base: {describe_base(bases[0])}"
+    times = sorted(b.entry.step.median for b in bases)
+    return f"base: each file's own best serial run, 1 rank, {format_seconds(times[0])} to {format_seconds(times[-1])}"
+
+
+def _bases(series: Sequence[Series]) -> list[Base]:
+    points = (p for s in series for p in s.points if p.base)
+    found = {p.base.entry.number: p.base for p in points if p.base}
+    return list(found.values())
+
+
+def _cases(series: Sequence[Series]) -> list[Case]:
+    return [p.entry.case for s in series for p in s.points]
+
+
+def _sentences(series: Sequence[Series], words: Callable[[Point], str]) -> str:
+    return " ".join(
+        f"{label}: {', '.join(filter(None, map(words, one.line)))}."
+        for label, one in zip(_series_labels(series), series, strict=True)
+    )
+
+
+def _repeat_note(series: Sequence[Series]) -> str:
+    """Say which points a line joins where a rank count was measured more than once."""
+    if not any(s.repeated for s in series):
+        return ""
+    return " Every measurement is drawn; the line joins the middle one of each rank count."
+
+
+def _linear_axis(ax: Axes, high: float, suffix: str) -> None:
+    """Make the y axis run from zero, with numbers that carry their unit."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_ylim(0, high * 1.12)
+    ticks = [t for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, high * 1.12) if t <= high * 1.12]
+    set_ticks(ax.yaxis, ticks, [number(t) + suffix for t in ticks])

@@ -1,0 +1,187 @@
+"""The terminal view: what ``hpcrnn show`` prints.
+
+A terminal gets colour and a rule under the headings; a pipe or a batch log gets the same words in plain
+columns.  The case table holds to 80 characters; what needs more room stands in lines of its own below.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hpcrnn.records.record import Record
+from hpcrnn.reporting.describe import (
+    case_name,
+    command_line,
+    cpu_text,
+    describe_problem,
+    distinctions,
+    git_text,
+    hosts_text,
+    loss_unit,
+    mode_of,
+    mpi_text,
+    source_name,
+)
+from hpcrnn.reporting.entries import Entry, make_entries
+from hpcrnn.reporting.scaling import Base, describe_base, find_base, make_point, phase_breakdown
+from hpcrnn.reporting.units import (
+    MISSING,
+    format_gflops,
+    format_interval,
+    format_ratio,
+    format_seconds,
+    plural,
+    printable,
+    significant,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ASCII = str.maketrans(
+    {"×": "x", "·": "|", "–": "-", "—": "-", "→": ">", "µ": "u", "…": "~", "“": '"', "”": '"', "∞": "inf"}
+)
+"""For a terminal that cannot show them."""
+
+
+def show(records: Sequence[Record], console: Console) -> None:
+    """Print records as tables: one header a file, one table a problem.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    console : rich.console.Console
+        Where to; its width and whether it is a terminal decide the form.
+    """
+    entries = make_entries(records)
+    for file, record in enumerate(records, 1):
+        if file > 1:
+            console.print()
+        _print_header(record, console)
+        mine = [e for e in entries if e.file == file]
+        if not mine:
+            _say(console, "  no case was recorded")
+        for problem in dict.fromkeys(e.case.problem_id for e in mine):
+            console.print()
+            _print_problem([e for e in mine if e.case.problem_id == problem], entries, console)
+
+
+def _print_header(record: Record, console: Console) -> None:
+    _say(console, source_name(record), style="bold")
+    created = f"{printable(record.created_utc).replace('T', ' ')[:19]} UTC"
+    _say(console, f"  {created} · hpcrnn {printable(record.hpcrnn_version)} · {git_text(record)}")
+    _say(console, f"  {hosts_text(record)} · {mpi_text(record)}")
+    if cpu := cpu_text(record):
+        _say(console, f"  {cpu}")
+    if command := command_line(record):
+        # On one line, however long: it is there to be copied.
+        _say(console, f"  $ {command}", style="dim", wrap=False)
+    if not record.complete:
+        _say(console, "  incomplete: written while cases were still to come", style="yellow")
+
+
+def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    _say(console, describe_problem(entries[0].case), style="bold")
+    ruled = console.is_terminal and not _is_ascii(console)
+    # Two blanks between columns either way: the box brings one of its own.
+    table = Table(
+        box=box.SIMPLE_HEAD if ruled else None,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1 if ruled else 2, 0, 0),
+    )
+    table.add_column("case", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("n", "median step", "95 % interval", "speedup", "GFLOP/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    names = _names(entries)
+    bases: dict[str, Base] = {}
+    for entry, name in zip(entries, names, strict=True):
+        cells = _cells(entry, name, everything, bases)
+        styles = ("", "green" if entry.included else "bold red", *[""] * (len(cells) - 2))
+        table.add_row(*(Text(_fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
+    console.print(table)
+    for text in bases:
+        _say(console, f"  base: {text}")
+    _print_details(console, names, entries)
+
+
+def _cells(entry: Entry, name: str, everything: Sequence[Entry], bases: dict[str, Base]) -> list[str]:
+    """Return the row of a case, and add its base to those named below the table."""
+    speedup, rate = MISSING, MISSING
+    if entry.included:
+        rate = format_gflops(entry.case.flops, entry.step.median)
+        base = find_base(entry, everything)
+        if base is not None:
+            bases.setdefault(describe_base(base), base)
+            ratio = make_point(entry, base).speedup
+            itself = base.entry.number == entry.number
+            speedup = "base" if itself else format_ratio(ratio.median) if ratio else MISSING
+    status = printable(entry.case.verdict.status)
+    times = [str(entry.step.n), format_seconds(entry.step.median), format_interval(entry.step)]
+    return [name, status, *times, speedup, rate]
+
+
+def _details(entry: Entry) -> list[str]:
+    """Say what the columns have no room for, a line a subject."""
+    if not entry.included:
+        return [entry.exclusion]
+    shares = phase_breakdown(entry).shares
+    phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
+    lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
+    loss, parts = entry.case.loss, []
+    if mode_of(entry.case) == "train" and loss.size:
+        unit = f" {loss_unit(entry.case)}".rstrip()
+        parts.append(f"loss {significant(float(loss[0]))} → {significant(float(loss[-1]))}{unit}")
+    if entry.n_outliers:
+        parts.append(f"{plural(entry.n_outliers, 'outlier')} kept")
+    if entry.case.stop_reason:
+        parts.append(f"stopped: {printable(entry.case.stop_reason)}")
+    return [*lines, "; ".join(parts)] if parts else lines
+
+
+def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry]) -> None:
+    """Print the details beside their cases' names; on a narrow terminal, below them."""
+    width = max(map(len, names))
+    beside = width <= console.width // 3
+    indent = 2 + (width + 2 if beside else 2)
+    for entry, name in zip(entries, names, strict=True):
+        style = "" if entry.included else "red"
+        lines = [
+            piece
+            for line in _details(entry)
+            for piece in textwrap.wrap(line, max(20, console.width - indent), break_on_hyphens=False)
+        ]
+        if beside:
+            lines = [f"  {name if k == 0 else '':{width}}  {line}" for k, line in enumerate(lines)]
+        else:
+            lines = [f"  {name}", *(" " * indent + line for line in lines)]
+        for line in lines:
+            _say(console, line, style=style)
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    extras = distinctions([e.case for e in entries])
+    return [" · ".join(filter(None, (case_name(e.case), x))) for e, x in zip(entries, extras, strict=True)]
+
+
+def _say(console: Console, text: str, style: str = "", *, wrap: bool = True) -> None:
+    """Print a line as it is: no markup, no emoji, no highlighting."""
+    from rich.text import Text
+
+    console.print(Text(_fit(text, console), style=style), soft_wrap=not wrap, highlight=False)
+
+
+def _is_ascii(console: Console) -> bool:
+    return not console.encoding.lower().startswith("utf")
+
+
+def _fit(text: str, console: Console) -> str:
+    """Return text the console's encoding can hold."""
+    return text.translate(ASCII).encode("ascii", "replace").decode() if _is_ascii(console) else text

@@ -1,0 +1,85 @@
+"""Runs on real ranks: right, deterministic, the same whatever their number."""
+
+import numpy as np
+import pytest
+from launching import SMALL, hpcrnn_run
+
+from hpcrnn.records.hdf5 import read_record
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_every_cell_is_valid_on_any_number_of_ranks(cell, n_ranks, tmp_path):
+    # 7 rows on 2, 3 and 4 ranks: no rank count divides them.
+    ended = hpcrnn_run(n_ranks, *SMALL, "--cell", cell, "--batch", 7, "--chunks", 2, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    record = read_record(tmp_path / "r.h5")
+    assert [case.n_ranks for case in record.cases] == ([1, n_ranks] if n_ranks > 1 else [1])
+    for case in record.cases:
+        assert case.verdict.status == "VALID"
+        assert {check.quantity for check in case.verdict.checks} >= {"loss", "gradient layer0.R", "state layer1.h"}
+        assert case.time_s.shape == (3, case.n_ranks, len(case.phases))
+        assert case.warmup_s.shape == (1, case.n_ranks, len(case.phases))
+
+
+def test_eight_oversubscribed_ranks_are_valid(tmp_path):
+    ended = hpcrnn_run(8, *SMALL, "--batch", 11, "--allreduce", "flat", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert all(case.verdict.status == "VALID" for case in read_record(tmp_path / "r.h5").cases)
+
+
+@pytest.mark.parametrize("mode", ["train", "gradient", "forward"])
+@pytest.mark.parametrize("workload", ["adding", "synthetic"])
+def test_every_mode_is_valid_on_features(mode, workload, tmp_path):
+    ended = hpcrnn_run(2, *SMALL, "--mode", mode, "--workload", workload, "--microbatches", 2, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert all(case.verdict.status == "VALID" for case in read_record(tmp_path / "r.h5").cases)
+
+
+@pytest.mark.parametrize("allreduce", ["bucketed", "flat"])
+def test_data_parallel_training_stays_on_the_serial_trajectory(allreduce, tmp_path):
+    ended = hpcrnn_run(
+        3, *SMALL, "--dtype", "float64", "--batch", 7, "--max-repeats", 20, "--min-repeats", 20, "--clip", 0.1,
+        "--allreduce", allreduce, "--optimizer", "sgd", "--lr", 0.1, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    serial, data = read_record(tmp_path / "r.h5").cases
+    assert serial.loss[-1] < serial.loss[0]
+    # 21 steps of float64 rounding (1e-16 each, grown by a factor of a few hundred at the most).
+    np.testing.assert_allclose(data.loss, serial.loss, rtol=1e-12)
+    np.testing.assert_allclose(data.gradient_norm, serial.gradient_norm, rtol=1e-11)
+
+
+def test_two_runs_with_one_seed_compute_the_same_bits(tmp_path):
+    losses = []
+    for name in ("a.h5", "b.h5"):
+        ended = hpcrnn_run(2, *SMALL, "--out", name, cwd=tmp_path)
+        assert ended.code == 0, ended.err
+        losses.append([case.loss for case in read_record(tmp_path / name).cases])
+    np.testing.assert_array_equal(losses[0], losses[1])
+
+
+def test_a_record_says_what_it_ran_on(tmp_path):
+    ended = hpcrnn_run(2, *SMALL, "--threads", 1, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    record = read_record(tmp_path / "r.h5")
+    facts = record.environment
+    assert len(facts["hosts"]) == 2
+    assert facts["mpi"]["n_ranks"] == 2
+    assert facts["workload"]["sha256"]
+    assert facts["clock"]["sync"].startswith("MPI_Barrier")
+    assert record.argv[:2] == ("hpcrnn", "run")
+    data = record.cases[1]
+    n_parameters = 256 * 7 + (7 + 12 + 1) * 48 + (12 + 12 + 1) * 48 + 13 * 256
+    assert data.bytes_sent.tolist() == [4 * n_parameters + 8] * 2
+    assert (data.peak_memory_bytes > 2**20).all()
+
+
+def test_the_phases_of_a_step_add_up(tmp_path):
+    ended = hpcrnn_run(2, *SMALL, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    for case in read_record(tmp_path / "r.h5").cases:
+        np.testing.assert_allclose(case.time_s[:, :, 1:].sum(axis=2), case.time_s[:, :, 0], rtol=1e-9)
+        assert (case.time_s >= 0).all()
