@@ -6,7 +6,8 @@ A sweep file is a run specification with one more section::
     name = "quick"
     ranks = [1, 2]
     scaling = ["strong", "weak"]     # weak: the batch grows with the ranks
-    vary = { cell = ["lstm", "gru"] }
+    vary = { cell = ["lstm", "gru"] }                        # every combination
+    each = [{ hidden = 256, seq = 100 }, { hidden = 512, seq = 50 }]   # keys that go together
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class SweepSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ranks: Annotated[tuple[Size, ...], Meta(min_length=1)] = (1,)
     scaling: Annotated[tuple[Scaling, ...], Meta(min_length=1)] = ("strong",)
     vary: dict[str, list[Any]] = {}
+    each: list[dict[str, Any]] = []
     launcher: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
     timeout: PositiveFloat = 3600.0
 
@@ -177,11 +179,12 @@ def load_sweep(path: Path, output: Path | None) -> Sweep:
 
 
 def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterator[Point]:
-    leaves = [option(key) for key in section.vary]
-    choices = itertools.product(*section.vary.values(), section.scaling, section.ranks)
+    names = [option(key).name for key in section.vary]
+    together = [{option(key).name: value for key, value in group.items()} for group in section.each] or [{}]
+    choices = itertools.product(*section.vary.values(), together, section.scaling, section.ranks)
     seen: set[str] = set()
-    for *values, scaling, ranks in itertools.islice(choices, _MOST_POINTS + 1):
-        overrides = {leaf.name: value for leaf, value in zip(leaves, values, strict=True)}
+    for *values, group, scaling, ranks in itertools.islice(choices, _MOST_POINTS + 1):
+        overrides = dict(zip(names, values, strict=True)) | group
         spec = build_spec(raw, overrides)
         if spec.measure.out is not None:
             raise SpecError("measure.out", spec.measure.out, "nothing in a sweep: its points name their files")

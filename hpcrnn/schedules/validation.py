@@ -30,7 +30,10 @@ def validate(programs: Sequence[Program], graph: TaskGraph, parameter_bytes: Seq
     ScheduleError
         The first rule broken, with the place marked in the rank × step grid.
     """
-    for rank in range(len(programs)):
+    for rank, program in enumerate(programs):
+        if (program.rank, program.n_ranks) != (rank, len(programs)):
+            reason = f"the program is of rank {program.rank} of {program.n_ranks}, not {rank} of {len(programs)}"
+            raise _error(programs, rank, 0, reason)
         _RankCheck(programs, rank, graph, parameter_bytes).run(update=update)
     first = _posts(programs[0])
     for rank, program in enumerate(programs):
