@@ -12,6 +12,7 @@ import stat
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from hpcrnn.errors import FileError
 from hpcrnn.spec import RunSpec
-from hpcrnn.workloads.base import Batch, Interface, random_windows, refused, row_range
+from hpcrnn.workloads.base import Array, Batch, Interface, random_windows, refused, row_range
 
 VOCABULARY = 256
 INTERFACE = Interface("tokens", VOCABULARY, "cross_entropy", VOCABULARY)
@@ -136,8 +137,14 @@ def _complain(error: OSError) -> None:
     raise error
 
 
+@lru_cache(maxsize=1)
+def _read(files: tuple[tuple[Path, int, int], ...]) -> Array:
+    """Join files, given with their time and size: a verification opens the run's own corpus again."""
+    return np.frombuffer(b"".join(path.read_bytes() for path, _, _ in files), dtype=np.uint8)
+
+
 def _workload(spec: RunSpec, files: list[Path]) -> TextWorkload:
-    corpus = np.frombuffer(b"".join(path.read_bytes() for path in files), dtype=np.uint8)
+    corpus = _read(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
     problem = spec.problem
     if corpus.size <= problem.seq:
         raise refused(spec, f"a text of at least seq + 1 = {problem.seq + 1} bytes; this has {corpus.size}")
