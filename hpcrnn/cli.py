@@ -158,7 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="verify and measure one problem; under mpirun or srun for several ranks",
-        description="Verify and measure one problem. Started as: mpirun -n 2 hpcrnn run --hidden 512 ...",
+        description="Verify and measure one problem.",
+        usage="[mpirun -n N] hpcrnn run [SPEC.toml] [--KEY VALUE ...]",
         allow_abbrev=False,
     )
     run.add_argument("spec", nargs="?", metavar="SPEC.toml", help="specification; flags win over it")
@@ -196,7 +197,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         if isinstance(leaf.default, bool):
             group.add_argument(leaf.flag, dest=leaf.name, action=argparse.BooleanOptionalAction, help=text)
             continue
-        allowed = "axis=count,..." if leaf.name == "grid" else describe(leaf.annotation).replace("%", "%%")
+        allowed = "axis=count,..." if leaf.name == "grid" else describe(leaf.annotation)
+        allowed = allowed.replace(" and <= 2147483647", "").replace("%", "%%")  # of no use to a reader
         shown = "" if leaf.default is None else f"; default {_plain(leaf.default)}"
         group.add_argument(
             leaf.flag, dest=leaf.name, type=_reader(leaf), metavar="X", help=f"{text} [{allowed}{shown}]"

@@ -40,10 +40,7 @@ class SpecError(HpcrnnError):
     """
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        # repr keeps it to one line, whatever the value holds.
-        shown = repr(value)
-        if len(shown) > 200:
-            shown = f"{shown[:200]}…"
+        shown = shorten(value)
         super().__init__(f"{key} = {shown}: allowed is {allowed}")
         self.key = key
         self.value = value
@@ -52,6 +49,15 @@ class SpecError(HpcrnnError):
     def __reduce__(self) -> tuple[type[SpecError], tuple[str, object, str]]:
         """Travel between ranks as what it was made of."""
         return type(self), (self.key, self.value, self.allowed)
+
+
+def shorten(value: object) -> str:
+    """Show any value on one line of bounded length."""
+    try:
+        shown = repr(value)  # escapes line breaks, whatever the value holds
+    except ValueError:  # Python refuses to print integers of more than 4300 digits
+        shown = f"{type(value).__name__} too long to print"
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
 class FileError(HpcrnnError):

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import msgspec
 from msgspec import Meta
 
-from hpcrnn.errors import FileError, LaunchError, SpecError
+from hpcrnn.errors import FileError, LaunchError, SpecError, shorten
 
 # Far above any machine, far below where a product of two of them leaves an int64.
 _LARGEST = 2**31 - 1
@@ -179,9 +179,8 @@ def options() -> Iterator[Option]:
     """Every leaf of a :class:`RunSpec`, section by section."""
     for section in msgspec.structs.fields(RunSpec):
         for field in msgspec.structs.fields(section.type):
-            meta = next((m for m in get_args(field.type) if isinstance(m, Meta)), None)
-            text = meta.description if meta and meta.description else ""
-            yield Option(section.name, field.name, field.type, field.default, text)
+            texts = (m.description for m in get_args(field.type) if isinstance(m, Meta) and m.description)
+            yield Option(section.name, field.name, field.type, field.default, next(texts, ""))
 
 
 def option(name: str) -> Option:
@@ -240,6 +239,7 @@ StructType = TypeVar("StructType", bound=msgspec.Struct)
 
 def convert(raw: Mapping[str, Any], into: type[StructType]) -> StructType:
     """Decode plain values into a typed struct, with errors that name key, value and what is allowed."""
+    _check_keys(raw, into, [])
     try:
         return msgspec.convert(raw, into)
     except msgspec.ValidationError as error:
@@ -305,15 +305,18 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as stream:
             return tomllib.load(stream)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FileError(f"{path}: cannot be read as TOML: {reason}") from None
 
 
 def to_dict(spec: msgspec.Struct) -> dict[str, Any]:
     """Plain dictionaries, lists, strings and numbers: what a record stores."""
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(spec))
-    return plain
+    plain: dict[str, Any] = msgspec.to_builtins(spec)
+    return {
+        section: {name: list(v) if isinstance(v, tuple) else v for name, v in keys.items()}
+        for section, keys in plain.items()
+    }
 
 
 def _check_floats_finite(spec: RunSpec) -> None:
@@ -323,16 +326,24 @@ def _check_floats_finite(spec: RunSpec) -> None:
             raise SpecError(leaf.key, value, "a finite number")
 
 
+def _check_keys(raw: object, into: Any, path: list[str]) -> None:
+    """Refuse keys that a struct does not have, however they are spelt; nested tables too."""
+    struct = _struct_of(into)
+    if struct is None or not isinstance(raw, Mapping):
+        return
+    fields = {f.name: f.type for f in msgspec.structs.fields(struct)}
+    for key, value in raw.items():
+        if key not in fields:
+            spelt = shorten(key)[1:-1]  # as it was written, but on one line
+            raise SpecError(".".join([*path, spelt]), value, "one of the keys " + ", ".join(fields))
+        _check_keys(value, fields[key], [*path, key])
+
+
 def _explain(message: str, raw: Mapping[str, Any], into: type[msgspec.Struct]) -> SpecError:
     """Turn msgspec's message into one that also shows the value and the choices."""
     text, _, path = message.partition(" - at `$")
     keys = re.findall(r"\.([^.\[`]+)", path)
-    unknown = re.search(r"unknown field `([^`]*)`", text)
     value, annotation = _look_up(raw, into, keys)
-    if unknown:
-        known = list(_struct_of(annotation).__struct_fields__)
-        key = ".".join([*keys, unknown.group(1)])
-        return SpecError(key, _nested(value, unknown.group(1)), "one of the keys " + ", ".join(known))
     return SpecError(".".join(keys) or "specification", value, describe(annotation) or text)
 
 
@@ -343,19 +354,18 @@ def _nested(value: object, key: str) -> object:
 def _look_up(raw: object, annotation: Any, keys: list[str]) -> tuple[object, Any]:
     for key in keys:
         raw = _nested(raw, key)
-        fields = {f.name: f.type for f in msgspec.structs.fields(_struct_of(annotation))}
+        struct = _struct_of(annotation)
+        fields = {f.name: f.type for f in msgspec.structs.fields(struct)} if struct else {}
         annotation = fields.get(key, annotation)
     return raw, annotation
 
 
-def _struct_of(annotation: Any) -> type[msgspec.Struct]:
-    """The struct type inside ``Annotated[X | None, ...]``."""
+def _struct_of(annotation: Any) -> type[msgspec.Struct] | None:
+    """The struct type inside ``Annotated[X | None, ...]``; None where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return annotation
-    for inner in get_args(annotation):
-        if get_args(inner) or (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
-            return _struct_of(inner)
-    return RunSpec
+    found = (_struct_of(inner) for inner in get_args(annotation))
+    return next((struct for struct in found if struct is not None), None)
 
 
 def describe(annotation: Any) -> str:

@@ -145,7 +145,8 @@ class AffineBlock(NumpyBlock):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.output = Boundary.allocate(context.extent, context.block.outputs, context.dtype, gradient=True)
+        own = context.block.kind == "linear"  # the head's scores become their own gradient
+        self.output = Boundary.allocate(context.extent, context.block.outputs, context.dtype, gradient=own)
 
     def forward(self, m: int, c: int) -> float:
         out = as_rows(self.output.value[m][self._c.extent.chunks[c]])

@@ -35,7 +35,8 @@ class NumpyEngine:
         self._parameters = FlatBuffer(shapes, network.dtype)
         self._gradients = FlatBuffer(shapes, network.dtype)
         self._optimizer = make_optimizer(training, self._parameters.flat.size, network.dtype)
-        self._input = Boundary.allocate(extent, network.blocks[0].inputs, network.dtype, gradient=network.gives_dx(0))
+        features = 0 if network.blocks[0].kind == "embedding" else network.blocks[0].inputs
+        self._input = Boundary.allocate(extent, features, network.dtype, gradient=network.gives_dx(0))
         self._tokens = [np.zeros((extent.steps, m.stop - m.start), np.int32) for m in extent.microbatches]
 
         self._blocks: list[NumpyBlock] = []

@@ -113,14 +113,21 @@ class Network:
         return float(total)
 
     def memory_bytes(self, steps: int, rows: int) -> int:
-        """Estimate of what a rank allocates for ``rows`` sequences: tapes, boundaries, parameters."""
+        """Bound what a rank allocates for ``rows`` sequences, however they are cut."""
         itemsize = np.dtype(self.dtype).itemsize
-        tapes = sum(
-            block.cell.tape_bytes(steps, rows, block.outputs, itemsize) if block.cell else 0 for block in self.blocks
-        )
-        boundaries = sum(2 * steps * rows * block.outputs * itemsize for block in self.blocks)
-        # Parameters, gradients, two moments, optimizer scratch, weight-gradient scratch, two packed copies.
-        return tapes + boundaries + 8 * self.n_parameters * itemsize
+        # Parameters, gradients, two moments, optimizer scratch, weight-gradient scratch; two packed copies of R for
+        # each of two sizes of micro-batch.
+        elements = 10 * self.n_parameters
+        for block in self.blocks:
+            # The output and its gradient; an embedding sorts a copy of that and adds it up.
+            elements += (4 if block.kind == "embedding" else 2) * steps * rows * block.outputs
+            if block.cell is not None:  # scratch of one step, and the states at both ends of a sequence
+                elements += (2 * block.cell.n_gates + 3 * len(block.cell.state_names) + 8) * rows * block.outputs
+        if self.blocks[0].kind != "embedding":
+            elements += 2 * steps * rows * self.blocks[0].inputs
+        tapes = sum(b.cell.tape_bytes(steps, rows, b.outputs, itemsize) for b in self.blocks if b.cell is not None)
+        # Tokens, targets, weights, and the loss of each element with its indices in eight bytes.
+        return tapes + elements * itemsize + 64 * steps * rows
 
 
 def build_network(spec: RunSpec, interface: Interface) -> Network:

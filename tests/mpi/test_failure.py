@@ -75,7 +75,9 @@ def test_an_exception_on_one_rank_ends_all_with_its_traceback(tmp_path):
 
 def test_a_killed_rank_ends_the_job_and_earlier_results_stay_readable(tmp_path):
     assert hpcrnn_run(2, *SMALL, "--out", "before.h5", cwd=tmp_path).code == 0
-    script = case_script(tmp_path, DIES_ON_RANK_1.format(death="import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    script = case_script(
+        tmp_path, DIES_ON_RANK_1.format(death="import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    )
     # The timeout is the assertion: a job that hangs fails here.
     ended = mpirun(2, script, *map(str, SMALL), cwd=tmp_path, timeout=30)
     assert ended.code != 0

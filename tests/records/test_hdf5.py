@@ -72,20 +72,14 @@ def test_cases_keep_their_order_and_twins_their_own_group(tmp_path):
 
 
 def test_types_json_has_no_form_for_are_not_the_end(tmp_path):
-    record = make_record(
-        environment={"odd": {"a": np.float32(0.5), "b": np.arange(3), "c": Path("x"), "d": (1, 2)}}
-    )
+    record = make_record(environment={"odd": {"a": np.float32(0.5), "b": np.arange(3), "c": Path("x"), "d": (1, 2)}})
     write_record(record, tmp_path / "a.h5")
-    assert read_record(tmp_path / "a.h5").environment == {
-        "odd": {"a": 0.5, "b": [0, 1, 2], "c": "x", "d": [1, 2]}
-    }
+    assert read_record(tmp_path / "a.h5").environment == {"odd": {"a": 0.5, "b": [0, 1, 2], "c": "x", "d": [1, 2]}}
 
 
 def test_times_of_another_type_are_brought_to_float64(tmp_path):
     case = make_case()
-    record = make_record(
-        make_case(time_s=case.time_s.astype(np.float32), bytes_sent=case.bytes_sent.astype(np.int32))
-    )
+    record = make_record(make_case(time_s=case.time_s.astype(np.float32), bytes_sent=case.bytes_sent.astype(np.int32)))
     write_record(record, tmp_path / "a.h5")
     assert read_record(tmp_path / "a.h5").cases[0].time_s.dtype == np.float64
 
@@ -299,9 +293,7 @@ def test_no_job_loses_its_results(tmp_path, monkeypatch, links):
     assert sorted(record.uuid for record in kept) == sorted(record.uuid for record in records)
     assert len(complaints) == len(records) - 1
     for complaint in complaints:
-        found = re.search(
-            r"another run has taken this name; the results of this one are in (\S+)$", complaint
-        )
+        found = re.search(r"another run has taken this name; the results of this one are in (\S+)$", complaint)
         assert read_record(Path(found[1])).uuid in {record.uuid for record in records}
 
 

@@ -91,9 +91,7 @@ def test_one_late_step_among_equal_ones():
 
 
 def test_ratio_of_intervals():
-    assert ratio_interval(Interval(8, 6.0, 5.0, 8.0), Interval(9, 2.0, 1.0, 2.5)) == Interval(
-        8, 3.0, 2.0, 8.0
-    )
+    assert ratio_interval(Interval(8, 6.0, 5.0, 8.0), Interval(9, 2.0, 1.0, 2.5)) == Interval(8, 3.0, 2.0, 8.0)
 
 
 def test_ratio_without_an_interval():

@@ -40,7 +40,5 @@ def test_marks_fall_everywhere_and_values_are_uniform():
 
 
 def test_one_step_has_no_room_for_two_marks():
-    with pytest.raises(
-        SpecError, match=r"problem\.seq = 1: allowed is an integer >= 2 for the adding workload"
-    ):
+    with pytest.raises(SpecError, match=r"problem\.seq = 1: allowed is an integer >= 2 for the adding workload"):
         open_workload(make_spec("adding", seq=1))

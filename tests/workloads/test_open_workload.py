@@ -100,9 +100,7 @@ def test_description_is_plain(specs, workloads, kind):
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
 
-@pytest.mark.parametrize(
-    "name", ["imagenet", "stdlib:", "file", "file:", "series:", "adding:x", "Synthetic", ":"]
-)
+@pytest.mark.parametrize("name", ["imagenet", "stdlib:", "file", "file:", "series:", "adding:x", "Synthetic", ":"])
 def test_unknown_names_are_refused(name):
     with pytest.raises(SpecError) as caught:
         open_workload(make_spec(name))

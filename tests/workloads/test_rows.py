@@ -47,9 +47,7 @@ def test_every_window_is_drawn_and_none_beyond_the_end():
 
 
 def test_a_window_as_long_as_the_series():
-    np.testing.assert_array_equal(
-        random_windows(np.arange(6), 0, 0, range(2), 6), np.tile(np.arange(6), (2, 1)).T
-    )
+    np.testing.assert_array_equal(random_windows(np.arange(6), 0, 0, range(2), 6), np.tile(np.arange(6), (2, 1)).T)
 
 
 def test_windows_keep_the_columns_of_a_matrix():

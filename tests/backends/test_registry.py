@@ -1,0 +1,135 @@
+"""From names to engines and products; what is missing is said before anything is built."""
+
+import importlib.util
+
+import pytest
+from engine_samples import make_problem
+
+from hpcrnn.backends import mkl, registry
+from hpcrnn.backends.base import Extent
+from hpcrnn.backends.mkl import MklProducts, load_mkl
+from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.registry import check_backends, make_engine, product_library
+from hpcrnn.cells.products import NumpyProducts
+from hpcrnn.errors import MissingPackageError, SpecError
+from hpcrnn.spec import build_spec
+
+
+@pytest.fixture
+def no_mkl(monkeypatch):
+    monkeypatch.setattr(registry, "load_mkl", lambda: None)
+
+
+@pytest.fixture
+def torch_is(monkeypatch):
+    """Say whether torch is installed, whatever the truth."""
+
+    def pretend(installed):
+        truth = importlib.util.find_spec
+        answer = object() if installed else None
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *rest: answer if name == "torch" else truth(name, *rest)
+        )
+
+    return pretend
+
+
+def make_spec(**overrides):
+    return build_spec({}, overrides)
+
+
+def test_numpy_alone_needs_nothing(no_mkl, torch_is):
+    torch_is(False)
+    check_backends(make_spec())
+    check_backends(make_spec(gemm="numpy", cell="gru", reset="before"))
+
+
+def test_mkl_asked_for_and_missing_is_an_error_that_says_how_to_get_it(no_mkl):
+    with pytest.raises(MissingPackageError) as raised:
+        check_backends(make_spec(gemm="mkl"))
+    assert str(raised.value) == "machine.gemm = mkl: MKL is not installed: pip install 'hpcrnn[mkl]'"
+
+
+@pytest.mark.parametrize("backend", ["torch", "numpy,torch"])
+def test_torch_asked_for_and_missing_is_an_error_that_says_how_to_get_it(torch_is, backend):
+    torch_is(False)
+    with pytest.raises(MissingPackageError) as raised:
+        check_backends(make_spec(backend=backend))
+    assert str(raised.value) == (
+        "machine.backend = torch: PyTorch is not installed: pip install 'hpcrnn[torch]' "
+        "(it is a peer to measure against; everything else works without it)"
+    )
+
+
+def test_torch_has_no_gru_that_resets_before_the_product(torch_is):
+    torch_is(True)
+    with pytest.raises(SpecError) as raised:
+        check_backends(make_spec(backend="torch", cell="gru", reset="before"))
+    assert (
+        str(raised.value) == "model.reset = 'before': allowed is after, with backend torch: torch.nn.GRU has no other"
+    )
+
+
+@pytest.mark.parametrize("overrides", [{"cell": "gru"}, {"cell": "lstm", "reset": "before"}], ids=str)
+def test_torch_is_accepted_where_the_reset_fits_or_does_not_matter(torch_is, overrides):
+    torch_is(True)
+    check_backends(make_spec(backend="numpy,torch", **overrides))
+
+
+def test_products_without_mkl_are_numpys(no_mkl):
+    assert isinstance(product_library("auto", 1), NumpyProducts)
+
+
+def test_products_are_numpys_where_they_are_asked_for():
+    assert isinstance(product_library("numpy", 1), NumpyProducts)
+
+
+@pytest.mark.parametrize("gemm", ["auto", "mkl"])
+def test_products_with_mkl_are_mkls(gemm):
+    if load_mkl() is None:
+        pytest.skip("MKL is not installed: pip install 'hpcrnn[mkl]'")
+    assert isinstance(product_library(gemm, 1), MklProducts)
+
+
+def test_mkl_is_loaded_once():
+    assert load_mkl() is load_mkl()
+
+
+def test_a_library_that_is_not_mkl_is_passed_over(monkeypatch, tmp_path):
+    damaged = tmp_path / "libmkl_rt.so.2"
+    damaged.write_bytes(b"not a library")
+    monkeypatch.setattr(mkl, "_candidates", lambda: [str(tmp_path / "none.so"), str(damaged), "libc.so.6"])
+    assert load_mkl.__wrapped__() is None
+
+
+def test_the_root_of_an_mkl_installation_is_searched(monkeypatch, tmp_path):
+    library = tmp_path / "lib" / "libmkl_rt.so.3"
+    library.parent.mkdir()
+    library.touch()
+    monkeypatch.setenv("MKLROOT", str(tmp_path))
+    assert str(library) in mkl._candidates()
+
+
+def make(name, **overrides):
+    problem = make_problem("gru-after", **overrides)
+    extent = Extent(7, (slice(0, 5),), (slice(0, 7),), 1 / 35, "gradient")
+    return make_engine(name, problem.network, extent, problem.spec)
+
+
+def test_an_engine_says_what_multiplies():
+    engine = make("numpy", gemm="numpy")
+    assert isinstance(engine, NumpyEngine)
+    assert engine.kernel == NumpyProducts().name
+
+
+@pytest.mark.peer
+def test_the_peer_says_which_module_it_is():
+    torch = pytest.importorskip("torch")
+    assert make("torch").kernel == f"torch {torch.__version__} nn.GRU"
+
+
+@pytest.mark.peer
+def test_the_peer_uses_the_threads_it_is_given():
+    torch = pytest.importorskip("torch")
+    make("torch", threads=1)
+    assert torch.get_num_threads() == 1
