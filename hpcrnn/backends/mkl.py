@@ -65,11 +65,11 @@ def _layout(matrix: Array) -> tuple[int, int]:
 
     Along an axis of length one any stride is right, to NumPy, but a leading dimension is never less than a row.
     """
-    rows, columns = matrix.shape
+    columns = matrix.shape[1]
     across, along = (stride // matrix.itemsize for stride in matrix.strides)
     if along == 1 or columns == 1:
         return _NO_TRANSPOSE, max(across, columns)
-    return _TRANSPOSE, max(along, rows)
+    return _TRANSPOSE, along
 
 
 class MklProduct:

@@ -37,7 +37,7 @@ def test_operations_by_hand():
 
 
 INTERFACES = {
-    "tokens": lambda sizes: Interface("tokens", 256, "cross_entropy", 256),
+    "tokens": lambda sizes: Interface("tokens", 4 * sizes["hidden"], "cross_entropy", 4 * sizes["hidden"]),
     "features": lambda sizes: Interface("features", 3, "squared_error", 1),
     "direct": lambda sizes: Interface("features", 100, "linear", sizes["hidden"]),
 }
@@ -45,6 +45,7 @@ INTERFACES = {
 SIZES = {
     "one step": {"seq": 1, "batch": 64, "hidden": 32},
     "one row": {"seq": 64, "batch": 1, "hidden": 32},
+    "narrow": {"seq": 64, "batch": 32, "hidden": 2},
     "many weights": {"seq": 4, "batch": 4, "hidden": 96},
     "cut unevenly": {"seq": 16, "batch": 23, "hidden": 32, "microbatches": 4, "chunks": 3},
 }

@@ -131,5 +131,6 @@ def test_the_peer_says_which_module_it_is():
 @pytest.mark.peer
 def test_the_peer_uses_the_threads_it_is_given():
     torch = pytest.importorskip("torch")
-    make("torch", threads=1)
-    assert torch.get_num_threads() == 1
+    for threads in (2, 1):
+        make("torch", threads=threads)
+        assert torch.get_num_threads() == threads

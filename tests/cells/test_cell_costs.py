@@ -75,14 +75,19 @@ def test_the_cells_have_the_states_of_their_equations():
 @every_library
 @every_cell
 def test_the_time_loops_allocate_nothing(cell, library_name):
-    """The most that a pass over T steps holds at once does not grow with T."""
+    """What the passes over T steps hold at once is less than one state, and does not grow with T."""
     library = product_library(library_name)
-    # A step of the widest array, the gates, is 4 rows * 64 units * 8 bytes * gates >= 2 KiB, so that one array kept
-    # a step would show as 48 * 2 KiB, and no Python object comes near.
-    peaks = [peak_bytes(cell, make_problem(cell, T=steps, B=4, D=3, H=64), library) for steps in (16, 64)]
-    assert peaks[1] - peaks[0] < 2048
-    # One operand of a strided NumPy operation may pass through a buffer of 8192 elements.
-    assert peaks[0] < 8192 * 8 * 3
+    rows, hidden = 64, 320
+    state_bytes = rows * hidden * np.dtype("float32").itemsize
+    peaks = [
+        peak_bytes(cell, make_problem(cell, T=steps, B=rows, D=3, H=hidden).astype("float32"), library)
+        for steps in (2, 4)
+    ]
+    # NumPy passes a strided operand through a buffer of 8192 elements, of its own: two of those are below one state.
+    assert rows * hidden > 2 * 8192
+    assert peaks[0] < state_bytes
+    # One array a step would be a state at the least; Python's own objects come and go by the hundred bytes.
+    assert peaks[1] - peaks[0] < 4096
 
 
 def peak_bytes(cell, problem, library):
