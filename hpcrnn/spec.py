@@ -11,7 +11,8 @@ import math
 import re
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -175,12 +176,15 @@ class Option(NamedTuple):
         return "--" + self.name.replace("_", "-")
 
 
-def options() -> Iterator[Option]:
+@cache
+def options() -> tuple[Option, ...]:
     """Every leaf of a :class:`RunSpec`, section by section."""
+    found = []
     for section in msgspec.structs.fields(RunSpec):
         for field in msgspec.structs.fields(section.type):
             texts = (m.description for m in get_args(field.type) if isinstance(m, Meta) and m.description)
-            yield Option(section.name, field.name, field.type, field.default, next(texts, ""))
+            found.append(Option(section.name, field.name, field.type, field.default, next(texts, "")))
+    return tuple(found)
 
 
 def option(name: str) -> Option:
@@ -341,8 +345,8 @@ def _check_keys(raw: object, into: Any, path: list[str]) -> None:
 
 def _explain(message: str, raw: Mapping[str, Any], into: type[msgspec.Struct]) -> SpecError:
     """Turn msgspec's message into one that also shows the value and the choices."""
-    text, _, path = message.partition(" - at `$")
-    keys = re.findall(r"\.([^.\[`]+)", path)
+    text, found, path = message.rpartition(" - at `$")  # the last: the text before it may quote the value
+    keys = re.findall(r"\.([^.\[`]+)", path) if found else []
     value, annotation = _look_up(raw, into, keys)
     return SpecError(".".join(keys) or "specification", value, describe(annotation) or text)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hpcrnn.errors import FileError, LaunchError, SpecError
 from hpcrnn.spec import Grid, RunSpec, build_spec, option, options, parse_grid, read_toml, resolve_grid, to_dict
 
-fixed_examples = settings(derandomize=True, deadline=None, max_examples=100)
+fixed_examples = settings(derandomize=True, deadline=None, max_examples=60)
 
 LEAVES = list(options())
 SECTIONS = {leaf.section for leaf in LEAVES}
@@ -320,6 +320,12 @@ def test_a_line_break_of_the_users_makes_no_second_line(raw, start):
 def test_an_unknown_key_is_named_as_it_was_written_whatever_it_holds(name):
     assert refusal({name: 1}).startswith(f"{name} = 1: allowed is one of the keys model, ")
     assert refusal({"model": {name: 1}}).startswith(f"model.{name} = 1: allowed is one of the keys cell, ")
+
+
+@pytest.mark.parametrize("value", ["x - at `$.model.hidden`", "unknown field `cell`", "a\" 'b", "é"])
+def test_a_wrong_value_is_shown_beside_its_own_key_whatever_it_holds(value):
+    assert refusal(cell=value) == f"model.cell = {value!r}: allowed is elman or lstm or gru"
+    assert refusal(backend=[value]) == f"machine.backend = {[value]!r}: allowed is a list of numpy or torch"
 
 
 @pytest.mark.parametrize("key", ["hidden", "cell", "lr", "grid"])

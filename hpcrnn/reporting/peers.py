@@ -95,7 +95,7 @@ def pair_peers(included: Iterable[Entry]) -> list[PeerRow]:
 
 
 def geometric_means(rows: Sequence[PeerRow]) -> list[tuple[str, int, float]]:
-    """Summarise the ratios over problems, for each way of running apart.
+    """Summarise the ratios over problems, for each way of running and each recurrent product apart.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def geometric_means(rows: Sequence[PeerRow]) -> list[tuple[str, int, float]]:
         it was measured. A way with a single problem has nothing to summarise and is left out.
     """
     means = []
-    for way, group in groupby(sorted(rows, key=lambda r: r.way), key=lambda r: r.way):
+    for way, group in groupby(sorted(rows, key=_way_and_kernel), key=_way_and_kernel):
         by_problem: dict[str, list[float]] = {}
         for row in group:
             by_problem.setdefault(row.ours.case.problem_id, []).append(math.log(row.ratio.median))
@@ -116,6 +116,10 @@ def geometric_means(rows: Sequence[PeerRow]) -> list[tuple[str, int, float]]:
             logs = [sum(values) / len(values) for values in by_problem.values()]
             means.append((way, len(logs), math.exp(sum(logs) / len(logs))))
     return means
+
+
+def _way_and_kernel(row: PeerRow) -> str:
+    return f"{row.way} · {printable(row.ours.case.kernel)}"
 
 
 def peer_content(rows: Sequence[PeerRow]) -> Table:

@@ -99,9 +99,9 @@ class Program:
         return sum(i.n_bytes for i in self.instructions if isinstance(i, AllReduce | AllReduceLoss))
 
 
-_HEAD = re.compile(r"# hpcrnn program 1: rank (\d+) of (\d+), blocks (.+)")
-_TASK = re.compile(r"([FBW])\((\d+),(\d+),(\d+)\)")
-_ALLREDUCE = re.compile(r"AllReduce\((\d+):(\d+)\) (\d+) B")
+_HEAD = re.compile(r"# hpcrnn program 1: rank ([0-9]+) of ([0-9]+), blocks (.+)")
+_TASK = re.compile(r"([FBW])\(([0-9]+),([0-9]+),([0-9]+)\)")
+_ALLREDUCE = re.compile(r"AllReduce\(([0-9]+):([0-9]+)\) ([0-9]+) B")
 
 
 def parse_program(text: str) -> Program:

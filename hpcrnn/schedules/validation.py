@@ -84,8 +84,6 @@ class _RankCheck:
         self._require(task in self._missing, "done twice")
         for needed in self._graph.needs(task):
             self._require(needed not in self._missing, f"needs {needed} first")
-        in_use = task.kind == "W" and task.block in self._reduced
-        self._require(not in_use, "writes a gradient that is already being summed")
         self._missing.remove(task)
 
     def _allreduce(self, post: AllReduce) -> None:

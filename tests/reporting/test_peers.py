@@ -47,7 +47,7 @@ def test_the_geometric_mean_weighs_every_problem_once():
     ]
     means = geometric_means(peer_table(records))
     # One problem on two ranks is nothing to summarise.
-    assert means == [("serial, 1 rank", 2, pytest.approx(4.0))]
+    assert means == [("serial, 1 rank · MKL packed sgemm", 2, pytest.approx(4.0))]
 
 
 def test_markdown():
@@ -56,7 +56,7 @@ def test_markdown():
     assert lines[0].startswith("| Problem | Run as |")
     assert len({line.count("|") for line in lines[:4]}) == 1
     assert "| 2.00× | 1.67–2.40× | faster |" in lines[2]
-    assert "Geometric mean over 2 problems (serial, 1 rank): 4.00×." in lines[-1]
+    assert "Geometric mean over 2 problems (serial, 1 rank · MKL packed sgemm): 4.00×." in lines[-1]
     assert peer_markdown([]) == ""
 
 
