@@ -60,11 +60,19 @@ class World:
         """A communicator of this rank only."""
         return MPI.COMM_SELF
 
-    def quiet_barrier(self) -> None:
-        """Wait for all ranks without spinning: a rank that measures alone wants the cores' turbo and caches."""
+    def quiet_barrier(self) -> float:
+        """Wait for all ranks without spinning: a rank that measures alone wants the cores' turbo and caches.
+
+        Returns
+        -------
+        float
+            Seconds this rank waited.
+        """
+        start = time.monotonic()
         request = self.comm.Ibarrier()
         while not request.Test():
             time.sleep(_NAP_S)
+        return time.monotonic() - start
 
     def on_root(self, function: Callable[[], T]) -> T:
         """Run a function on rank 0 and give its result, or its :class:`HpcrnnError`, to all ranks."""
