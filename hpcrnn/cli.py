@@ -64,7 +64,7 @@ def _start_world() -> World:
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         lacking = LaunchError(
-            f"no MPI library can be loaded ({reason}): pip install 'hpcrnn[mpi]', or load the site's MPI module"
+            f"no MPI library can be loaded ({reason}): pip install mpich, or load the site's MPI module"
         )
         sys.stderr.write(f"hpcrnn: error: {lacking}\n")
         raise SystemExit(lacking.exit_code) from None

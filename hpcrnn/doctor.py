@@ -96,7 +96,7 @@ def _mpi_library() -> Finding:
     status, output = _try([sys.executable, "-c", _LIBRARY_PROGRAM])
     if status == 0:
         return Finding("MPI library", "ok", output)
-    return Finding("MPI library", "problem", f"cannot be loaded: {output}", "pip install 'hpcrnn[mpi]'")
+    return Finding("MPI library", "problem", f"cannot be loaded: {output}", "pip install mpich")
 
 
 def _mpirun() -> Finding:
@@ -104,7 +104,7 @@ def _mpirun() -> Finding:
     beside = Path(sys.executable).parent / "mpirun"
     launcher = str(beside) if beside.exists() else shutil.which("mpirun")
     if launcher is None:
-        return Finding("mpirun", "problem", "not found", "pip install 'hpcrnn[mpi]', or load the site's MPI module")
+        return Finding("mpirun", "problem", "not found", "pip install mpich, or load the site's MPI module")
     status, output = _try([launcher, "-n", "2", sys.executable, "-c", _RANKS_PROGRAM])
     if status != 0:
         return Finding(
@@ -130,13 +130,13 @@ def _mkl() -> Finding:
     library = load_mkl()
     if library is None:
         text = "not installed: the recurrent product runs in NumPy's BLAS"
-        return Finding("packed GEMM", "note", text, "pip install 'hpcrnn[mkl]'")
+        return Finding("packed GEMM", "note", text, "pip install mkl")
     return Finding("packed GEMM", "ok", MklProducts(library, 1).name)
 
 
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding("torch peer", "note", "not installed: --backend torch cannot run", "pip install 'hpcrnn[torch]'")
+        return Finding("torch peer", "note", "not installed: --backend torch cannot run", "pip install torch")
     from importlib.metadata import version
 
     return Finding("torch peer", "ok", version("torch"))

@@ -116,7 +116,7 @@ def test_doctor_names_what_mends_a_missing_mpirun(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.sys, "executable", str(tmp_path / "python"))
     finding = doctor._mpirun()
     assert finding.level == "problem"
-    assert "hpcrnn[mpi]" in finding.remedy
+    assert "pip install mpich" in finding.remedy
 
 
 def test_a_dry_run_says_what_it_would_start_and_starts_nothing(sweep_folder):

@@ -24,13 +24,13 @@ def check_backends(spec: RunSpec) -> None:
         The backend does not have what the model asks for.
     """
     if spec.machine.gemm == "mkl" and load_mkl() is None:
-        raise MissingPackageError("machine.gemm = mkl: MKL is not installed: pip install 'hpcrnn[mkl]'")
+        raise MissingPackageError("machine.gemm = mkl: MKL is not installed: pip install mkl")
     if "torch" in spec.machine.backend:
         from importlib.util import find_spec
 
         if find_spec("torch") is None:
             raise MissingPackageError(
-                "machine.backend = torch: PyTorch is not installed: pip install 'hpcrnn[torch]' (it is a peer to "
+                "machine.backend = torch: PyTorch is not installed: pip install torch (it is a peer to "
                 "measure against; everything else works without it)"
             )
         if spec.model.cell == "gru" and spec.model.reset == "before":

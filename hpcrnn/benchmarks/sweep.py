@@ -141,7 +141,7 @@ def default_launcher() -> tuple[str, ...]:
     beside = Path(sys.executable).parent / "mpirun"
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     if found is None:
-        raise LaunchError("no mpirun found: pip install 'hpcrnn[mpi]', load an MPI module, or set sweep.launcher")
+        raise LaunchError("no mpirun found: pip install mpich, load an MPI module, or set sweep.launcher")
     return (found, "-n", "{ranks}")
 
 

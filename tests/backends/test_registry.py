@@ -47,7 +47,7 @@ def test_numpy_alone_needs_nothing(no_mkl, torch_is):
 def test_mkl_asked_for_and_missing_is_an_error_that_says_how_to_get_it(no_mkl):
     with pytest.raises(MissingPackageError) as raised:
         check_backends(make_spec(gemm="mkl"))
-    assert str(raised.value) == "machine.gemm = mkl: MKL is not installed: pip install 'hpcrnn[mkl]'"
+    assert str(raised.value) == "machine.gemm = mkl: MKL is not installed: pip install mkl"
 
 
 @pytest.mark.parametrize("backend", ["torch", "numpy,torch"])
@@ -56,7 +56,7 @@ def test_torch_asked_for_and_missing_is_an_error_that_says_how_to_get_it(torch_i
     with pytest.raises(MissingPackageError) as raised:
         check_backends(make_spec(backend=backend))
     assert str(raised.value) == (
-        "machine.backend = torch: PyTorch is not installed: pip install 'hpcrnn[torch]' "
+        "machine.backend = torch: PyTorch is not installed: pip install torch "
         "(it is a peer to measure against; everything else works without it)"
     )
 
@@ -87,7 +87,7 @@ def test_products_are_numpys_where_they_are_asked_for():
 @pytest.mark.parametrize("gemm", ["auto", "mkl"])
 def test_products_with_mkl_are_mkls(gemm):
     if load_mkl() is None:
-        pytest.skip("MKL is not installed: pip install 'hpcrnn[mkl]'")
+        pytest.skip("MKL is not installed: pip install mkl")
     assert isinstance(product_library(gemm, 1), MklProducts)
 
 

@@ -142,7 +142,7 @@ def product_library(name):
         return NumpyProducts()
     mkl = load_mkl()
     if mkl is None:
-        pytest.skip("MKL is not installed: pip install 'hpcrnn[mkl]'")
+        pytest.skip("MKL is not installed: pip install mkl")
     return MklProducts(mkl, 1)
 
 
