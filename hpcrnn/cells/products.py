@@ -74,10 +74,11 @@ def panel_width(rows: int, inner: int, columns: int) -> int:
 
     Up to about 10^6 multiply-adds OpenBLAS multiplies in place; beyond, it packs the right operand anew in every
     call, which for 16 rows is half the time: (16, 256) @ (256, 1024) runs at 52 GFLOP/s in one piece and at 67 in
-    panels of 128 columns, (16, 1024) @ (1024, 256) at 49 and, in panels of 32, at 62.
+    panels of 128 columns, (16, 1024) @ (1024, 256) at 49 and, in panels of 32, at 62.  More rows than that share
+    the cost of packing, and panels gain nothing.
     """
-    small = 1_000_000
-    if rows * inner * columns <= small:
+    few, small = 16, 1_000_000
+    if rows > few or rows * inner * columns <= small:
         return columns
     return next((width for width in (128, 64, 32) if rows * inner * width <= small), columns)
 
