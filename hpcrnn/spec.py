@@ -229,6 +229,9 @@ def build_spec(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
         machine["backend"] = [b.strip() for b in machine["backend"].split(",")]
     spec = convert(merged, RunSpec)
     _check_floats_finite(spec)
+    if "min_repeats" not in merged.get("measure", {}):  # a default gives way to what was asked for
+        fewest = min(spec.measure.min_repeats, spec.measure.max_repeats)
+        spec = msgspec.structs.replace(spec, measure=msgspec.structs.replace(spec.measure, min_repeats=fewest))
     if len(set(spec.machine.backend)) != len(spec.machine.backend):
         raise SpecError("machine.backend", ",".join(spec.machine.backend), "each backend once")
     if spec.measure.min_repeats > spec.measure.max_repeats:

@@ -479,3 +479,9 @@ def test_a_problem_that_cannot_be_cut_that_often_is_refused(overrides, message):
 def test_a_problem_cut_as_often_as_it_can_be_is_accepted():
     spec = build_spec({}, {"batch": 11, "microbatches": 3, "seq": 5, "chunks": 5})
     assert resolve_grid(spec, 3) == Grid(data=3)
+
+
+def test_few_repetitions_need_not_say_that_the_least_is_fewer():
+    assert build_spec({}, {"max_repeats": 3}).measure.min_repeats == 3
+    with pytest.raises(SpecError, match="min_repeats = 5: allowed is at most max_repeats"):
+        build_spec({}, {"max_repeats": 3, "min_repeats": 5})

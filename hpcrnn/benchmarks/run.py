@@ -24,7 +24,7 @@ from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
-from hpcrnn.records.record import Case, Record, Verdict
+from hpcrnn.records.record import Case, Record, Verdict, strategy_of
 from hpcrnn.spec import BackendName, RunSpec, resolve_grid, to_dict
 from hpcrnn.workloads import Workload, open_workload
 
@@ -173,7 +173,7 @@ def _case(
     )
     return Case(
         spec=to_dict(used),
-        strategy="data" if n > 1 else "serial",
+        strategy=strategy_of({"data": n}),
         backend=backend,
         kernel=kernel,
         n_ranks=n,
