@@ -43,6 +43,7 @@ from hpcrnn.reporting.units import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROWS_A_FIGURE = 20
 ROW_IN = 0.3
@@ -92,14 +93,7 @@ def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:
         "Raw samples, none removed; height within a row means nothing. The black line is the median, the bar "
         "its 95 % interval. Outliers lie more than three interquartile ranges beyond the quartiles."
     )
-    finish(
-        figure,
-        ax,
-        title,
-        common_problem([e.case for e in entries]),
-        height_in=ROW_IN * max(2, len(entries)),
-        right_in=widest_text_in(ax) + 0.2,
-    )
+    _finish_rows(figure, ax, title, entries)
     return Drawing(name, "steps", title, caption, alt, figure)
 
 
@@ -147,15 +141,17 @@ def draw_phases(name: str, breakdowns: Sequence[PhaseBreakdown], phase_names: Se
         "Each phase: median over repetitions of the mean over ranks. The black mark is the median step of "
         "the slowest rank; what lies between bar and mark is imbalance."
     )
-    finish(
-        figure,
-        ax,
-        title,
-        common_problem([e.case for e in entries]),
-        height_in=ROW_IN * max(2, len(entries)),
-        right_in=widest_text_in(ax) + 0.2,
-    )
+    _finish_rows(figure, ax, title, entries)
     return Drawing(name, "phases", title, caption, alt, figure)
+
+
+def _finish_rows(figure: Figure, ax: Axes, title: str, entries: Sequence[Entry]) -> None:
+    """Finish a figure that has a row a case and text to the right of its axes."""
+    height_in = ROW_IN * max(2, len(entries))
+    finish(
+        figure, ax, title, common_problem([e.case for e in entries]), height_in=height_in,
+        right_in=widest_text_in(ax) + 0.2,
+    )  # fmt: skip
 
 
 def _phase_styles(breakdowns: Sequence[PhaseBreakdown], phase_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
