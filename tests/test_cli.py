@@ -240,3 +240,9 @@ def test_any_flags_make_a_specification_or_an_error_of_ours(pairs):
     except HpcrnnError as error:
         refusal = str(error)
     assert len(refusal.splitlines()) <= 1
+
+
+def test_the_cost_of_measuring_is_measured(tmp_path):
+    ended = start([sys.executable, "-m", "hpcrnn.benchmarks.overhead"], cwd=tmp_path, timeout=60)
+    assert ended.code == 0, ended.err
+    assert [line.split()[1] for line in ended.out.splitlines()] == ["instructions:", "instructions:"]

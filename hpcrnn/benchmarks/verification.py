@@ -181,12 +181,15 @@ class Trusted:
         Of a float64 serial run whose parameters were rounded to the dtype under test once more.
     checks : list of Check
         Finite differences of the reference.
+    loss_size : float
+        What an error of the loss is relative to.
     """
 
     reference: Outcome
     yardstick: Outcome
     perturbed: Outcome
     checks: list[Check]
+    loss_size: float
 
 
 def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, world: World) -> Trusted:
@@ -204,8 +207,13 @@ def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, wor
     executor.engine.load_parameters(parameters)
     reference = run_once(executor, plan, 0, workload, boundary)
     checks = difference_checks(exact, parameters, reference, workload, boundary, world)
+    size = abs(reference.loss)
+    if plan.network.loss == "linear":
+        # An inner product with random signs cancels: its error is relative to the terms' root-sum-square.
+        steps = spec.problem.seq * spec.problem.batch
+        size = max(size, (steps * spec.model.hidden) ** 0.5 / steps)
     if spec.model.dtype == "float64":
-        return Trusted(reference, reference, reference, checks)
+        return Trusted(reference, reference, reference, checks, size)
     rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xE5)))
     eps = float(np.finfo(spec.model.dtype).eps)
     noisy = {name: value * (1 + eps * rng.choice((-0.5, 0.5), value.shape)) for name, value in parameters.items()}
@@ -213,7 +221,7 @@ def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, wor
     perturbed = run_once(executor, plan, 0, workload, boundary)
     serial_plan = make_plan(msgspec.structs.replace(spec, parallel=one_piece), workload, 1)
     yardstick = run_once(serial_plan.executor(0, "numpy", world.alone), serial_plan, 0, workload, boundary)
-    return Trusted(reference, yardstick, perturbed, checks)
+    return Trusted(reference, yardstick, perturbed, checks, size)
 
 
 def _rounded_parameters(network: Network, spec: RunSpec) -> dict[str, Array]:
@@ -246,12 +254,7 @@ def compare(outcome: Outcome, trusted: Trusted, spec: RunSpec) -> list[Check]:
         allowed = min(serial_error, YARDSTICK_CAP * max(sensitivity, lowest))
         return Check(quantity, error, serial_error, FACTOR * max(allowed, lowest))
 
-    size = abs(reference.loss)
-    if spec.problem.workload == "synthetic":
-        # An inner product with random signs cancels: its error is relative to the terms' root-sum-square.
-        terms = spec.problem.seq * spec.problem.batch
-        size = max(size, (terms * spec.model.hidden) ** 0.5 / terms)
-    loss_errors = (abs(run.loss - reference.loss) / size for run in (outcome, yardstick, perturbed))
+    loss_errors = (abs(run.loss - reference.loss) / trusted.loss_size for run in (outcome, yardstick, perturbed))
     checks = [check("loss", *loss_errors)]
     for prefix, group in (("gradient ", "gradients"), ("", "by_row")):
         for name, exact in getattr(reference, group).items():

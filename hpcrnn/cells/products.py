@@ -73,7 +73,7 @@ def panel_width(rows: int, inner: int, columns: int) -> int:
     """Columns of a panel: all of them, or as many as OpenBLAS takes without packing.
 
     Up to about 10^6 multiply-adds OpenBLAS multiplies in place; beyond, it packs the right operand anew in every
-    call, which for 16 rows is half the time: (16, 256) @ (256, 1024) runs at 52 GFLOP/s in one piece and at 67 in
+    call, which for 16 rows is half the time: (16, 256) @ (256, 1024) runs at 52 GFLOP/s in one piece and at 66 in
     panels of 128 columns, (16, 1024) @ (1024, 256) at 49 and, in panels of 32, at 62.  More rows than that share
     the cost of packing, and panels gain nothing.
     """

@@ -95,6 +95,46 @@ def test_gradients_that_are_not_finite_stop_the_run_with_one_line(tmp_path):
     assert not (tmp_path / "r.h5").exists()
 
 
+ON_RANK_1 = """
+import sys
+from mpi4py import MPI
+{patch}
+from hpcrnn.cli import main
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def test_ranks_that_read_other_data_are_refused_by_name(tmp_path):
+    patch = (
+        "from hpcrnn.workloads.text import TextWorkload\n"
+        "right = TextWorkload.describe\n"
+        "TextWorkload.describe = lambda self: right(self) | ({'sha256': 'other'} if MPI.COMM_WORLD.rank == 1 else {})"
+    )
+    ended = mpirun(2, case_script(tmp_path, ON_RANK_1.format(patch=patch)), *map(str, SMALL), cwd=tmp_path)
+    assert ended.code == 4, ended.err
+    assert len(ended.error_lines) == 1
+    assert "rank 1 has sha256 = other" in ended.error_lines[0]
+
+
+def test_an_error_of_ours_on_one_rank_alone_ends_all_with_its_line(tmp_path):
+    patch = (
+        "from hpcrnn.backends.numpy_engine import NumpyEngine\n"
+        "from hpcrnn.errors import NumericsError\n"
+        "right = NumpyEngine.update\n"
+        "def update(self):\n"
+        "    if MPI.COMM_WORLD.rank == 1: raise NumericsError('only here')\n"
+        "    return right(self)\n"
+        "NumpyEngine.update = update"
+    )
+    # The timeout is the assertion that no rank hangs.
+    script = case_script(tmp_path, ON_RANK_1.format(patch=patch))
+    ended = mpirun(2, script, *map(str, SMALL), cwd=tmp_path, timeout=30)
+    assert ended.code != 0
+    assert "hpcrnn: error on rank 1 of 2: only here" in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "r.h5").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
