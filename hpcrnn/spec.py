@@ -33,6 +33,11 @@ CellName = Literal["elman", "lstm", "gru"]
 DType = Literal["float32", "float64"]
 BackendName = Literal["numpy", "torch"]
 Mode = Literal["train", "gradient", "forward"]
+Axis = Literal["data", "pipeline", "time", "tensor"]
+OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
+
+AXES: tuple[Axis, ...] = get_args(Axis)
+"""Axes of the grid of ranks, slowest first."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,6 +91,9 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """How many ranks each axis of the work is split over."""
 
     data: Size = 1
+    pipeline: Size = 1
+    time: Size = 1
+    tensor: Size = 1
 
     @property
     def n_ranks(self) -> int:
@@ -93,15 +101,22 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return math.prod(msgspec.structs.astuple(self))
 
     def __str__(self) -> str:
-        return ",".join(f"{axis}={count}" for axis, count in msgspec.structs.asdict(self).items())
+        long = {axis: count for axis, count in msgspec.structs.asdict(self).items() if count > 1}
+        return ",".join(f"{axis}={count}" for axis, count in (long or {"data": 1}).items())
 
 
 class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the work is cut and where it goes."""
 
-    grid: Annotated[Grid | None, Meta(description="ranks per axis, e.g. data=2 (default: every rank on data)")] = None
+    grid: Annotated[
+        Grid | None,
+        Meta(description="ranks per axis: data, pipeline, time, tensor; e.g. data=2,time=2 (default: all on data)"),
+    ] = None
+    order: Annotated[OrderName, Meta(description="which of its ready tasks a rank takes first")] = "fill_drain"
+    virtual_stages: Annotated[Size, Meta(description="stages v on each pipeline rank, with order = interleaved")] = 1
     microbatches: Annotated[Size, Meta(description="parts M of a rank's batch")] = 1
-    chunks: Annotated[Size, Meta(description="parts C of the time axis")] = 1
+    chunks: Annotated[Size, Meta(description="parts C of a rank's segment of the time axis")] = 1
+    carry: Annotated[bool, Meta(description="start each step from the final states of the step before")] = False
     allreduce: Annotated[
         Literal["bucketed", "flat"],
         Meta(description="gradient allreduce: a layer at a time as each completes, or all at the end"),
@@ -291,14 +306,54 @@ def resolve_grid(spec: RunSpec, n_ranks: int) -> Grid:
             f"parallel.grid = {grid}: its product is {grid.n_ranks}, allowed is the number of ranks, {n_ranks} "
             f"(mpirun -n {grid.n_ranks}, or a grid of {n_ranks})"
         )
-    if spec.problem.batch < grid.data:
-        raise SpecError("problem.batch", spec.problem.batch, f"at least one row a rank of data={grid.data}")
-    smallest = spec.problem.batch // grid.data
-    if spec.parallel.microbatches > smallest:
-        raise SpecError("parallel.microbatches", spec.parallel.microbatches, f"at most the {smallest} rows of a rank")
-    if spec.parallel.chunks > spec.problem.seq:
-        raise SpecError("parallel.chunks", spec.parallel.chunks, f"at most seq ({spec.problem.seq})")
+    check_cut(spec, grid)
     return grid
+
+
+def check_cut(spec: RunSpec, grid: Grid) -> None:
+    """Refuse a cut finer than what is cut, and an order that does not fit the grid.
+
+    Raises
+    ------
+    SpecError
+        Naming what would be allowed.
+    """
+    problem, model, parallel = spec.problem, spec.model, spec.parallel
+    if problem.batch < grid.data:
+        raise SpecError("problem.batch", problem.batch, f"at least one row a rank of data={grid.data}")
+    smallest = problem.batch // grid.data
+    if parallel.microbatches > smallest:
+        raise SpecError("parallel.microbatches", parallel.microbatches, f"at most the {smallest} rows of a rank")
+    if grid.time > problem.seq:
+        raise SpecError("parallel.grid", str(grid), f"at most seq ({problem.seq}) segments of time")
+    steps = problem.seq // grid.time
+    if parallel.chunks > steps:
+        of = f"seq ({problem.seq})" if grid.time == 1 else f"the {steps} steps of a segment"
+        raise SpecError("parallel.chunks", parallel.chunks, f"at most {of}")
+    if grid.pipeline > model.layers:
+        raise SpecError("parallel.grid", str(grid), f"at most layers ({model.layers}) stages of the pipeline")
+    if grid.tensor > model.hidden:
+        raise SpecError("parallel.grid", str(grid), f"at most hidden ({model.hidden}) tensor ranks")
+    _check_order(spec, grid)
+
+
+def _check_order(spec: RunSpec, grid: Grid) -> None:
+    order, stages = spec.parallel.order, spec.parallel.virtual_stages
+    if order != "interleaved":
+        if stages > 1:
+            raise SpecError("parallel.virtual_stages", stages, f"1 with order = {order}; more with order = interleaved")
+        return
+    if grid.pipeline == 1 or grid.time > 1:
+        others = "fill_drain, 1f1b, seq_1f1b or zb_h1"
+        raise SpecError(
+            "parallel.order", order, f"{others} on the grid {grid}; interleaved needs pipeline > 1 and time = 1"
+        )
+    most = spec.model.layers // grid.pipeline
+    if not 1 < stages <= most:
+        allowed = f"2 to {most}" if most > 1 else f"none: {spec.model.layers} layers are too few to interleave"
+        raise SpecError(
+            "parallel.virtual_stages", stages, f"{allowed} (layers = {spec.model.layers} over pipeline={grid.pipeline})"
+        )
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

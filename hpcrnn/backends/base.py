@@ -9,6 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.model.sharding import WHOLE, Shard
+from hpcrnn.schedules.graph import Value
+from hpcrnn.schedules.lifetimes import Slots
 from hpcrnn.spec import Mode
 from hpcrnn.workloads import Batch
 
@@ -17,20 +20,28 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Extent:
-    """The part of a step's data one engine works on.
+    """The part of a step one engine works on.
 
     Attributes
     ----------
     steps : int
-        Time steps T.
+        Time steps T of the whole sequence.
     microbatches : tuple of slice
         The engine's rows, counted from its first, cut into micro-batches.
     chunks : tuple of slice
-        The time axis, cut into chunks.
+        The whole time axis, cut into chunks.
     scale : float
         What every term of the loss is multiplied by: one over T times the rows of the *global* batch, so that
         losses and gradients of all ranks add up to those of the whole batch, however unequal their shares.
     mode : {"train", "gradient", "forward"}
+    blocks : tuple of int, optional
+        Blocks of this engine; all of the network's if not given.
+    segment : range, optional
+        Chunks of this engine; all if not given.
+    shard : Shard
+        Hidden units of this engine.
+    slots : Slots, optional
+        Which buffers may share memory; none if not given.
     """
 
     steps: int
@@ -38,6 +49,10 @@ class Extent:
     chunks: tuple[slice, ...]
     scale: float
     mode: Mode
+    blocks: tuple[int, ...] | None = None
+    segment: range | None = None
+    shard: Shard = WHOLE
+    slots: Slots | None = None
 
     @property
     def rows(self) -> int:
@@ -49,6 +64,39 @@ class Extent:
         """Whether gradients are computed."""
         return self.mode != "forward"
 
+    @property
+    def own_chunks(self) -> range:
+        """Indices of this engine's chunks."""
+        return range(len(self.chunks)) if self.segment is None else self.segment
+
+    @property
+    def window(self) -> slice:
+        """Time steps of this engine."""
+        own = self.own_chunks
+        return slice(self.chunks[own[0]].start, self.chunks[own[-1]].stop)
+
+    def local(self, chunk: int) -> slice:
+        """Steps of a chunk, counted from the engine's first."""
+        first, part = self.window.start, self.chunks[chunk]
+        return slice(part.start - first, part.stop - first)
+
+    def shape(self, microbatch: int, chunk: int) -> tuple[int, int]:
+        """Steps and rows (T, B) of one chunk of one micro-batch."""
+        part, rows = self.chunks[chunk], self.microbatches[microbatch]
+        return part.stop - part.start, rows.stop - rows.start
+
+    def units(self) -> list[tuple[int, int]]:
+        """Every (micro-batch, chunk) of this engine."""
+        return [(m, c) for m in range(len(self.microbatches)) for c in self.own_chunks]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a canonical array: ``canonical[index]`` is ``value``."""
+
+    index: tuple[Any, ...]
+    value: Array
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -58,16 +106,28 @@ class Outcome:
     ----------
     loss : float
         This engine's part before, the whole after the loss has been summed.
-    gradients : dict of str to array
-        Of every parameter, named ``block.parameter``.
-    by_row : dict of str to array (rows, ...)
-        What belongs to this engine's rows: final states ``state layer0.h``, gradients of the initial
-        states ``d layer0.h``, gradient of the input ``dx``.
+    arrays : dict of str to array
+        Gradients of every parameter ``gradient layer0.R``; final states ``state layer0.h``; gradients of the
+        initial states ``d layer0.h``; of the input, ``dx`` (rows, T, F). States have the engine's rows.
     """
 
     loss: float
-    gradients: dict[str, Array]
-    by_row: dict[str, Array] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one engine knows of an :class:`Outcome`.
+
+    Attributes
+    ----------
+    loss : float
+    pieces : dict of str to Piece
+        Named as the arrays of an outcome; rows are counted from the engine's first.
+    """
+
+    loss: float
+    pieces: dict[str, Piece] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -81,7 +141,7 @@ class Engine(Protocol):
         """What does the recurrent product, for the record."""
 
     loss: float
-    """Sum of this step's loss terms so far; the executor replaces it by the sum over all replicas."""
+    """Sum of this step's loss terms so far; the executor replaces it by the sum over all ranks."""
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Set every parameter from its canonical float64 form."""
@@ -104,20 +164,27 @@ class Engine(Protocol):
     def weight_gradient(self, block: int, microbatch: int, chunk: int) -> None:
         """Run the task W."""
 
+    def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
+        """Contiguous arrays a value is received into, or sent from; the same in every step."""
+
+    def carry_states(self) -> None:
+        """Let the next step start from this step's final states."""
+
     def gradient_range(self, start: int, stop: int) -> Array:
         """Complete gradients of the blocks ``start:stop``: one contiguous array, to be summed in place."""
 
-    def update(self) -> float:
-        """Clip, apply the optimizer; return the gradient's norm before clipping.
+    def norm_square(self) -> float:
+        """Square of the 2-norm of this engine's gradients, each shared parameter counted on one shard; may be infinite."""
 
-        Raises
-        ------
-        NumericsError
-            The gradient is not finite.
-        """
+    def update(self, norm: float) -> None:
+        """Clip a gradient of this norm, and apply the optimizer."""
 
-    def outcome(self) -> Outcome:
+    def part(self) -> Part:
         """Copy what the step computed."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this engine has allocated."""
 
 
 def state_names(block_name: str, names: tuple[str, ...]) -> tuple[str, ...]:

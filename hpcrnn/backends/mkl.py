@@ -164,7 +164,7 @@ class MklProducts:
     def product(self, rows: int, inner: int, columns: int, dtype: npt.DTypeLike) -> MklProduct:
         return MklProduct(self._library, rows, inner, columns, dtype)
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
+    def matmul(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
         letter, scalar = _PRECISION[out.dtype.name]
         a_orientation, a_leading = _layout(a)
         b_orientation, b_leading = _layout(b)
@@ -178,7 +178,7 @@ class MklProducts:
             a_leading,
             _address(b),
             b_leading,
-            scalar(0),
+            scalar(1 if accumulate else 0),
             _address(out),
             out.strides[0] // out.itemsize,
         )

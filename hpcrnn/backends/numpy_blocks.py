@@ -1,25 +1,34 @@
 """The blocks of the NumPy engine: what F, B and W do to its buffers.
 
-Blocks are joined by *boundaries*: one array a micro-batch that the block before writes and the block after
-reads, and its gradient, that the block after writes and the block before reads.  Chunks are views.
+Blocks are joined by *boundaries*: what the block before writes and the block after reads, and its gradient, that
+goes the other way.  One of the two blocks may lie on another rank: the boundary is then where a message arrives,
+and neither block can tell.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.backends.arena import Arena
 from hpcrnn.backends.base import Array, Extent
-from hpcrnn.cells import Cell
-from hpcrnn.cells.base import as_rows
+from hpcrnn.cells import Cell, Tape
+from hpcrnn.cells.base import as_rows, sum_rows
+from hpcrnn.cells.exchange import Exchange
 from hpcrnn.cells.products import ProductLibrary
 from hpcrnn.model.layers import cross_entropy, embed, embed_gradient, squared_error
 from hpcrnn.model.network import Block, Network
+from hpcrnn.schedules.lifetimes import Buffer, Family
+
+UnitKey = tuple[int, int]
+"""Micro-batch and chunk."""
+
+States = dict[str, Array]
+"""One array (B, H) a state of the cell."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +37,20 @@ class Boundary:
 
     Attributes
     ----------
-    value, gradient : list of array (T, B, N)
-        One a micro-batch; no gradients where none are needed.
+    value : dict of (m, c) to array (T, B, N)
+        Of all shards.
+    own : dict of (m, c) to array (T, B, Nk)
+        The same of this shard's units; of what is not sharded, ``value`` itself.
+    gradient : dict of (m, c) to array (T, B, Nk)
+        Empty where none is needed. Of what is not sharded, each shard holds a part of a sum.
+    arenas : list of Arena
+        Memory of the above, where it belongs to this boundary.
     """
 
-    value: list[Array]
-    gradient: list[Array]
-
-    @classmethod
-    def allocate(cls, extent: Extent, width: int, dtype: npt.DTypeLike, *, gradient: bool) -> Boundary:
-        """Allocate arrays of zeros."""
-        value = [np.zeros((extent.steps, m.stop - m.start, width), dtype) for m in extent.microbatches]
-        return cls(value, [np.zeros_like(v) for v in value] if gradient and extent.backward else [])
+    value: dict[UnitKey, Array]
+    own: dict[UnitKey, Array]
+    gradient: dict[UnitKey, Array]
+    arenas: list[Arena] = field(default_factory=list)
 
 
 @dataclass
@@ -48,26 +59,78 @@ class Context:
 
     Attributes
     ----------
-    block : Block
+    index : int
+        Of the block in the network.
+    network : Network
     before : Boundary
         Where the input comes from.
     parameters, gradients : dict of str to array
         Views into the flat buffers.
     extent : Extent
-    dtype : dtype
     library : ProductLibrary
-    gives_dx : bool
-        Whether ``before`` wants a gradient.
+    exchange : Exchange
+        With the other shards.
     """
 
-    block: Block
+    index: int
+    network: Network
     before: Boundary
     parameters: dict[str, Array]
     gradients: dict[str, Array]
     extent: Extent
-    dtype: npt.DTypeLike
     library: ProductLibrary
-    gives_dx: bool
+    exchange: Exchange
+
+    @property
+    def block(self) -> Block:
+        """The block."""
+        return self.network.blocks[self.index]
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Of everything that is computed."""
+        return self.network.dtype
+
+    @property
+    def gives_dx(self) -> bool:
+        """Whether ``before`` wants a gradient."""
+        return self.network.gives_dx(self.index)
+
+
+def unit_arena(
+    extent: Extent, family: Family, block: int, dtype: npt.DTypeLike, shapes: dict[UnitKey, list[tuple[int, ...]]]
+) -> Arena:
+    """Memory for one buffer a (micro-batch, chunk); buffers share slots where the schedule says they may."""
+    slots = {}
+    for number, (m, c) in enumerate(shapes):
+        slots[m, c] = number if extent.slots is None else extent.slots.of[Buffer(family, block, m, c)]
+    return Arena(shapes, slots, dtype)
+
+
+def unit_arrays(
+    extent: Extent, family: Family, block: int, width: int, dtype: npt.DTypeLike
+) -> tuple[dict[UnitKey, Array], Arena]:
+    """One array (T, B, width) a (micro-batch, chunk)."""
+    shapes = {unit: [(*extent.shape(*unit), width)] for unit in extent.units()}
+    arena = unit_arena(extent, family, block, dtype, shapes)
+    return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, arena
+
+
+def gradient_width(network: Network, index: int, extent: Extent) -> int:
+    """Columns of the gradient of a block's output that one shard holds."""
+    block = network.blocks[index]
+    return extent.shard.count(block.outputs) if block.is_recurrent else block.outputs
+
+
+def received_boundary(network: Network, index: int, extent: Extent) -> Boundary:
+    """The output of a block that lies on another rank."""
+    value, arena = unit_arrays(extent, "activation", index, network.blocks[index].outputs, network.dtype)
+    arenas, gradient = [arena], {}
+    if extent.backward:
+        width = gradient_width(network, index, extent)
+        gradient, arena = unit_arrays(extent, "gradient", index, width, network.dtype)
+        arenas.append(arena)
+    return Boundary(value, value, gradient, arenas)
 
 
 class NumpyBlock(ABC):
@@ -78,13 +141,8 @@ class NumpyBlock(ABC):
     def __init__(self, context: Context) -> None:
         self.name = context.block.name
         self._c = context
-        several = len(context.extent.microbatches) * len(context.extent.chunks) > 1
-        self._scratch = (
-            {name: np.empty_like(g) for name, g in context.gradients.items()}
-            if several and context.extent.backward
-            else None
-        )
         self._has_gradient = False
+        self._dx_partial = self._make_dx_partial()
 
     def begin_step(self) -> None:
         """The next weight gradient is the first: it overwrites."""
@@ -100,23 +158,36 @@ class NumpyBlock(ABC):
 
     def weight_gradient(self, m: int, c: int) -> None:
         """Run W: write the gradients the first time in a step, add to them afterwards."""
-        if not self._c.gradients:
-            return
-        if not self._has_gradient:
-            self._compute_gradient(m, c, self._c.gradients)
+        if self._c.gradients:
+            self._compute_gradient(m, c, accumulate=self._has_gradient)
             self._has_gradient = True
-            return
-        scratch = cast("dict[str, Array]", self._scratch)
-        self._compute_gradient(m, c, scratch)
-        for name, gradient in self._c.gradients.items():
-            np.add(gradient, scratch[name], out=gradient)
 
     @abstractmethod
-    def _compute_gradient(self, m: int, c: int, into: dict[str, Array]) -> None:
-        """Overwrite ``into`` with the gradient of one task."""
+    def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
+        """Overwrite, or add to, the gradients with those of one task."""
 
-    def _input(self, m: int, c: int) -> Array:
-        return self._c.before.value[m][self._c.extent.chunks[c]]
+    def _make_dx_partial(self) -> Array | None:
+        """Scratch for this shard's part of ``dx``, where the sum over the shards is to be scattered."""
+        c = self._c
+        scattered = c.index > 0 and c.network.blocks[c.index - 1].is_recurrent and c.block.is_recurrent
+        if c.exchange.size == 1 or not scattered or not c.extent.backward:
+            return None
+        largest = max(steps * rows for steps, rows in (c.extent.shape(*unit) for unit in c.extent.units()))
+        return np.empty((largest, c.block.inputs), c.dtype)
+
+    def _gradient_arrays(self, width: int) -> tuple[dict[UnitKey, Array], list[Arena]]:
+        """Gradients of this block's output."""
+        if not self._c.extent.backward:
+            return {}, []
+        arrays, arena = unit_arrays(self._c.extent, "gradient", self._c.index, width, self._c.dtype)
+        return arrays, [arena]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this block has allocated beside parameters and gradients."""
+        return sum(arena.n_bytes for arena in self.output.arenas) + (
+            0 if self._dx_partial is None else self._dx_partial.nbytes
+        )
 
 
 class EmbeddingBlock(NumpyBlock):
@@ -125,19 +196,21 @@ class EmbeddingBlock(NumpyBlock):
     def __init__(self, context: Context, tokens: Sequence[Array]) -> None:
         super().__init__(context)
         self._tokens = tokens
-        self.output = Boundary.allocate(context.extent, context.block.outputs, context.dtype, gradient=True)
+        width = context.block.outputs
+        value, arena = unit_arrays(context.extent, "activation", context.index, width, context.dtype)
+        gradient, arenas = self._gradient_arrays(width)
+        self.output = Boundary(value, value, gradient, [arena, *arenas])
 
     def forward(self, m: int, c: int) -> float:
-        chunk = self._c.extent.chunks[c]
-        embed(self._c.parameters["E"], self._tokens[m][chunk], self.output.value[m][chunk])
+        embed(self._c.parameters["E"], self._tokens[m][self._c.extent.local(c)], self.output.value[m, c])
         return 0.0
 
     def backward(self, m: int, c: int) -> None:
         """Tokens have no gradient."""
 
-    def _compute_gradient(self, m: int, c: int, into: dict[str, Array]) -> None:
-        chunk = self._c.extent.chunks[c]
-        embed_gradient(self._tokens[m][chunk], self.output.gradient[m][chunk], into["E"])
+    def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
+        tokens, dy = self._tokens[m][self._c.extent.local(c)], self.output.gradient[m, c]
+        embed_gradient(tokens, dy, self._c.gradients["E"], accumulate=accumulate)
 
 
 class AffineBlock(NumpyBlock):
@@ -145,35 +218,47 @@ class AffineBlock(NumpyBlock):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        own = context.block.kind == "linear"  # the head's scores become their own gradient
-        self.output = Boundary.allocate(context.extent, context.block.outputs, context.dtype, gradient=own)
+        width = context.block.outputs
+        value, arena = unit_arrays(context.extent, "activation", context.index, width, context.dtype)
+        # The head's scores become their own gradient.
+        gradient, arenas = self._gradient_arrays(width) if context.block.kind == "linear" else (value, [])
+        self.output = Boundary(value, value, gradient, [arena, *arenas])
+        self._sums = np.empty(width, context.dtype)
 
     def forward(self, m: int, c: int) -> float:
-        out = as_rows(self.output.value[m][self._c.extent.chunks[c]])
+        out = as_rows(self.output.value[m, c])
         self._c.library.matmul(as_rows(self._input(m, c)), self._c.parameters["W"], out)
+        self._complete(out)
         np.add(out, self._c.parameters["b"], out=out)
         return 0.0
 
+    def _complete(self, out: Array) -> None:
+        """Make the product whole where a shard has only a part of it."""
+
+    def _input(self, m: int, c: int) -> Array:
+        return self._c.before.value[m, c]
+
     def backward(self, m: int, c: int) -> None:
         if self._c.gives_dx:
-            dx = self._c.before.gradient[m][self._c.extent.chunks[c]]
-            self._c.library.matmul(as_rows(self._dy(m, c)), self._c.parameters["W"].T, as_rows(dx))
+            dx, dy = self._c.before.gradient[m, c], self.output.gradient[m, c]
+            self._c.library.matmul(as_rows(dy), self._c.parameters["W"].T, as_rows(dx))
 
-    def _compute_gradient(self, m: int, c: int, into: dict[str, Array]) -> None:
-        dy = as_rows(self._dy(m, c))
-        self._c.library.matmul(as_rows(self._input(m, c)).T, dy, into["W"])
-        np.sum(dy, axis=0, out=into["b"])
-
-    def _dy(self, m: int, c: int) -> Array:
-        return self.output.gradient[m][self._c.extent.chunks[c]]
+    def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
+        dy = as_rows(self.output.gradient[m, c])
+        into = self._c.gradients
+        self._c.library.matmul(as_rows(self._input(m, c)).T, dy, into["W"], accumulate=accumulate)
+        sum_rows(dy, into["b"], self._sums, accumulate=accumulate)
 
 
 class HeadBlock(AffineBlock):
-    """The linear head with its loss; the scores become their own gradient in the forward task."""
+    """The linear head with its loss; the scores become their own gradient in the forward task.
+
+    A shard multiplies its own hidden units with its own rows of W; the scores are summed over the shards, and
+    every shard computes the loss, of which one is counted.
+    """
 
     def __init__(self, context: Context, loss: str) -> None:
         super().__init__(context)
-        self.output = Boundary(self.output.value, self.output.value)
         self._loss = loss
         parts = len(context.extent.microbatches)
         self._targets: list[Array] = [np.empty(0)] * parts
@@ -186,14 +271,22 @@ class HeadBlock(AffineBlock):
 
     def forward(self, m: int, c: int) -> float:
         super().forward(m, c)
-        chunk = self._c.extent.chunks[c]
-        scores = as_rows(self.output.value[m][chunk])
+        chunk = self._c.extent.local(c)
+        scores = as_rows(self.output.value[m, c])
         all_weights = self._weights[m]
         weights = None if all_weights is None else all_weights[chunk].ravel()
         targets = self._targets[m][chunk]
         if self._loss == "cross_entropy":
-            return cross_entropy(scores, targets.ravel(), weights, self._c.extent.scale)
-        return squared_error(scores, as_rows(targets), weights, self._c.extent.scale)
+            loss = cross_entropy(scores, targets.ravel(), weights, self._c.extent.scale)
+        else:
+            loss = squared_error(scores, as_rows(targets), weights, self._c.extent.scale)
+        return loss if self._c.exchange.rank == 0 else 0.0
+
+    def _complete(self, out: Array) -> None:
+        self._c.exchange.sum(out)
+
+    def _input(self, m: int, c: int) -> Array:
+        return self._c.before.own[m, c]
 
 
 class CotangentBlock(NumpyBlock):
@@ -201,86 +294,120 @@ class CotangentBlock(NumpyBlock):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.output = context.before
-        self._cotangent = context.before.gradient or [np.empty_like(v) for v in context.before.value]
+        self.output = Boundary({}, {}, {})
 
     def load_targets(self, m: int, targets: Array, _: Array | None) -> None:
         """Take in a micro-batch's cotangent (T, B, H)."""
-        np.multiply(targets, self._c.extent.scale, out=self._cotangent[m])
+        units = self._c.extent.shard.units(self._c.block.inputs)
+        for c in self._c.extent.own_chunks:
+            part = targets[self._c.extent.local(c)][..., units]
+            np.multiply(part, self._c.extent.scale, out=self._c.before.gradient[m, c])
 
     def forward(self, m: int, c: int) -> float:
-        chunk = self._c.extent.chunks[c]
-        y, cotangent = self._c.before.value[m][chunk], self._cotangent[m][chunk]
+        y, cotangent = self._c.before.own[m, c], self._c.before.gradient[m, c]
         # A step at a time in the model's dtype, the steps in float64: fast, and as exact as it needs to be.
         return float(sum(float(np.dot(a.ravel(), b.ravel())) for a, b in zip(y, cotangent, strict=True)))
 
     def backward(self, m: int, c: int) -> None:
         """The gradient lies in the boundary since the batch was loaded."""
 
-    def _compute_gradient(self, m: int, c: int, into: dict[str, Array]) -> None:
+    def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
         """There are no parameters."""
 
 
 class RecurrentBlock(NumpyBlock):
-    """One recurrent layer: a tape a micro-batch, a workspace for each number of rows."""
+    """One recurrent layer: a tape a chunk of a micro-batch, a workspace for each number of rows.
+
+    States have buffers of their own, one a micro-batch: a halo arrives in ``initial`` and leaves from ``final``,
+    its gradient arrives in ``cotangent`` and leaves from ``carry``.  On the first and last segment of time these
+    are what their names say.
+
+    Attributes
+    ----------
+    initial, final, cotangent, carry : list of States
+        One a micro-batch.
+    """
 
     def __init__(self, context: Context, cell: Cell) -> None:
         super().__init__(context)
         self.cell = cell
         self.stale = True
-        extent, H = context.extent, context.block.outputs
+        extent, width, dtype = context.extent, context.block.outputs, context.dtype
+        H = extent.shard.count(width)
         rows = [m.stop - m.start for m in extent.microbatches]
-        self.tapes = [cell.make_tape(extent.steps, B, H, context.dtype) for B in rows]
-        self._windows = [[tape.window(c.start, c.stop) for c in extent.chunks] for tape in self.tapes]
-        workspaces = {B: cell.make_workspace(B, H, context.dtype, context.library) for B in sorted(set(rows))}
+        shapes = {unit: list(cell.tape_shapes(*extent.shape(*unit), H, width).values()) for unit in extent.units()}
+        arena = unit_arena(extent, "activation", context.index, dtype, shapes)
+        self.tapes: dict[UnitKey, Tape] = {
+            unit: cell.make_tape(*extent.shape(*unit), H, dtype, width, arena.allocator(unit)) for unit in shapes
+        }
+        workspaces = {
+            B: cell.make_workspace(B, H, dtype, context.library, width, context.exchange) for B in sorted(set(rows))
+        }
         self._workspaces = [workspaces[B] for B in rows]
         self._distinct = list(workspaces.values())
 
-        def states() -> list[dict[str, Array]]:
-            return [{name: np.zeros((B, H), context.dtype) for name in cell.state_names} for B in rows]
+        def states() -> list[States]:
+            return [{name: np.zeros((B, H), dtype) for name in cell.state_names} for B in rows]
 
-        self.initial, self.cotangent, self.carry = states(), states(), states()
-        value = [tape.y for tape in self.tapes]
-        self.output = Boundary(value, [np.zeros_like(v) for v in value] if extent.backward else [])
+        self.initial, self.final, self.cotangent, self.carry = states(), states(), states(), states()
+        gradient, arenas = self._output_gradient(H)
+        own = {unit: tape.states["h"][1:] for unit, tape in self.tapes.items()}
+        self.output = Boundary({unit: tape.y for unit, tape in self.tapes.items()}, own, gradient, [arena, *arenas])
+
+    def _output_gradient(self, H: int) -> tuple[dict[UnitKey, Array], list[Arena]]:
+        """Slots as the schedule has them; but a cotangent is there, for all units, before the step begins."""
+        c = self._c
+        if c.network.blocks[-1].kind != "cotangent" or c.index != len(c.network.blocks) - 2:
+            return self._gradient_arrays(H)
+        shapes = {unit: [(*c.extent.shape(*unit), H)] for unit in c.extent.units()}
+        arena = Arena(shapes, {unit: number for number, unit in enumerate(shapes)}, c.dtype)
+        return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, [arena]
 
     def forward(self, m: int, c: int) -> float:
         if self.stale:
             for work in self._distinct:
                 self.cell.load(self._c.parameters, work, backward=self._c.extent.backward)
             self.stale = False
-        window = self._windows[m][c]
-        if c == 0:
-            for name, state in self.initial[m].items():
-                np.copyto(window.states[name][0], state)
-        self.cell.forward(self._c.parameters, self._input(m, c), window, self._workspaces[m])
+        tape, own = self.tapes[m, c], self._c.extent.own_chunks
+        for name, state in tape.states.items():
+            np.copyto(state[0], self.initial[m][name] if c == own[0] else self.tapes[m, c - 1].states[name][-1])
+        self.cell.forward(self._c.parameters, self._c.before.value[m, c], tape, self._workspaces[m])
+        if c == own[-1]:
+            for name, state in tape.states.items():
+                np.copyto(self.final[m][name], state[-1])
         return 0.0
 
     def backward(self, m: int, c: int) -> None:
-        chunk, window, work, carry = self._c.extent.chunks[c], self._windows[m][c], self._workspaces[m], self.carry[m]
-        if c == len(self._c.extent.chunks) - 1:
+        tape, work, carry = self.tapes[m, c], self._workspaces[m], self.carry[m]
+        if c == self._c.extent.own_chunks[-1]:
             for name, gradient in self.cotangent[m].items():
                 np.copyto(carry[name], gradient)
-        self.cell.backward(self.output.gradient[m][chunk], carry, window, work)
-        if self._c.gives_dx:
-            self.cell.input_gradient(self._c.parameters, window, self._c.before.gradient[m][chunk], work)
+        self.cell.backward(self.output.gradient[m, c], carry, tape, work)
+        if not self._c.gives_dx:
+            return
+        dx = self._c.before.gradient[m, c]
+        if self._dx_partial is None:
+            self.cell.input_gradient(self._c.parameters, tape, dx, work)
+        else:
+            partial = self._dx_partial[: len(as_rows(dx))].reshape(*dx.shape[:2], -1)
+            self.cell.input_gradient(self._c.parameters, tape, partial, work)
+            self._c.exchange.reduce_scatter(as_rows(partial), as_rows(dx))
 
-    def _compute_gradient(self, m: int, c: int, into: dict[str, Array]) -> None:
-        self.cell.weight_gradient(self._input(m, c), self._windows[m][c], into, self._workspaces[m])
+    def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
+        x, tape = self._c.before.value[m, c], self.tapes[m, c]
+        self.cell.weight_gradient(x, tape, self._c.gradients, self._workspaces[m], accumulate=accumulate)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this block has allocated beside parameters and gradients."""
+        states = [array for row in (self.initial, self.final, self.cotangent, self.carry) for s in row for array in s.values()]
+        scratch = [array for work in self._distinct for array in (work.bias, *work.scratch.values())]
+        return super().memory_bytes + sum(array.nbytes for array in states + scratch)
 
 
-def make_block(
-    block: Block,
-    before: Boundary,
-    tokens: Sequence[Array],
-    parameters: dict[str, Array],
-    gradients: dict[str, Array],
-    extent: Extent,
-    network: Network,
-    library: ProductLibrary,
-) -> NumpyBlock:
+def make_block(context: Context, tokens: Sequence[Array]) -> NumpyBlock:
     """Build a block's buffers behind those of the block before it."""
-    gives_dx = network.gives_dx(network.blocks.index(block))
-    context = Context(block, before, parameters, gradients, extent, network.dtype, library, gives_dx)
+    block = context.block
     if block.cell is not None:
         return RecurrentBlock(context, block.cell)
     if block.kind == "embedding":
@@ -289,4 +416,4 @@ def make_block(
         return AffineBlock(context)
     if block.kind == "cotangent":
         return CotangentBlock(context)
-    return HeadBlock(context, network.loss)
+    return HeadBlock(context, context.network.loss)

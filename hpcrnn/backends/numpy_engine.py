@@ -6,12 +6,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, Extent, Outcome, rows_first, state_names
-from hpcrnn.backends.numpy_blocks import Boundary, CotangentBlock, HeadBlock, NumpyBlock, RecurrentBlock, make_block
+from hpcrnn.backends.base import Array, Extent, Part, Piece, rows_first, state_names
+from hpcrnn.backends.numpy_blocks import (
+    Boundary,
+    Context,
+    CotangentBlock,
+    HeadBlock,
+    NumpyBlock,
+    RecurrentBlock,
+    make_block,
+    received_boundary,
+)
+from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import ProductLibrary
 from hpcrnn.model.network import Network
-from hpcrnn.model.optimizers import clip, global_norm, make_optimizer
+from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
 from hpcrnn.model.parameters import FlatBuffer
+from hpcrnn.model.sharding import is_sharded, positions, shard_shapes, take, take_units
+from hpcrnn.schedules.graph import Value
 from hpcrnn.spec import TrainingSpec
 from hpcrnn.workloads import Batch
 
@@ -23,71 +35,113 @@ class NumpyEngine:
     ----------
     network : Network
     extent : Extent
+        What of it this rank works on.
     training : TrainingSpec
     library : ProductLibrary
         What multiplies.
+    exchange : Exchange
+        With the other shards of the hidden units.
     """
 
-    def __init__(self, network: Network, extent: Extent, training: TrainingSpec, library: ProductLibrary) -> None:
+    def __init__(
+        self,
+        network: Network,
+        extent: Extent,
+        training: TrainingSpec,
+        library: ProductLibrary,
+        exchange: Exchange = ALONE,
+    ) -> None:
         self._network, self._extent, self._training = network, extent, training
-        self._library = library
-        shapes = [block.shapes for block in network.blocks]
+        self._library, self._exchange = library, exchange
+        own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
+        shapes = [shard_shapes(network.blocks[index], extent.shard) for index in own]
+        self._position = {index: at for at, index in enumerate(own)}
         self._parameters = FlatBuffer(shapes, network.dtype)
         self._gradients = FlatBuffer(shapes, network.dtype)
         self._optimizer = make_optimizer(training, self._parameters.flat.size, network.dtype)
-        features = 0 if network.blocks[0].kind == "embedding" else network.blocks[0].inputs
-        self._input = Boundary.allocate(extent, features, network.dtype, gradient=network.gives_dx(0))
-        self._tokens = [np.zeros((extent.steps, m.stop - m.start), np.int32) for m in extent.microbatches]
+        self._tokens: list[Array] = []
+        self._features: list[Array] = []
+        self._dx: list[Array] = []
+        if own[0] == 0:
+            self._make_inputs()
 
-        self._blocks: list[NumpyBlock] = []
-        before = self._input
-        for index, block in enumerate(network.blocks):
-            made = make_block(
-                block,
-                before,
-                self._tokens,
-                self._parameters.blocks[index],
-                self._gradients.blocks[index],
-                extent,
+        self._blocks: dict[int, NumpyBlock] = {}
+        self._received: dict[int, Boundary] = {}
+        for index in own:
+            context = Context(
+                index,
                 network,
+                self._before(index),
+                self._parameters.blocks[self._position[index]],
+                self._gradients.blocks[self._position[index]],
+                extent,
                 library,
+                exchange,
             )
-            self._blocks.append(made)
-            before = made.output
+            self._blocks[index] = make_block(context, self._tokens)
         self.loss = 0.0
+
+    def _make_inputs(self) -> None:
+        """Arrays of the network's own input, whole: they are there before the step begins."""
+        first, window = self._network.blocks[0], self._extent.window
+        steps = window.stop - window.start
+        for rows in (m.stop - m.start for m in self._extent.microbatches):
+            if first.kind == "embedding":
+                self._tokens.append(np.zeros((steps, rows), np.int32))
+            else:
+                self._features.append(np.zeros((steps, rows, first.inputs), self._network.dtype))
+                if self._network.gives_dx(0) and self._extent.backward:
+                    self._dx.append(np.zeros_like(self._features[-1]))
+
+    def _before(self, index: int) -> Boundary:
+        """Where a block's input comes from."""
+        if index - 1 in self._blocks:
+            return self._blocks[index - 1].output
+        if index > 0:
+            self._received[index - 1] = received_boundary(self._network, index - 1, self._extent)
+            return self._received[index - 1]
+
+        def chunked(arrays: list[Array]) -> dict[tuple[int, int], Array]:
+            return {(m, c): arrays[m][self._extent.local(c)] for m, c in self._extent.units()} if arrays else {}
+
+        value = chunked(self._features)
+        return Boundary(value, value, chunked(self._dx))
 
     @property
     def kernel(self) -> str:
         return self._library.name
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
-        for block, views in zip(self._network.blocks, self._parameters.blocks, strict=True):
-            for name, view in views.items():
-                view[...] = parameters[f"{block.name}.{name}"]
+        for index, at in self._position.items():
+            block = self._network.blocks[index]
+            for name, view in self._parameters.blocks[at].items():
+                view[...] = take(block, name, parameters[f"{block.name}.{name}"], self._extent.shard)
         self._mark_stale()
 
     def load_batch(self, batch: Batch) -> None:
-        head = self._blocks[-1]
+        window = self._extent.window
+        head = self._blocks.get(len(self._network.blocks) - 1)
         for m, rows in enumerate(self._extent.microbatches):
-            if batch.inputs.ndim == 2:
-                np.copyto(self._tokens[m], batch.inputs[:, rows])
-            else:
-                np.copyto(self._input.value[m], batch.inputs[:, rows])
-            weights = None if batch.weights is None else batch.weights[:, rows]
+            if self._tokens:
+                np.copyto(self._tokens[m], batch.inputs[window, rows])
+            elif self._features:
+                np.copyto(self._features[m], batch.inputs[window, rows])
             if isinstance(head, HeadBlock | CotangentBlock):
-                head.load_targets(m, batch.targets[:, rows], weights)
+                weights = None if batch.weights is None else batch.weights[window, rows]
+                head.load_targets(m, batch.targets[window, rows], weights)
 
     def set_boundary(self, initial: Mapping[str, Array], cotangent: Mapping[str, Array]) -> None:
+        shard = self._extent.shard
         for block in self._recurrent():
             names = state_names(block.name, block.cell.state_names)
             for m, rows in enumerate(self._extent.microbatches):
                 for name, short in zip(names, block.cell.state_names, strict=True):
-                    block.initial[m][short][...] = initial[name][rows]
-                    block.cotangent[m][short][...] = cotangent[name][rows]
+                    block.initial[m][short][...] = take_units(initial[name][rows], shard)
+                    block.cotangent[m][short][...] = take_units(cotangent[name][rows], shard)
 
     def begin_step(self) -> None:
         self.loss = 0.0
-        for block in self._blocks:
+        for block in self._blocks.values():
             block.begin_step()
 
     def forward(self, block: int, microbatch: int, chunk: int) -> None:
@@ -99,34 +153,90 @@ class NumpyEngine:
     def weight_gradient(self, block: int, microbatch: int, chunk: int) -> None:
         self._blocks[block].weight_gradient(microbatch, chunk)
 
-    def gradient_range(self, start: int, stop: int) -> Array:
-        return self._gradients.range(start, stop)
+    def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
+        unit = value.microbatch, value.chunk
+        if value.kind in ("y", "dy"):
+            received = self._received.get(value.block)
+            boundary = self._blocks[value.block].output if received is None else received
+            return ((boundary.value if value.kind == "y" else boundary.gradient)[unit],)
+        block = self._blocks[value.block]
+        if not isinstance(block, RecurrentBlock):
+            raise TypeError(f"block {block.name} has no state")
+        if value.kind == "halo":
+            states = block.initial if incoming else block.final
+        else:
+            states = block.cotangent if incoming else block.carry
+        return tuple(states[value.microbatch].values())
 
-    def update(self) -> float:
-        norm = global_norm(self._gradients.flat)
+    def carry_states(self) -> None:
+        for block in self._recurrent():
+            for initial, final in zip(block.initial, block.final, strict=True):
+                for name, state in final.items():
+                    np.copyto(initial[name], state)
+
+    def gradient_range(self, start: int, stop: int) -> Array:
+        return self._gradients.range(self._position[start], self._position[stop - 1] + 1)
+
+    def norm_square(self) -> float:
+        if self._extent.shard.index == 0:
+            return norm_square(self._gradients.flat)
+        views = zip(self._position, self._gradients.blocks, strict=True)
+        return sum(
+            norm_square(view.ravel())
+            for index, block in views
+            for name, view in block.items()
+            if is_sharded(self._network.blocks[index], name)
+        )
+
+    def update(self, norm: float) -> None:
         clip(self._gradients.flat, norm, self._training.clip)
         self._optimizer.update(self._parameters.flat, self._gradients.flat)
         self._mark_stale()
-        return norm
 
-    def outcome(self) -> Outcome:
-        gradients: dict[str, Array] = {}
-        by_row: dict[str, Array] = {}
-        if self._extent.backward:
-            for block, views in zip(self._network.blocks, self._gradients.blocks, strict=True):
-                gradients |= {f"{block.name}.{name}": view.copy() for name, view in views.items()}
-            if self._network.gives_dx(0):
-                by_row["dx"] = np.concatenate([rows_first(g) for g in self._input.gradient])
-        for recurrent in self._recurrent():
-            for short in recurrent.cell.state_names:
-                name = f"{recurrent.name}.{short}"
-                by_row[f"state {name}"] = np.concatenate([tape.states[short][-1] for tape in recurrent.tapes])
-                if self._extent.backward:
-                    by_row[f"d {name}"] = np.concatenate([carry[short] for carry in recurrent.carry])
-        return Outcome(self.loss, gradients, by_row)
+    def part(self) -> Part:
+        return Part(self.loss, self._gradient_pieces() | self._state_pieces())
+
+    def _gradient_pieces(self) -> dict[str, Piece]:
+        pieces: dict[str, Piece] = {}
+        if not self._extent.backward:
+            return pieces
+        for index, at in self._position.items():
+            block = self._network.blocks[index]
+            for name, view in self._gradients.blocks[at].items():
+                where = positions(block, name, self._extent.shard)
+                pieces[f"gradient {block.name}.{name}"] = Piece(where, view.copy())
+        if self._dx:
+            dx = [d.copy() for d in self._dx]
+            for array in dx:
+                self._exchange.sum(array)
+            window = self._extent.window
+            pieces["dx"] = Piece((slice(0, self._extent.rows), window), np.concatenate([rows_first(d) for d in dx]))
+        return pieces
+
+    def _state_pieces(self) -> dict[str, Piece]:
+        """Final states where time ends, gradients of the initial ones where it begins."""
+        pieces: dict[str, Piece] = {}
+        own, last = self._extent.own_chunks, len(self._extent.chunks) - 1
+        for block in self._recurrent():
+            where = (slice(0, self._extent.rows), self._extent.shard.units(self._network.hidden))
+            for short in block.cell.state_names:
+                if own[-1] == last:
+                    final = np.concatenate([states[short] for states in block.final])
+                    pieces[f"state {block.name}.{short}"] = Piece(where, final)
+                if own[0] == 0 and self._extent.backward:
+                    carry = np.concatenate([states[short] for states in block.carry])
+                    pieces[f"d {block.name}.{short}"] = Piece(where, carry)
+        return pieces
+
+    @property
+    def memory_bytes(self) -> int:
+        flat = 2 * self._parameters.flat.nbytes + self._optimizer.memory_bytes
+        inputs = sum(array.nbytes for array in self._tokens + self._features + self._dx)
+        received = sum(arena.n_bytes for boundary in self._received.values() for arena in boundary.arenas)
+        return flat + inputs + received + sum(block.memory_bytes for block in self._blocks.values())
 
     def _recurrent(self) -> list[RecurrentBlock]:
-        return [block for block in self._blocks if isinstance(block, RecurrentBlock)]
+        return [block for block in self._blocks.values() if isinstance(block, RecurrentBlock)]
 
     def _mark_stale(self) -> None:
         for block in self._recurrent():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from hpcrnn.backends.base import Engine, Extent
 from hpcrnn.backends.mkl import MklProducts, load_mkl
 from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import NumpyProducts, ProductLibrary
 from hpcrnn.errors import MissingPackageError, SpecError
 from hpcrnn.model.network import Network
-from hpcrnn.spec import BackendName, RunSpec
+from hpcrnn.spec import BackendName, Grid, RunSpec
 
 
 def check_backends(spec: RunSpec) -> None:
@@ -35,9 +37,24 @@ def check_backends(spec: RunSpec) -> None:
             )
         if spec.model.cell == "gru" and spec.model.reset == "before":
             raise SpecError("model.reset", spec.model.reset, "after, with backend torch: torch.nn.GRU has no other")
+        if spec.parallel.carry:
+            raise SpecError("parallel.carry", value=True, allowed="false, with backend torch")
 
 
-def make_engine(name: BackendName, network: Network, extent: Extent, spec: RunSpec) -> Engine:
+def check_grid(backends: Sequence[BackendName], grid: Grid) -> None:
+    """Refuse a grid that a backend cannot take part in.
+
+    Raises
+    ------
+    SpecError
+    """
+    if "torch" in backends and grid.n_ranks != grid.data:
+        raise SpecError("parallel.grid", str(grid), "the axis data alone, with backend torch")
+
+
+def make_engine(
+    name: BackendName, network: Network, extent: Extent, spec: RunSpec, exchange: Exchange = ALONE
+) -> Engine:
     """Build an engine.
 
     Parameters
@@ -47,12 +64,15 @@ def make_engine(name: BackendName, network: Network, extent: Extent, spec: RunSp
     extent : Extent
     spec : RunSpec
         For its training and machine sections.
+    exchange : Exchange
+        With the other shards of the hidden units.
     """
     if name == "torch":
         from hpcrnn.backends.torch_engine import TorchEngine
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
-    return NumpyEngine(network, extent, spec.training, product_library(spec.machine.gemm, spec.machine.threads))
+    library = product_library(spec.machine.gemm, spec.machine.threads)
+    return NumpyEngine(network, extent, spec.training, library, exchange)
 
 
 def product_library(gemm: Literal["auto", "numpy", "mkl"], threads: int) -> ProductLibrary:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpcrnn.backends.base import Array, Extent, Outcome, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, Part, Piece, rows_first, state_names
 from hpcrnn.cells import GRU, Cell, Elman
 from hpcrnn.model.network import Block, Network
-from hpcrnn.model.optimizers import clip, global_norm, make_optimizer
+from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
 from hpcrnn.model.parameters import FlatBuffer
+from hpcrnn.schedules.graph import Value
 from hpcrnn.spec import TrainingSpec
 from hpcrnn.workloads import Batch
 
@@ -182,24 +183,31 @@ class TorchEngine:
             self._collect(block)
         return self._gradients.range(start, stop)
 
-    def update(self) -> float:
+    def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
+        raise NotImplementedError(f"{value}: this peer takes part in data parallelism only")
+
+    def carry_states(self) -> None:
+        raise NotImplementedError("this peer does not carry states")
+
+    def norm_square(self) -> float:
+        return norm_square(self.gradient_range(0, len(self._modules)))
+
+    def update(self, norm: float) -> None:
         gradient = self.gradient_range(0, len(self._modules))
-        norm = global_norm(gradient)
         clip(gradient, norm, self._training.clip)
         self._optimizer.update(self._parameters.flat, gradient)
         self._copy_recurrent_bias()
-        return norm
 
-    def outcome(self) -> Outcome:
-        gradients: dict[str, Array] = {}
-        by_row: dict[str, Array] = {}
+    def part(self) -> Part:
+        arrays: dict[str, Array] = {}
         if self._extent.backward:
             self.gradient_range(0, len(self._modules))
             for block, views in zip(self._network.blocks, self._gradients.blocks, strict=True):
                 for name, view in views.items():
-                    gradients[f"{block.name}.{name}"] = (view.T if _is_transposed(block, name) else view).copy()
+                    canonical = view.T if _is_transposed(block, name) else view
+                    arrays[f"gradient {block.name}.{name}"] = canonical.copy()
             if self._network.gives_dx(0):
-                by_row["dx"] = self._over_chunks(lambda m, c: self._into[0, m, c].grad)
+                arrays["dx"] = self._over_chunks(lambda m, c: self._into[0, m, c].grad)
         parts = range(len(self._extent.microbatches))
         last = len(self._extent.chunks) - 1
         for index, block in enumerate(self._network.blocks):
@@ -207,11 +215,21 @@ class TorchEngine:
                 continue
             for which, name in enumerate(state_names(block.name, block.cell.state_names)):
                 final = [self._state_out[index, m, last][which][0].detach().numpy() for m in parts]
-                by_row[f"state {name}"] = np.concatenate(final)
+                arrays[f"state {name}"] = np.concatenate(final)
                 if self._extent.backward and self._state_in[index, 0, 0]:
                     first = [self._state_in[index, m, 0][which].grad[0].numpy() for m in parts]
-                    by_row[f"d {name}"] = np.concatenate(first)
-        return Outcome(self.loss, gradients, by_row)
+                    arrays[f"d {name}"] = np.concatenate(first)
+        rows = slice(0, self._extent.rows)
+        pieces = {
+            name: Piece((slice(None),) * array.ndim if name.startswith("gradient ") else (rows,), array)
+            for name, array in arrays.items()
+        }
+        return Part(self.loss, pieces)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Parameters, gradients and the optimizer; what PyTorch allocates by itself is not known here."""
+        return 2 * self._parameters.flat.nbytes + self._optimizer.memory_bytes
 
     def _over_chunks(self, part: Any) -> Array:
         whole = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,14 +12,78 @@ from hpcrnn.backends.base import Extent
 from hpcrnn.backends.registry import make_engine
 from hpcrnn.errors import SpecError
 from hpcrnn.execution.executor import Executor
-from hpcrnn.execution.transport import Communicator, Transport
+from hpcrnn.execution.transport import GridCommunicators, Transport
 from hpcrnn.model.network import Network, build_network, initial_parameters
-from hpcrnn.schedules.lowering import build_programs
-from hpcrnn.schedules.placement import Placement, split
+from hpcrnn.model.sharding import Shard, shard_shapes
+from hpcrnn.schedules.graph import TaskGraph, Value
+from hpcrnn.schedules.lifetimes import assign_slots
+from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.placement import Place, Placement, imbalance, make_placement, split
 from hpcrnn.schedules.program import Program
-from hpcrnn.schedules.validation import validate
-from hpcrnn.spec import BackendName, RunSpec
+from hpcrnn.schedules.validation import validate, validate_rank
+from hpcrnn.spec import BackendName, Grid, RunSpec
 from hpcrnn.workloads import Workload
+
+_VALIDATED_TOGETHER = 64
+"""Up to so many ranks, every rank checks all programs; beyond, its own and those of its neighbours."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the data of a step is cut, and so how large everything is that crosses ranks.
+
+    Attributes
+    ----------
+    network : Network
+    placement : Placement
+    batch, n_microbatches : int
+        Rows of the global batch; micro-batches of each replica.
+    chunks : tuple of slice
+        Time steps of every chunk.
+    """
+
+    network: Network
+    placement: Placement
+    batch: int
+    n_microbatches: int
+    chunks: tuple[slice, ...]
+
+    def rows(self, place: Place) -> slice:
+        """Rows of the global batch of a place."""
+        return self.placement.rows(self.batch, place)
+
+    def microbatches(self, place: Place) -> tuple[slice, ...]:
+        """Rows of each micro-batch, counted from the place's first."""
+        rows = self.rows(place)
+        return split(rows.stop - rows.start, self.n_microbatches)
+
+    def shard(self, place: Place) -> Shard:
+        """Hidden units of a place."""
+        return Shard(place.tensor, self.placement.grid.tensor)
+
+    def value_bytes(self, value: Value, place: Place) -> int:
+        """Size of a value in the replica and tensor group of a place."""
+        block, rows = self.network.blocks[value.block], self.microbatches(place)[value.microbatch]
+        part, n_rows = self.chunks[value.chunk], rows.stop - rows.start
+        steps = part.stop - part.start
+        units = self.shard(place).count(block.outputs) if block.cell is not None else block.outputs
+        if value.kind == "y":
+            elements = steps * n_rows * block.outputs
+        elif value.kind == "dy":
+            elements = steps * n_rows * units
+        else:
+            states = () if block.cell is None else block.cell.state_names
+            elements = len(states) * n_rows * units
+        return elements * self._itemsize
+
+    def gradient_bytes(self, block: int, place: Place) -> int:
+        """Size of a block's gradient on a place."""
+        shapes = shard_shapes(self.network.blocks[block], self.shard(place))
+        return sum(int(np.prod(shape)) for shape in shapes.values()) * self._itemsize
+
+    @cached_property
+    def _itemsize(self) -> int:
+        return np.dtype(self.network.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -29,42 +94,93 @@ class Plan:
     ----------
     spec : RunSpec
     network : Network
-    placement : Placement
-    programs : tuple of Program
-        Validated; one a rank.
+    cut : Cut
+    schedule : Schedule
     """
 
     spec: RunSpec
     network: Network
-    placement: Placement
-    programs: tuple[Program, ...]
+    cut: Cut
+    schedule: Schedule
+
+    @property
+    def grid(self) -> Grid:
+        """Ranks per axis."""
+        return self.schedule.placement.grid
+
+    @property
+    def n_ranks(self) -> int:
+        """Ranks that take part."""
+        return self.grid.n_ranks
+
+    @cached_property
+    def programs(self) -> tuple[Program, ...]:
+        """Validated programs of all ranks."""
+        programs = self.schedule.programs()
+        validate(programs, self.schedule)
+        return programs
+
+    def program(self, rank: int) -> Program:
+        """Program of one rank, validated."""
+        if self.n_ranks <= _VALIDATED_TOGETHER:
+            return self.programs[rank]
+        return validate_rank(self.schedule, rank)
+
+    def place(self, rank: int) -> Place:
+        """Coordinates of a rank."""
+        return self.schedule.placement.place(rank)
 
     def rows(self, rank: int) -> slice:
         """Rows of the global batch that a rank works on."""
-        return self.placement.rows(self.spec.problem.batch, rank)
+        return self.cut.rows(self.place(rank))
 
     def extent(self, rank: int) -> Extent:
         """What a rank's engine works on."""
-        problem, parallel = self.spec.problem, self.spec.parallel
-        rows = self.rows(rank)
+        problem, placement, place = self.spec.problem, self.schedule.placement, self.place(rank)
+        segment = placement.chunks_at(place)
         return Extent(
             steps=problem.seq,
-            microbatches=split(rows.stop - rows.start, parallel.microbatches),
-            chunks=split(problem.seq, parallel.chunks),
+            microbatches=self.cut.microbatches(place),
+            chunks=self.cut.chunks,
             scale=1.0 / (problem.seq * problem.batch),
             mode=self.spec.training.mode,
+            blocks=placement.blocks_at(place),
+            segment=segment,
+            shard=self.cut.shard(place),
+            slots=assign_slots(self.program(rank), self.schedule.graph, segment),
         )
 
-    def executor(self, rank: int, backend: BackendName, communicator: Communicator) -> Executor:
+    def executor(self, rank: int, backend: BackendName, communicators: GridCommunicators) -> Executor:
         """Build a rank's engine with its initial parameters, and bind its program to it."""
-        engine = make_engine(backend, self.network, self.extent(rank), self.spec)
+        engine = make_engine(backend, self.network, self.extent(rank), self.spec, communicators.exchange)
         engine.load_parameters(initial_parameters(self.network, self.spec.problem.seed))
-        return Executor(self.programs[rank], engine, Transport(communicator))
+        return Executor(self.program(rank), engine, Transport(communicators))
 
     def flops(self) -> float:
         """Operations of a step, all ranks together."""
         backward = self.spec.training.mode != "forward"
         return self.network.flops(self.spec.problem.seq, self.spec.problem.batch, backward=backward)
+
+    def shares(self) -> dict[str, tuple[float, ...]]:
+        """What each coordinate of each axis has to do: rows, operations, steps, units."""
+        grid, placement = self.grid, self.schedule.placement
+        costs = block_costs(self.network, self.spec)
+        stages = [sum(costs[b] for b in placement.blocks_at(Place(pipeline=p))) for p in range(grid.pipeline)]
+        steps = []
+        for segment in placement.segments:
+            parts = [self.cut.chunks[c] for c in segment]
+            steps.append(float(parts[-1].stop - parts[0].start))
+        return {
+            "data": tuple(float(s.stop - s.start) for s in split(self.spec.problem.batch, grid.data)),
+            "pipeline": tuple(stages),
+            "time": tuple(steps),
+            "tensor": tuple(float(Shard(k, grid.tensor).count(self.network.hidden)) for k in range(grid.tensor)),
+        }
+
+    def imbalance(self) -> dict[str, float]:
+        """Fraction of the step that each axis loses because its shares are uneven; axes that lose nothing are left out."""
+        lost = {axis: imbalance(shares) for axis, shares in self.shares().items()}
+        return {axis: fraction for axis, fraction in lost.items() if fraction > 0}
 
     def memory_bytes(self, rank: int) -> int:
         """Estimate of what a rank allocates."""
@@ -72,22 +188,48 @@ class Plan:
         return self.network.memory_bytes(self.spec.problem.seq, rows.stop - rows.start)
 
 
-def make_plan(spec: RunSpec, workload: Workload, n_replicas: int) -> Plan:
-    """Lay out a problem over replicas and build the validated program of every rank."""
-    network = build_network(spec, workload.interface)
-    placement = Placement(n_replicas)
-    graph, programs = build_programs(
-        network,
-        placement,
-        n_microbatches=spec.parallel.microbatches,
-        n_chunks=spec.parallel.chunks,
-        mode=spec.training.mode,
-        allreduce=spec.parallel.allreduce,
+def block_costs(network: Network, spec: RunSpec) -> tuple[float, ...]:
+    """Operations of every block in a step."""
+    problem, backward = spec.problem, spec.training.mode != "forward"
+    return tuple(
+        network.block_flops(index, problem.seq, problem.batch, backward=backward) for index in range(len(network.blocks))
     )
-    itemsize = np.dtype(network.dtype).itemsize
-    sizes = [block.n_parameters * itemsize for block in network.blocks]
-    validate(programs, graph, sizes, update=spec.training.mode == "train")
-    return Plan(spec, network, placement, programs)
+
+
+def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
+    """Lay out a problem over a grid."""
+    network = build_network(spec, workload.interface)
+    parallel = spec.parallel
+    serial = grid.n_ranks == 1
+    graph = TaskGraph(
+        network.recurrent,
+        parallel.microbatches,
+        parallel.chunks * grid.time,
+        backward=spec.training.mode != "forward",
+    )
+    n_virtual = parallel.virtual_stages if grid.pipeline > 1 else 1
+    placement = make_placement(graph, grid, block_costs(network, spec), n_virtual=n_virtual)
+    cut = Cut(network, placement, spec.problem.batch, parallel.microbatches, cut_time(spec.problem.seq, grid.time, parallel.chunks))
+    schedule = Schedule(
+        graph,
+        placement,
+        "fill_drain" if serial and parallel.order == "interleaved" else parallel.order,
+        spec.training.mode,
+        parallel.allreduce,
+        parallel.carry,
+        tuple(block.name for block in network.blocks),
+        cut,
+    )
+    return Plan(spec, network, cut, schedule)
+
+
+def cut_time(steps: int, n_segments: int, n_chunks: int) -> tuple[slice, ...]:
+    """Cut the time axis into segments, and each of them into chunks."""
+    return tuple(
+        slice(segment.start + part.start, segment.start + part.stop)
+        for segment in split(steps, n_segments)
+        for part in split(segment.stop - segment.start, n_chunks)
+    )
 
 
 def check_memory(plan: Plan, n_variants: int, local_ranks: int) -> None:

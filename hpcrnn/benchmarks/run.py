@@ -14,10 +14,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import hpcrnn
-from hpcrnn.backends.registry import check_backends
-from hpcrnn.benchmarks.planning import Plan, check_memory, make_plan
+from hpcrnn.backends.base import Engine
+from hpcrnn.backends.registry import check_backends, check_grid
+from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
-from hpcrnn.benchmarks.verification import verify
+from hpcrnn.benchmarks.verification import Way, serial_parallel, verify
 from hpcrnn.errors import LaunchError
 from hpcrnn.execution.executor import PHASES
 from hpcrnn.execution.measurement import Samples, Variant, measure
@@ -25,14 +26,14 @@ from hpcrnn.execution.world import World, check_threads
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
 from hpcrnn.records.record import Case, Record, Verdict, strategy_of
-from hpcrnn.spec import BackendName, RunSpec, resolve_grid, to_dict
+from hpcrnn.spec import RunSpec, resolve_grid, to_dict
 from hpcrnn.workloads import Workload, open_workload
 
 SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"
-RANK_REDUCE = "all ranks are kept; a step is as long as its slowest rank's"
+WORTH_A_WARNING = 0.005
+"""Fraction of a step that an uneven split may lose in silence."""
 
-CaseKey = tuple[BackendName, int]
-"""Backend and number of ranks of one case of a run."""
+RANK_REDUCE = "all ranks are kept; a step is as long as its slowest rank's"
 
 
 def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
@@ -56,35 +57,39 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         Anything that keeps the run from being right, before anything is timed where that can be known.
     """
     grid = resolve_grid(spec, world.size)
-    path = Path(spec.measure.out) if spec.measure.out else default_path(spec, grid.data)
+    path = Path(spec.measure.out) if spec.measure.out else default_path(spec, grid.n_ranks)
     world.on_root(lambda: check_writable(path, spec.measure.overwrite))
     check_backends(spec)
+    check_grid(spec.machine.backend, grid)
     check_threads(world, spec.machine.threads)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
 
     workload = open_workload(spec)
     check_same_data(workload, world)
-    keys = case_keys(spec, grid.data)
-    plans = {n: make_plan(spec, workload, n) for _, n in keys}
-    check_memory(plans[grid.data], len(keys), world.ranks_on_node())
+    ways = ways_of(spec)
+    plans = {way: way.plan(workload) for way in ways}
+    check_memory(plans[ways[0]], len(ways), world.ranks_on_node())
 
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
-        progress.say(f"verifying {', '.join(_name(*key) for key in keys)}")
-        verdicts = verify(spec, workload, keys, world)
-        variants, kernels = _variants(workload, plans, keys, world)
+        for warning in warnings_of(plans[ways[0]]):
+            progress.say(f"warning: {warning}")
+        progress.say(f"verifying {', '.join(_name(way) for way in ways)}")
+        verdicts = verify(ways, workload, world)
+        variants, engines = _variants(workload, plans, world)
         valid = all(v.status == "VALID" for v in verdicts.values())
-        samples = [Samples(stop_reason="invalid") for _ in keys]
+        samples = [Samples(stop_reason="invalid") for _ in ways]
         if valid:
             samples = measure(variants, world, spec.measure, progress.watcher([v.name for v in variants], spec.measure))
     peaks = world.comm.gather(_peak_memory_bytes())
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
+    memory = {way: world.comm.gather(engine and engine.memory_bytes) for way, engine in engines.items()}
     if peaks is None or hosts is None:  # all ranks but the first
         world.on_root(lambda: None)
         return None
     cases = tuple(
-        _case(spec, key, kernels[key], plans[key[1]], found, verdicts[key], peaks)
-        for key, found in zip(keys, samples, strict=True)
+        _case(way, plans[way], engines[way], found, verdicts[way], peaks, memory[way] or ())
+        for way, found in zip(ways, samples, strict=True)
     )
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
     facts["clock"] |= {"sync": SYNC, "rank_reduce": RANK_REDUCE}
@@ -119,10 +124,30 @@ def check_same_data(workload: Workload, world: World) -> None:
             )
 
 
-def case_keys(spec: RunSpec, n_replicas: int) -> list[CaseKey]:
-    """Backends and rank counts of a run: every backend on the whole grid, and serial where a base is wanted."""
-    counts = [1, n_replicas] if n_replicas > 1 and spec.measure.baseline else [n_replicas]
-    return [(backend, n) for n in counts for backend in spec.machine.backend]
+def ways_of(spec: RunSpec) -> list[Way]:
+    """Every backend on the whole grid first, and serial where a base is wanted."""
+    parallels = [spec.parallel]
+    if Way("numpy", spec).n_ranks > 1 and spec.measure.baseline:
+        parallels.append(serial_parallel(spec))
+    return [
+        Way(backend, msgspec.structs.replace(spec, parallel=parallel))
+        for parallel in parallels[::-1]
+        for backend in spec.machine.backend
+    ]
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    """Say what an uneven split costs."""
+    units = {"data": "rows", "pipeline": "operations", "time": "steps", "tensor": "hidden units"}
+    found = []
+    for axis, lost in plan.imbalance().items():
+        shares = plan.shares()[axis]
+        if lost >= WORTH_A_WARNING:
+            found.append(
+                f"{axis}={len(shares)} splits {units[axis]} unevenly, {max(shares):.4g} on the busiest rank and "
+                f"{sum(shares) / len(shares):.4g} on average: {lost:.1%} of the step is lost"
+            )
+    return found
 
 
 def default_path(spec: RunSpec, n_ranks: int) -> Path:
@@ -131,60 +156,57 @@ def default_path(spec: RunSpec, n_ranks: int) -> Path:
     return Path("results") / f"{spec.model.cell}-H{spec.model.hidden}-n{n_ranks}-{now}-{uuid.uuid4().hex[:6]}.h5"
 
 
-def _name(backend: str, n_ranks: int) -> str:
-    return f"{backend} ×{n_ranks}" if n_ranks > 1 else f"{backend} serial"
+def _name(way: Way) -> str:
+    return f"{way.backend} {way.grid}" if way.n_ranks > 1 else f"{way.backend} serial"
 
 
 def _variants(
-    workload: Workload, plans: dict[int, Plan], keys: Sequence[CaseKey], world: World
-) -> tuple[list[Variant], dict[CaseKey, str]]:
-    """Build this rank's part of every case; an executor where the rank takes part."""
-    variants, kernels = [], {}
-    for backend, n in keys:
-        plan = plans[n]
-        rank = world.rank if n > 1 else 0
+    workload: Workload, plans: dict[Way, Plan], world: World
+) -> tuple[list[Variant], dict[Way, Engine | None]]:
+    """Build this rank's part of every way; an executor where the rank takes part."""
+    variants: list[Variant] = []
+    engines: dict[Way, Engine | None] = {}
+    for way, plan in plans.items():
+        rank = world.rank if way.n_ranks > 1 else 0
         executor = None
-        if n > 1 or world.is_root:
-            executor = plan.executor(rank, backend, world.comm if n > 1 else world.alone)
-            kernels[backend, n] = executor.engine.kernel
+        if way.n_ranks > 1 or world.is_root:
+            executor = plan.executor(rank, way.backend, world.communicators(way.grid))
+        engines[way] = executor and executor.engine
         rows = plan.rows(rank)
         variants.append(
-            Variant(_name(backend, n), n, executor, lambda step, rows=rows: workload.batch(step, rows))  # type: ignore[misc]
+            Variant(_name(way), way.n_ranks, executor, lambda step, rows=rows: workload.batch(step, rows))  # type: ignore[misc]
         )
-    return variants, kernels
+    return variants, engines
 
 
 def _case(
-    spec: RunSpec,
-    key: CaseKey,
-    kernel: str,
+    way: Way,
     plan: Plan,
+    engine: Engine | None,
     samples: Samples,
     verdict: Verdict,
     peaks: Sequence[int],
+    memory: Sequence[int | None],
 ) -> Case:
-    backend, n = key
-    shape = (0, n, len(PHASES))
-    grid = msgspec.structs.replace(spec.parallel.grid, data=n)  # type: ignore[type-var]  # resolved by run
+    shape = (0, way.n_ranks, len(PHASES))
     used = msgspec.structs.replace(
-        spec,
-        parallel=msgspec.structs.replace(spec.parallel, grid=grid),
-        machine=msgspec.structs.replace(spec.machine, backend=(backend,)),
+        way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,))
     )
     return Case(
         spec=to_dict(used),
-        strategy=strategy_of({"data": n}),
-        backend=backend,
-        kernel=kernel,
-        n_ranks=n,
+        strategy=strategy_of(msgspec.structs.asdict(way.grid)),
+        backend=way.backend,
+        kernel=engine.kernel if engine else "",
+        n_ranks=way.n_ranks,
         phases=PHASES,
         time_s=np.array(samples.time_s) if samples.time_s else np.empty(shape),
         warmup_s=np.array(samples.warmup_s) if samples.warmup_s else np.empty(shape),
         loss=np.array(samples.loss),
         gradient_norm=np.array(samples.gradient_norm),
         flops=plan.flops(),
-        bytes_sent=np.array([program.bytes_sent for program in plan.programs], dtype=np.int64),
-        peak_memory_bytes=np.array(peaks[:n], dtype=np.int64),
+        bytes_sent=np.array([plan.program(rank).bytes_sent for rank in range(way.n_ranks)], dtype=np.int64),
+        peak_memory_bytes=np.array(peaks[: way.n_ranks], dtype=np.int64),
+        memory_bytes=np.array(memory[: way.n_ranks], dtype=np.int64),
         stop_reason=samples.stop_reason,
         verdict=verdict,
     )

@@ -12,7 +12,7 @@ parameters once does to the result: a problem that amplifies rounding has a long
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.backends.base import Outcome, state_names
+from hpcrnn.backends.base import Outcome, Part, state_names
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import Network, initial_parameters
 from hpcrnn.records.record import Check, Verdict
-from hpcrnn.spec import BackendName, MachineSpec, RunSpec
+from hpcrnn.spec import BackendName, Grid, MachineSpec, ParallelSpec, RunSpec
 from hpcrnn.workloads import Workload, open_workload
 
 Array = npt.NDArray[Any]
@@ -39,6 +39,9 @@ YARDSTICK_CAP = 32.0
 
 FULL_SIZE_FLOPS = 5e9
 """Up to this many operations a step, the check runs at the full size: about a second in all."""
+
+Boundary = tuple[dict[str, Array], dict[str, Array]]
+"""Initial states and gradients of the final states, of the whole batch."""
 
 _STEP = 1e-4
 _DIFFERENCE_TOLERANCE = {"tanh": 1e-6, "relu": 1e-4}  # relu has kinks, and a step may cross one
@@ -54,7 +57,36 @@ def floor(dtype: str) -> float:
     return 2 * eps if dtype == "float32" else 64 * eps
 
 
-def checked_spec(spec: RunSpec, workload: Workload, n_replicas: int) -> tuple[RunSpec, str]:
+@dataclass(frozen=True)
+class Way:
+    """One way of running a problem.
+
+    Attributes
+    ----------
+    backend : {"numpy", "torch"}
+    spec : RunSpec
+        With its grid resolved.
+    """
+
+    backend: BackendName
+    spec: RunSpec
+
+    @property
+    def grid(self) -> Grid:
+        """Ranks per axis."""
+        return self.spec.parallel.grid or Grid()
+
+    @property
+    def n_ranks(self) -> int:
+        """Ranks that take part."""
+        return self.grid.n_ranks
+
+    def plan(self, workload: Workload) -> Plan:
+        """Lay the problem out."""
+        return make_plan(self.spec, workload, self.grid)
+
+
+def checked_spec(spec: RunSpec, workload: Workload) -> tuple[RunSpec, str]:
     """Choose the size to check at: the full one where that is cheap, else a smaller one cut the same way.
 
     Returns
@@ -64,16 +96,17 @@ def checked_spec(spec: RunSpec, workload: Workload, n_replicas: int) -> tuple[Ru
     """
     # Clipping would change the gradients that are to be compared.
     spec = msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, clip=None))
-    if make_plan(spec, workload, n_replicas).flops() <= FULL_SIZE_FLOPS:
+    if Way("numpy", spec).plan(workload).flops() <= FULL_SIZE_FLOPS:
         return spec, "full size"
-    parts, chunks = n_replicas * spec.parallel.microbatches, spec.parallel.chunks
+    grid = spec.parallel.grid or Grid()
+    parts, chunks = grid.data * spec.parallel.microbatches, grid.time * spec.parallel.chunks
     problem, model = spec.problem, spec.model
     # Keep the remainders: an uneven split stays uneven.
     batch = min(problem.batch, 2 * parts + problem.batch % parts)
     seq = min(problem.seq, max(2 * chunks, 12) + problem.seq % chunks)
     small = msgspec.structs.replace(spec, problem=msgspec.structs.replace(problem, batch=batch, seq=seq))
-    if make_plan(small, workload, n_replicas).flops() > FULL_SIZE_FLOPS:
-        hidden = min(model.hidden, 96)
+    if Way("numpy", small).plan(workload).flops() > FULL_SIZE_FLOPS:
+        hidden = min(model.hidden, max(96, grid.tensor) + model.hidden % grid.tensor)
         embed = None if model.embed is None else min(model.embed, 80)
         features = None if problem.features is None else min(problem.features, 80)
         small = msgspec.structs.replace(
@@ -85,61 +118,90 @@ def checked_spec(spec: RunSpec, workload: Workload, n_replicas: int) -> tuple[Ru
     return small, f"reduced to {size}"
 
 
-def verify(
-    spec: RunSpec, workload: Workload, cases: list[tuple[BackendName, int]], world: World
-) -> dict[tuple[BackendName, int], Verdict]:
+def verify(ways: Sequence[Way], workload: Workload, world: World) -> dict[Way, Verdict]:
     """Verify several ways of running one problem.
 
     Every rank calls this with the same arguments.
 
     Parameters
     ----------
-    spec : RunSpec
+    ways : sequence of Way
+        Of the same problem, each on one rank or on all; the size to check at fits the first.
     workload : Workload
         Of the full size.
-    cases : list of (backend, n_ranks)
-        ``n_ranks`` is 1 or the size of the world.
     world : World
-
-    Returns
-    -------
-    dict of (backend, n_ranks) to Verdict
     """
-    small, size = checked_spec(spec, workload, max(n for _, n in cases))
+    small, size = checked_spec(ways[0].spec, workload)
     small_workload = open_workload(small)
-    boundary = _random_boundary(make_plan(small, small_workload, 1).network, small)
+    boundary = _random_boundary(Way("numpy", small).plan(small_workload).network, small)
 
     trusted = world.on_root(lambda: _trusted_outcomes(small, small_workload, boundary, world))
-    verdicts: dict[tuple[BackendName, int], Verdict] = {}
-    for backend, n_ranks in cases:
-        plan = make_plan(small, small_workload, n_ranks)
-        comm = world.comm if n_ranks > 1 else world.alone
-        outcome: Outcome | None = None
-        agreement = 0.0
-        if n_ranks > 1 or world.is_root:
-            rank = world.rank if n_ranks > 1 else 0
-            executor = plan.executor(rank, backend, comm)
-            outcome = run_once(executor, plan, rank, small_workload, boundary)
-        if n_ranks > 1 and outcome is not None:
-            agreement = _disagreement(outcome, world)
-            outcome = _joined(outcome, world)
+    verdicts: dict[Way, Verdict] = {}
+    for way in ways:
+        checked = Way(way.backend, msgspec.structs.replace(small, parallel=way.spec.parallel))
+        parts = _run_on_all(checked, small_workload, boundary, world)
 
-        def judge(outcome: Outcome | None = outcome, agreement: float = agreement, n_ranks: int = n_ranks) -> Verdict:
-            if outcome is None:
-                raise AssertionError("rank 0 takes part in every case")
+        def judge(parts: Sequence[tuple[int, Part]] = parts, n_ranks: int = way.n_ranks) -> Verdict:
+            outcome, agreement = assemble(parts, trusted.reference)
             checks = compare(outcome, trusted, small)
-            if n_ranks > 1 and outcome.gradients:
+            if n_ranks > 1 and small.training.mode != "forward":
                 tolerance = FACTOR * floor(small.model.dtype)
                 checks.append(Check("gradient agreement of ranks", agreement, 0.0, tolerance))
             checks += trusted.checks
             status = "VALID" if all(check.passed for check in checks) else "INVALID"
             return Verdict(status, size, FACTOR, tuple(checks))  # type: ignore[arg-type]
 
-        verdicts[backend, n_ranks] = world.on_root(judge)
+        verdicts[way] = world.on_root(judge)
     return verdicts
 
 
-Boundary = tuple[dict[str, Array], dict[str, Array]]
+def _run_on_all(
+    way: Way, workload: Workload, boundary: Boundary, world: World
+) -> Sequence[tuple[int, Part]]:
+    """Run one step on all ranks that take part; on rank 0 return the first row and the part of each."""
+    part: tuple[int, Part] | None = None
+    if way.n_ranks > 1 or world.is_root:
+        plan, rank = way.plan(workload), world.rank if way.n_ranks > 1 else 0
+        executor = plan.executor(rank, way.backend, world.communicators(way.grid))
+        part = plan.rows(rank).start, run_once(executor, plan, rank, workload, boundary)
+    gathered = world.comm.gather(part) if way.n_ranks > 1 else [part]
+    return [found for found in gathered or () if found is not None]
+
+
+def assemble(parts: Sequence[tuple[int, Part]], like: Outcome) -> tuple[Outcome, float]:
+    """Put what the ranks know together.
+
+    Parameters
+    ----------
+    parts : sequence of (int, Part)
+        First row of each rank, and its part.
+    like : Outcome
+        Gives the shapes.
+
+    Returns
+    -------
+    outcome : Outcome
+        NaN where no rank knows a value.
+    disagreement : float
+        Largest relative difference between two ranks that know the same part of a gradient.
+    """
+    arrays = {name: np.full(array.shape, np.nan) for name, array in like.arrays.items()}
+    disagreement = 0.0
+    for first_row, part in parts:
+        for name, piece in part.pieces.items():
+            if name not in arrays:
+                continue
+            index = piece.index
+            if not name.startswith("gradient "):
+                index = (slice(index[0].start + first_row, index[0].stop + first_row), *index[1:])
+            known = arrays[name][index]
+            if known.shape != piece.value.shape:
+                arrays[name] = np.full(0, np.nan)  # a wrong shape is a wrong result
+            elif np.isnan(known).all():
+                arrays[name][index] = piece.value
+            else:
+                disagreement = max(disagreement, relative_error(piece.value, known))
+    return Outcome(parts[0][1].loss, arrays), disagreement
 
 
 def _random_boundary(network: Network, spec: RunSpec) -> Boundary:
@@ -156,7 +218,7 @@ def _random_boundary(network: Network, spec: RunSpec) -> Boundary:
     return initial, cotangent
 
 
-def run_once(executor: Executor, plan: Plan, rank: int, workload: Workload, boundary: Boundary) -> Outcome:
+def run_once(executor: Executor, plan: Plan, rank: int, workload: Workload, boundary: Boundary) -> Part:
     """Run the first step of a plan on one rank, between given boundary states; return what it computed."""
     rows = plan.rows(rank)
     initial, cotangent = boundary
@@ -164,7 +226,13 @@ def run_once(executor: Executor, plan: Plan, rank: int, workload: Workload, boun
     engine.set_boundary({k: v[rows] for k, v in initial.items()}, {k: v[rows] for k, v in cotangent.items()})
     engine.load_batch(workload.batch(0, rows))
     executor.run()
-    return engine.outcome()
+    return engine.part()
+
+
+def run_alone(executor: Executor, plan: Plan, workload: Workload, boundary: Boundary) -> Outcome:
+    """As :func:`run_once` on a plan of one rank, which knows the whole outcome."""
+    part = run_once(executor, plan, 0, workload, boundary)
+    return Outcome(part.loss, {name: piece.value for name, piece in part.pieces.items()})
 
 
 @dataclass(frozen=True)
@@ -194,18 +262,18 @@ class Trusted:
 
 def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, world: World) -> Trusted:
     """Run the float64 reference, the finite differences that check it, and the yardstick."""
-    one_piece = msgspec.structs.replace(spec.parallel, microbatches=1, chunks=1)
+    one_piece = serial_parallel(spec)
     exact = msgspec.structs.replace(
         spec,
         model=msgspec.structs.replace(spec.model, dtype="float64"),
         parallel=one_piece,
         machine=MachineSpec(gemm="numpy", threads=spec.machine.threads),
     )
-    plan = make_plan(exact, workload, 1)
-    executor = plan.executor(0, "numpy", world.alone)
+    plan, alone = Way("numpy", exact).plan(workload), world.communicators(Grid())
+    executor = plan.executor(0, "numpy", alone)
     parameters = _rounded_parameters(plan.network, spec)
     executor.engine.load_parameters(parameters)
-    reference = run_once(executor, plan, 0, workload, boundary)
+    reference = run_alone(executor, plan, workload, boundary)
     checks = difference_checks(exact, parameters, reference, workload, boundary, world)
     size = abs(reference.loss)
     if plan.network.loss == "linear":
@@ -218,10 +286,15 @@ def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, wor
     eps = float(np.finfo(spec.model.dtype).eps)
     noisy = {name: value * (1 + eps * rng.choice((-0.5, 0.5), value.shape)) for name, value in parameters.items()}
     executor.engine.load_parameters(noisy)
-    perturbed = run_once(executor, plan, 0, workload, boundary)
-    serial_plan = make_plan(msgspec.structs.replace(spec, parallel=one_piece), workload, 1)
-    yardstick = run_once(serial_plan.executor(0, "numpy", world.alone), serial_plan, 0, workload, boundary)
+    perturbed = run_alone(executor, plan, workload, boundary)
+    serial_plan = Way("numpy", msgspec.structs.replace(spec, parallel=one_piece)).plan(workload)
+    yardstick = run_alone(serial_plan.executor(0, "numpy", alone), serial_plan, workload, boundary)
     return Trusted(reference, yardstick, perturbed, checks, size)
+
+
+def serial_parallel(spec: RunSpec) -> ParallelSpec:
+    """The parallel section of the serial run of a problem: in one piece, as fast as it can be."""
+    return ParallelSpec(grid=Grid(), carry=spec.parallel.carry)
 
 
 def _rounded_parameters(network: Network, spec: RunSpec) -> dict[str, Array]:
@@ -256,10 +329,9 @@ def compare(outcome: Outcome, trusted: Trusted, spec: RunSpec) -> list[Check]:
 
     loss_errors = (abs(run.loss - reference.loss) / trusted.loss_size for run in (outcome, yardstick, perturbed))
     checks = [check("loss", *loss_errors)]
-    for prefix, group in (("gradient ", "gradients"), ("", "by_row")):
-        for name, exact in getattr(reference, group).items():
-            errors = [_error_of(getattr(run, group), name, exact) for run in (outcome, yardstick, perturbed)]
-            checks.append(check(prefix + name, *errors))
+    for name, exact in reference.arrays.items():
+        errors = [_error_of(run.arrays, name, exact) for run in (outcome, yardstick, perturbed)]
+        checks.append(check(name, *errors))
     return checks
 
 
@@ -290,13 +362,14 @@ def difference_checks(
     derivative large, the second sees components that are missing from the claim.
     """
     forward = msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, mode="forward"))
-    plan = make_plan(forward, workload, 1)
-    executor = plan.executor(0, "numpy", world.alone)
+    plan = Way("numpy", forward).plan(workload)
+    executor = plan.executor(0, "numpy", world.communicators(Grid()))
     rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xD1)))
     relu = spec.model.cell == "elman" and spec.model.activation == "relu"
     tolerance = _DIFFERENCE_TOLERANCE["relu" if relu else "tanh"]
     checks = []
-    for name, gradient in reference.gradients.items():
+    gradients = {name.removeprefix("gradient "): a for name, a in reference.arrays.items() if name.startswith("gradient ")}
+    for name, gradient in gradients.items():
         length = float(np.linalg.norm(gradient)) or 1.0
         noise = rng.standard_normal(gradient.shape)
         direction = gradient / length + noise / np.linalg.norm(noise)
@@ -304,7 +377,7 @@ def difference_checks(
         for sign in (1, -1):
             moved = parameters[name] + sign * _STEP * direction
             executor.engine.load_parameters({**parameters, name: moved})
-            objectives.append(_objective(run_once(executor, plan, 0, workload, boundary), boundary))
+            objectives.append(_objective(run_alone(executor, plan, workload, boundary), boundary))
         found = (objectives[0] - objectives[1]) / (2 * _STEP)
         error = abs(found - float(np.sum(gradient * direction))) / length
         checks.append(Check(f"finite difference {name}", error, 0.0, tolerance))
@@ -314,18 +387,4 @@ def difference_checks(
 def _objective(outcome: Outcome, boundary: Boundary) -> float:
     """Loss plus the inner product of the final states with their given gradients."""
     _, cotangent = boundary
-    return outcome.loss + sum(float(np.sum(outcome.by_row[f"state {name}"] * c)) for name, c in cotangent.items())
-
-
-def _joined(outcome: Outcome, world: World) -> Outcome:
-    """Put the rows of all ranks together, in the order of the ranks."""
-    parts = world.comm.allgather(outcome.by_row)
-    by_row = {name: np.concatenate([part[name] for part in parts]) for name in outcome.by_row}
-    return Outcome(outcome.loss, outcome.gradients, by_row)
-
-
-def _disagreement(outcome: Outcome, world: World) -> float:
-    """Largest relative difference of any rank's summed gradients from rank 0's."""
-    first = world.comm.bcast(outcome.gradients)
-    own = max((relative_error(outcome.gradients[name], value) for name, value in first.items()), default=0.0)
-    return float(max(world.comm.allgather(own)))
+    return outcome.loss + sum(float(np.sum(outcome.arrays[f"state {name}"] * c)) for name, c in cotangent.items())

@@ -13,19 +13,26 @@ Nothing is allocated inside a time loop: a :class:`Tape` holds what ``backward``
 GEMMs want the gates of a step beside each other, ``(B, G*H)``; pointwise work wants each gate contiguous,
 ``(G, B, H)``, because NumPy pays about 0.3 µs for every row of a strided operand.  So a step transposes
 once on the way from the product to the activations, and once on the way back.
+
+A layer may be one *shard* of a wider one: it holds H of ``width`` hidden units, the columns of every gate for them,
+and all rows of ``R``.  Pointwise work touches only its own units; once a step it gathers the hidden state of all
+shards, and on the way back sums their parts of ``dh`` (:mod:`hpcrnn.cells.exchange`).  A whole layer is the only
+shard: ``width`` is H, and both exchanges are nothing.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import ProductLibrary, StationaryProduct
 
 Array = npt.NDArray[Any]
@@ -41,21 +48,25 @@ class Tape:
     gates : array (T, B, G*H)
         Inputs of the gates, before their nonlinearity; after ``backward`` the gradients of those.
     states : dict of str to array (T + 1, B, H)
-        ``h``, for LSTM also ``c``. Row 0 is the state before the first step: where a halo arrives.
+        ``h``, for LSTM also ``c``, of this shard's units. Row 0 is the state before the first step: where a halo
+        arrives.
+    hidden : array (T + 1, B, width)
+        ``h`` of all shards: what recurrent products read. In a whole layer it *is* ``states["h"]``.
     saved : dict of str to array (T, ...)
         What else the cell keeps for its backward pass, one entry a step.
     """
 
     gates: Array
     states: dict[str, Array]
+    hidden: Array
     saved: dict[str, Array] = field(default_factory=dict)
 
     @property
     def y(self) -> Array:
-        """The layer's output (T, B, H): a view of the hidden states."""
-        return self.states["h"][1:]
+        """The layer's output (T, B, width), all shards': a view of the hidden states."""
+        return self.hidden[1:]
 
-    @property
+    @cached_property
     def gates_by_gate(self) -> Array:
         """The gate inputs seen as (T, G, B, H)."""
         T, B, _ = self.gates.shape
@@ -63,9 +74,11 @@ class Tape:
 
     def window(self, start: int, stop: int) -> Tape:
         """Views of the steps ``start:stop``; neighbouring windows share the state between them."""
+        states = {name: a[start : stop + 1] for name, a in self.states.items()}
         return Tape(
             self.gates[start:stop],
-            {name: a[start : stop + 1] for name, a in self.states.items()},
+            states,
+            states["h"] if self.hidden is self.states["h"] else self.hidden[start : stop + 1],
             {name: a[start:stop] for name, a in self.saved.items()},
         )
 
@@ -77,19 +90,30 @@ class Workspace:
     Attributes
     ----------
     library : ProductLibrary
+    exchange : Exchange
+        With the other shards.
     forward, backward : dict of str to StationaryProduct
         Products with the recurrent weights and with their transposes.
     bias : array (G, B, H)
         ``b``, repeated for every row: added to the gates as one contiguous block.
     scratch : dict of str to array
-        Buffers of one step; their names are the cell's own.
+        Buffers of one step; their names are the cell's own, but for those of the two methods below.
     """
 
     library: ProductLibrary
+    exchange: Exchange
     forward: dict[str, StationaryProduct]
     backward: dict[str, StationaryProduct]
     bias: Array
     scratch: dict[str, Array]
+
+    def own(self, full: Array) -> Array:
+        """Where this shard's part (B, H) of ``full`` (B, width) is made, to be gathered: in a whole layer, in place."""
+        return self.scratch.get("own", full)
+
+    def partial(self, own: Array) -> Array:
+        """Where this shard's part (B, width) of a sum is made of which it will keep ``own`` (B, H): as above."""
+        return self.scratch.get("partial", own)
 
 
 class Cell(ABC):
@@ -99,26 +123,68 @@ class Cell(ABC):
     n_gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]] = ("h",)
 
-    def parameter_shapes(self, D: int, H: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of each parameter: ``W`` (D, G*H), ``R`` (H, G*H), ``b`` (G*H,)."""
+    def parameter_shapes(self, D: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each parameter: ``W`` (D, G*H), ``R`` (width, G*H), ``b`` (G*H,).
+
+        Parameters
+        ----------
+        D : int
+            Input size.
+        H : int
+            Hidden units held here.
+        width : int, optional
+            Hidden units of all shards; H if not given, here as in every method below.
+        """
         gates = self.n_gates * H
-        return {"W": (D, gates), "R": (H, gates), "b": (gates,)}
+        return {"W": (D, gates), "R": (width or H, gates), "b": (gates,)}
 
     def initial_parameters(self, rng: np.random.Generator, D: int, H: int) -> dict[str, Array]:
         """Draw float64 parameters from U(-1/sqrt(H), 1/sqrt(H)), as ``torch.nn`` does."""
         bound = H**-0.5
         return {name: rng.uniform(-bound, bound, shape) for name, shape in self.parameter_shapes(D, H).items()}
 
-    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+    def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
         """Name and shape of what a step keeps on the tape beside gates and states."""
         return {"activations": (self.n_gates, B, H)}
 
-    def make_tape(self, T: int, B: int, H: int, dtype: npt.DTypeLike) -> Tape:
-        """Allocate a tape of T steps; all states start at zero."""
+    def tape_shapes(self, T: int, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every array of a tape; ``hidden`` only where it is not ``h``."""
+        shapes: dict[str, tuple[int, ...]] = {"gates": (T, B, self.n_gates * H)}
+        shapes |= dict.fromkeys(self.state_names, (T + 1, B, H))
+        if width not in {None, H}:
+            shapes["hidden"] = (T + 1, B, width)
+        return shapes | {name: (T, *shape) for name, shape in self.saved_shapes(B, H, width).items()}
+
+    def make_tape(
+        self,
+        T: int,
+        B: int,
+        H: int,
+        dtype: npt.DTypeLike,
+        width: int | None = None,
+        allocate: Callable[[tuple[int, ...]], Array] | None = None,
+    ) -> Tape:
+        """Allocate a tape of T steps.
+
+        Parameters
+        ----------
+        T, B, H : int
+        dtype : dtype
+        width : int, optional
+        allocate : function of a shape, optional
+            Gives each of the ``tape_shapes`` its array, contiguous and of ``dtype``; zeros if not given.
+        """
+
+        def zeros(shape: tuple[int, ...]) -> Array:
+            return np.zeros(shape, dtype)
+
+        make = allocate or zeros
+        arrays = {name: make(shape) for name, shape in self.tape_shapes(T, B, H, width).items()}
         return Tape(
-            np.zeros((T, B, self.n_gates * H), dtype),
-            {name: np.zeros((T + 1, B, H), dtype) for name in self.state_names},
-            {name: np.zeros((T, *shape), dtype) for name, shape in self.saved_shapes(B, H).items()},
+            arrays["gates"],
+            {name: arrays[name] for name in self.state_names},
+            arrays.get("hidden", arrays["h"]),
+            {name: arrays[name] for name in self.saved_shapes(B, H, width)},
         )
 
     @abstractmethod
@@ -129,15 +195,38 @@ class Cell(ABC):
     def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of the buffers a step needs."""
 
-    def make_workspace(self, B: int, H: int, dtype: npt.DTypeLike, library: ProductLibrary) -> Workspace:
-        """Allocate the scratch of one step for B rows and plan the recurrent products."""
-        widths = {name: len(range(*s.indices(self.n_gates * H))) for name, s in self.recurrent_blocks(H).items()}
+    def make_workspace(
+        self,
+        B: int,
+        H: int,
+        dtype: npt.DTypeLike,
+        library: ProductLibrary,
+        width: int | None = None,
+        exchange: Exchange = ALONE,
+    ) -> Workspace:
+        """Allocate the scratch of one step for B rows and plan the recurrent products.
+
+        Parameters
+        ----------
+        B, H : int
+        dtype : dtype
+        library : ProductLibrary
+        width : int, optional
+        exchange : Exchange, optional
+            With the shards that have the other ``width - H`` units.
+        """
+        width = width or H
+        columns = {name: len(range(*s.indices(self.n_gates * H))) for name, s in self.recurrent_blocks(H).items()}
+        shapes = self.scratch_shapes(B, H) | {"sums": (self.n_gates * H,)}
+        if exchange.size > 1:
+            shapes |= {"own": (B, H), "partial": (B, width)}
         return Workspace(
             library,
-            forward={name: library.product(B, H, width, dtype) for name, width in widths.items()},
-            backward={name: library.product(B, width, H, dtype) for name, width in widths.items()},
+            exchange,
+            forward={name: library.product(B, width, n, dtype) for name, n in columns.items()},
+            backward={name: library.product(B, n, width, dtype) for name, n in columns.items()},
             bias=np.empty((self.n_gates, B, H), dtype),
-            scratch={name: np.empty(shape, dtype) for name, shape in self.scratch_shapes(B, H).items()},
+            scratch={name: np.empty(shape, dtype) for name, shape in shapes.items()},
         )
 
     def load(self, parameters: Parameters, work: Workspace, *, backward: bool) -> None:
@@ -152,7 +241,7 @@ class Cell(ABC):
         """
         R = parameters["R"]
         work.bias[...] = parameters["b"].reshape(self.n_gates, 1, -1)
-        for name, columns in self.recurrent_blocks(len(R)).items():
+        for name, columns in self.recurrent_blocks(work.bias.shape[-1]).items():
             work.forward[name].load(R[:, columns])
             if backward:
                 work.backward[name].load(R[:, columns].T)
@@ -177,7 +266,7 @@ class Cell(ABC):
         Parameters
         ----------
         dy : array (T, B, H)
-            Gradient with respect to the layer's output.
+            Gradient with respect to the layer's output, this shard's units.
         dstate : dict of str to array (B, H)
             In: gradient with respect to the final state beyond what ``dy`` holds. Out: with respect to
             the state before the first step.
@@ -187,10 +276,15 @@ class Cell(ABC):
         """
 
     def input_gradient(self, parameters: Parameters, tape: Tape, dx: Array, work: Workspace) -> None:
-        """Compute ``dx`` (T, B, D) from the gate gradients: one GEMM for the chunk."""
+        """Compute ``dx`` (T, B, D) from the gate gradients: one GEMM for the chunk.
+
+        A shard computes its part of a sum over the shards.
+        """
         work.library.matmul(as_rows(tape.gates), parameters["W"].T, as_rows(dx))
 
-    def weight_gradient(self, x: Array, tape: Tape, into: Parameters, work: Workspace) -> None:
+    def weight_gradient(
+        self, x: Array, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False
+    ) -> None:
         """Compute the gradients of the parameters from the gate gradients: GEMMs over the chunk.
 
         Parameters
@@ -200,36 +294,39 @@ class Cell(ABC):
         tape : Tape
             After ``backward``.
         into : mapping of str to array
-            Overwritten.
+            Overwritten, or added to.
         work : Workspace
+        accumulate : bool, optional
+            Add to what is there.
         """
         gates = as_rows(tape.gates)
-        work.library.matmul(as_rows(x).T, gates, into["W"])
-        np.sum(gates, axis=0, out=into["b"])
-        self.recurrent_gradient(tape, into, work)
+        work.library.matmul(as_rows(x).T, gates, into["W"], accumulate=accumulate)
+        sum_rows(gates, into["b"], work.scratch["sums"], accumulate=accumulate)
+        self.recurrent_gradient(tape, into, work, accumulate=accumulate)
 
-    def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace) -> None:
+    def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False) -> None:
         """Compute the gradient of ``R``, and of any parameter only this cell has."""
-        work.library.matmul(as_rows(tape.states["h"][:-1]).T, as_rows(tape.gates), into["R"])
+        work.library.matmul(as_rows(tape.hidden[:-1]).T, as_rows(tape.gates), into["R"], accumulate=accumulate)
 
     # What it costs: every product (m, k) @ (k, n) as 2 m k n operations; pointwise work is not counted.
 
-    def forward_flops(self, T: int, B: int, D: int, H: int) -> int:
+    def forward_flops(self, T: int, B: int, D: int, H: int, width: int | None = None) -> int:
         """Operations of ``forward``."""
-        return 2 * T * B * self.n_gates * H * (D + H)
+        return 2 * T * B * self.n_gates * H * (D + (width or H))
 
-    def backward_flops(self, T: int, B: int, D: int, H: int, *, input_gradient: bool = True) -> int:
+    def backward_flops(
+        self, T: int, B: int, D: int, H: int, width: int | None = None, *, input_gradient: bool = True
+    ) -> int:
         """Operations of ``backward``, with or without ``input_gradient``."""
-        return 2 * T * B * self.n_gates * H * (H + (D if input_gradient else 0))
+        return 2 * T * B * self.n_gates * H * ((width or H) + (D if input_gradient else 0))
 
-    def weight_flops(self, T: int, B: int, D: int, H: int) -> int:
+    def weight_flops(self, T: int, B: int, D: int, H: int, width: int | None = None) -> int:
         """Operations of ``weight_gradient``."""
-        return 2 * T * B * self.n_gates * H * (D + H)
+        return 2 * T * B * self.n_gates * H * (D + (width or H))
 
-    def tape_bytes(self, T: int, B: int, H: int, itemsize: int) -> int:
+    def tape_bytes(self, T: int, B: int, H: int, itemsize: int, width: int | None = None) -> int:
         """Memory of a tape."""
-        saved = sum(math.prod(shape) for shape in self.saved_shapes(B, H).values())
-        return itemsize * (T * (B * H * self.n_gates + saved) + (T + 1) * B * H * len(self.state_names))
+        return itemsize * sum(math.prod(shape) for shape in self.tape_shapes(T, B, H, width).values())
 
 
 def as_rows(a: Array) -> Array:
@@ -240,6 +337,16 @@ def as_rows(a: Array) -> Array:
 def input_product(parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
     """Compute ``gates = x @ W`` for a whole chunk: (T*B, D) @ (D, G*H) as one GEMM."""
     work.library.matmul(as_rows(x), parameters["W"], as_rows(tape.gates))
+
+
+def sum_rows(rows: Array, out: Array, scratch: Array, *, accumulate: bool) -> None:
+    """Sum (M, N) over its rows into ``out`` (N,), or add the sum to it by way of ``scratch`` (at least N,)."""
+    if not accumulate:
+        np.sum(rows, axis=0, out=out)
+        return
+    part = scratch[: len(out)]
+    np.sum(rows, axis=0, out=part)
+    np.add(out, part, out=out)
 
 
 def sigmoid(a: Array) -> None:

@@ -19,7 +19,7 @@ class Elman(Cell):
     name: ClassVar[str] = "elman"
     n_gates: ClassVar[int] = 1
 
-    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
+    def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
         """Nothing: the one activation is the state."""
         return {}
 
@@ -31,27 +31,31 @@ class Elman(Cell):
 
     def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
         input_product(parameters, x, tape, work)
-        R, bias = work.forward["R"], work.bias[0]
-        h, gates = tape.states["h"], tape.gates
+        R, bias, exchange = work.forward["R"], work.bias[0], work.exchange
+        h, hidden, gates = tape.states["h"], tape.hidden, tape.gates
+        exchange.gather(h[0], hidden[0])
         for t in range(len(x)):
-            a = gates[t]
-            R.accumulate(h[t], a)
+            a, h_t = gates[t], h[t + 1]
+            R.accumulate(hidden[t], a)
             np.add(a, bias, out=a)
             if self.activation == "tanh":
-                np.tanh(a, out=h[t + 1])
+                np.tanh(a, out=h_t)
             else:
-                np.maximum(a, 0, out=h[t + 1])
+                np.maximum(a, 0, out=h_t)
+            exchange.gather(h_t, hidden[t + 1])
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
-        R, slope = work.backward["R"], work.scratch["slope"]
+        R, slope, exchange = work.backward["R"], work.scratch["slope"], work.exchange
         h, gates, dh = tape.states["h"], tape.gates, dstate["h"]
+        partial = work.partial(dh)
         for t in reversed(range(len(dy))):
-            da = gates[t]
+            da, h_t = gates[t], h[t + 1]
             np.add(dh, dy[t], out=dh)
             if self.activation == "tanh":  # φ' = 1 - h²
-                np.multiply(h[t + 1], h[t + 1], out=slope)
+                np.multiply(h_t, h_t, out=slope)
                 np.subtract(1, slope, out=slope)
             else:  # φ' = 1 where h > 0
-                np.greater(h[t + 1], 0, out=slope, casting="unsafe")
+                np.greater(h_t, 0, out=slope, casting="unsafe")
             np.multiply(dh, slope, out=da)
-            R.multiply(da, dh)
+            R.multiply(da, partial)
+            exchange.reduce_scatter(partial, dh)

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows, input_product, sigmoid
+from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows, input_product, sigmoid, sum_rows
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class GRU(Cell):
     name: ClassVar[str] = "gru"
     n_gates: ClassVar[int] = 3
 
-    def parameter_shapes(self, D: int, H: int) -> dict[str, tuple[int, ...]]:
+    def parameter_shapes(self, D: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
         """As every cell, and ``bR`` (H,): the bias inside the reset product of ``reset="after"``."""
-        shapes = super().parameter_shapes(D, H)
+        shapes = super().parameter_shapes(D, H, width)
         return shapes | {"bR": (H,)} if self.reset == "after" else shapes
 
-    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
-        """The activations, and ``q`` (after ``backward`` its gradient) or ``p``."""
-        return super().saved_shapes(B, H) | {"q" if self.reset == "after" else "p": (B, H)}
+    def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
+        """The activations, and ``q`` (after ``backward`` its gradient) or ``p``, that of all shards."""
+        shapes = super().saved_shapes(B, H, width)
+        return shapes | ({"q": (B, H)} if self.reset == "after" else {"p": (B, width or H)})
 
     def recurrent_blocks(self, H: int) -> dict[str, slice]:
         if self.reset == "after":
@@ -48,13 +49,16 @@ class GRU(Cell):
     def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
         input_product(parameters, x, tape, work)
         candidate = self._candidate_after if self.reset == "after" else self._candidate_before
-        h, unit = tape.states["h"], work.scratch["unit"]
+        h, hidden, unit, exchange = tape.states["h"], tape.hidden, work.scratch["unit"], work.exchange
+        exchange.gather(h[0], hidden[0])
         for t in range(len(x)):
             candidate(t, parameters, tape, work)
             _, z, n = tape.saved["activations"][t]
+            h_t = h[t + 1]
             np.subtract(h[t], n, out=unit)  # h_t = n + z (h_{t-1} - n)
             np.multiply(z, unit, out=unit)
-            np.add(n, unit, out=h[t + 1])
+            np.add(n, unit, out=h_t)
+            exchange.gather(h_t, hidden[t + 1])
 
     def _candidate_after(self, t: int, parameters: Parameters, tape: Tape, work: Workspace) -> None:
         """Compute r, z, n of step t with one product."""
@@ -65,7 +69,7 @@ class GRU(Cell):
             work.scratch["product"],
         )
         r, _, n = s
-        work.forward["R"].multiply(tape.states["h"][t], product)
+        work.forward["R"].multiply(tape.hidden[t], product)
         by_gate = _by_gate(product, 3)
         np.add(tape.gates_by_gate[t], work.bias, out=s)
         np.add(s[:2], by_gate[:2], out=s[:2])
@@ -79,10 +83,12 @@ class GRU(Cell):
         """Compute r, z, n of step t with two products, the second of r h."""
         s, p, unit, h = tape.saved["activations"][t], tape.saved["p"][t], work.scratch["unit"], tape.states["h"]
         r, _z, n = s
-        work.forward["rz"].accumulate(h[t], tape.gates[t][:, : 2 * h.shape[-1]])
+        own = work.own(p)
+        work.forward["rz"].accumulate(tape.hidden[t], tape.gates[t][:, : 2 * h.shape[-1]])
         np.add(tape.gates_by_gate[t], work.bias, out=s)
         sigmoid(s[:2])
-        np.multiply(r, h[t], out=p)
+        np.multiply(r, h[t], out=own)
+        work.exchange.gather(own, p)
         work.forward["n"].multiply(p, unit)
         np.add(n, unit, out=n)
         np.tanh(n, out=n)
@@ -120,30 +126,36 @@ class GRU(Cell):
         by_gate = _by_gate(product, 3)
         np.copyto(by_gate[:2], slopes[:2])
         np.copyto(by_gate[2], q)
-        work.backward["R"].multiply(product, dh)
+        partial = work.partial(dh)
+        work.backward["R"].multiply(product, partial)
+        work.exchange.reduce_scatter(partial, dh)
 
     def _reset_before(self, t: int, dh: Array, tape: Tape, work: Workspace) -> None:
         """From dn, dz and the slope of r: the gate gradients and ``dh = r dp + [dr, dz] R_rz^T``."""
         slopes, dp = work.scratch["slopes"], work.scratch["dp"]
         dr, _, dn = slopes
-        work.backward["n"].multiply(dn, dp)
+        partial = work.partial(dp)
+        work.backward["n"].multiply(dn, partial)
+        work.exchange.reduce_scatter(partial, dp)
         np.multiply(dr, dp, out=dr)
         np.multiply(dr, tape.states["h"][t], out=dr)
         np.multiply(dp, tape.saved["activations"][t][0], out=dp)
         np.copyto(tape.gates_by_gate[t], slopes)
-        work.backward["rz"].multiply(tape.gates[t][:, : 2 * dh.shape[-1]], dh)
+        partial = work.partial(dh)
+        work.backward["rz"].multiply(tape.gates[t][:, : 2 * dh.shape[-1]], partial)
+        work.exchange.reduce_scatter(partial, dh)
         np.add(dh, dp, out=dh)
 
-    def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace) -> None:
-        h, gates, matmul = as_rows(tape.states["h"][:-1]), as_rows(tape.gates), work.library.matmul
-        H = h.shape[-1]
-        matmul(h.T, gates[:, : 2 * H], into["R"][:, : 2 * H])
+    def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False) -> None:
+        hidden, gates, matmul = as_rows(tape.hidden[:-1]), as_rows(tape.gates), work.library.matmul
+        split = 2 * tape.states["h"].shape[-1]  # columns of r and z, then those of n
+        matmul(hidden.T, gates[:, :split], into["R"][:, :split], accumulate=accumulate)
         if self.reset == "after":
             dq = as_rows(tape.saved["q"])
-            matmul(h.T, dq, into["R"][:, 2 * H :])
-            np.sum(dq, axis=0, out=into["bR"])
+            matmul(hidden.T, dq, into["R"][:, split:], accumulate=accumulate)
+            sum_rows(dq, into["bR"], work.scratch["sums"], accumulate=accumulate)
         else:
-            matmul(as_rows(tape.saved["p"]).T, gates[:, 2 * H :], into["R"][:, 2 * H :])
+            matmul(as_rows(tape.saved["p"]).T, gates[:, split:], into["R"][:, split:], accumulate=accumulate)
 
 
 def _by_gate(product: Array, n_gates: int) -> Array:

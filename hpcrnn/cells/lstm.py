@@ -31,9 +31,9 @@ class LSTM(Cell):
         parameters["b"][H : 2 * H] += self.forget_bias
         return parameters
 
-    def saved_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
+    def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
         """The activations, and ``tanh_c``: recomputing it would cost a transcendental a step."""
-        return super().saved_shapes(B, H) | {"tanh_c": (B, H)}
+        return super().saved_shapes(B, H, width) | {"tanh_c": (B, H)}
 
     def recurrent_blocks(self, H: int) -> dict[str, slice]:
         return {"R": slice(0, 4 * H)}
@@ -43,34 +43,37 @@ class LSTM(Cell):
 
     def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
         input_product(parameters, x, tape, work)
-        R, bias, unit = work.forward["R"], work.bias, work.scratch["unit"]
-        h, c, tanh_c = tape.states["h"], tape.states["c"], tape.saved["tanh_c"]
+        R, bias, unit, exchange = work.forward["R"], work.bias, work.scratch["unit"], work.exchange
+        h, c, hidden, tanh_c = tape.states["h"], tape.states["c"], tape.hidden, tape.saved["tanh_c"]
         gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
+        exchange.gather(h[0], hidden[0])
         for t in range(len(x)):
-            R.accumulate(h[t], gates[t])
-            s = activations[t]
+            R.accumulate(hidden[t], gates[t])
+            s, h_t, c_t, tanh_c_t = activations[t], h[t + 1], c[t + 1], tanh_c[t]
             i, f, g, o = s
             np.add(by_gate[t], bias, out=s)
             sigmoid(s[:2])
             np.tanh(g, out=g)
             sigmoid(o)
-            np.multiply(f, c[t], out=c[t + 1])
+            np.multiply(f, c[t], out=c_t)
             np.multiply(i, g, out=unit)
-            np.add(c[t + 1], unit, out=c[t + 1])
-            np.tanh(c[t + 1], out=tanh_c[t])
-            np.multiply(o, tanh_c[t], out=h[t + 1])
+            np.add(c_t, unit, out=c_t)
+            np.tanh(c_t, out=tanh_c_t)
+            np.multiply(o, tanh_c_t, out=h_t)
+            exchange.gather(h_t, hidden[t + 1])
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
-        R, slopes, unit = work.backward["R"], work.scratch["slopes"], work.scratch["unit"]
+        R, slopes, unit, exchange = work.backward["R"], work.scratch["slopes"], work.scratch["unit"], work.exchange
         c, tanh_c = tape.states["c"], tape.saved["tanh_c"]
         gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
         dh, dc = dstate["h"], dstate["c"]
+        partial = work.partial(dh)
         di, df, dg, do = slopes
         for t in reversed(range(len(dy))):
-            s = activations[t]
+            s, tanh_c_t = activations[t], tanh_c[t]
             i, f, g, o = s
             np.add(dh, dy[t], out=dh)
-            np.multiply(tanh_c[t], tanh_c[t], out=unit)  # dc += dh o (1 - tanh²c)
+            np.multiply(tanh_c_t, tanh_c_t, out=unit)  # dc += dh o (1 - tanh²c)
             np.subtract(1, unit, out=unit)
             np.multiply(unit, o, out=unit)
             np.multiply(unit, dh, out=unit)
@@ -86,7 +89,8 @@ class LSTM(Cell):
             np.multiply(df, c[t], out=df)
             np.multiply(dg, i, out=dg)
             np.multiply(do, dh, out=do)
-            np.multiply(do, tanh_c[t], out=do)
+            np.multiply(do, tanh_c_t, out=do)
             np.multiply(dc, f, out=dc)
             np.copyto(by_gate[t], slopes)
-            R.multiply(gates[t], dh)
+            R.multiply(gates[t], partial)
+            exchange.reduce_scatter(partial, dh)

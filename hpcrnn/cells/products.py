@@ -38,8 +38,8 @@ class ProductLibrary(Protocol):
     def product(self, rows: int, inner: int, columns: int, dtype: npt.DTypeLike) -> StationaryProduct:
         """Plan ``(rows, inner) @ (inner, columns)``; allocates all that the product will need."""
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        """Compute ``out = a @ b``; each operand has contiguous rows or contiguous columns."""
+    def matmul(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
+        """Compute ``out = a @ b``, or ``out += a @ b``; each operand has contiguous rows or contiguous columns."""
 
 
 class NumpyProduct:
@@ -84,7 +84,13 @@ def panel_width(rows: int, inner: int, columns: int) -> int:
 
 
 class NumpyProducts:
-    """The library every machine has: NumPy's own BLAS."""
+    """The library every machine has: NumPy's own BLAS.
+
+    NumPy has no product that adds: one is made in a scratch array, kept at the largest size met, and then added.
+    """
+
+    def __init__(self) -> None:
+        self._scratch: Array = np.empty(0, np.uint8)
 
     @property
     def name(self) -> str:
@@ -93,5 +99,12 @@ class NumpyProducts:
     def product(self, rows: int, inner: int, columns: int, dtype: npt.DTypeLike) -> NumpyProduct:
         return NumpyProduct(rows, inner, columns, dtype)
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        np.matmul(a, b, out=out)
+    def matmul(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
+        if not accumulate:
+            np.matmul(a, b, out=out)
+            return
+        if self._scratch.nbytes < out.nbytes:
+            self._scratch = np.empty(out.nbytes, np.uint8)
+        product = self._scratch[: out.nbytes].view(out.dtype).reshape(out.shape)
+        np.matmul(a, b, out=product)
+        np.add(out, product, out=out)

@@ -10,12 +10,37 @@ import numpy as np
 
 from hpcrnn.backends.base import Engine
 from hpcrnn.execution.transport import Transport
+from hpcrnn.model.optimizers import finite_norm
 from hpcrnn.records.record import OTHER, STEP, FloatArray, IntArray
 from hpcrnn.schedules.graph import Task
-from hpcrnn.schedules.program import AllReduce, AllReduceLoss, Instruction, Program, Update, Wait
+from hpcrnn.schedules.program import (
+    AllReduce,
+    AllReduceScalar,
+    Carry,
+    Instruction,
+    PostRecv,
+    PostSend,
+    Program,
+    Wait,
+)
 
-PHASES = (STEP, "forward", "backward", "weight_gradient", "allreduce", "update", OTHER)
-"""What a step's time is divided into; ``allreduce`` holds both the posts and the waits."""
+PHASES = (
+    STEP,
+    "forward",
+    "backward",
+    "weight_gradient",
+    "post",
+    "wait_recv",
+    "wait_send",
+    "allreduce",
+    "update",
+    OTHER,
+)
+"""What a step's time is divided into.
+
+``post`` begins messages; ``wait_recv`` waits for a value to arrive, ``wait_send`` for a buffer to be free again;
+``allreduce`` holds both the posts and the waits of sums.
+"""
 
 _TASK_PHASES = {"F": "forward", "B": "backward", "W": "weight_gradient"}
 
@@ -43,12 +68,15 @@ class Executor:
     def __init__(self, program: Program, engine: Engine, transport: Transport) -> None:
         self.program, self.engine = program, engine
         self._transport = transport
+        posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
+        self._messages = transport.bind_messages(posts, self._buffers)
         self._calls = [self._bind(instruction) for instruction in program.instructions]
         phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
         self._phase_of = np.array(phases, dtype=np.intp)
         self.stamps_ns: IntArray = np.zeros(len(self._calls) + 1, dtype=np.int64)
         self._stamps: list[int] = [0] * (len(self._calls) + 1)
         self.gradient_norm = float("nan")
+        self._norm_square: float | None = None
 
     def run(self) -> FloatArray:
         """Execute one step.
@@ -72,6 +100,9 @@ class Executor:
         spent[-1] = spent[0] - spent[1:-1].sum()
         return np.asarray(spent * 1e-9, dtype=np.float64)
 
+    def _buffers(self, post: PostRecv | PostSend) -> tuple[FloatArray, ...]:
+        return self.engine.buffers(post.value, incoming=isinstance(post, PostRecv))
+
     def _bind(self, instruction: Instruction) -> Callable[[], None]:
         engine, transport = self.engine, self._transport
         if isinstance(instruction, Task):
@@ -83,28 +114,54 @@ class Executor:
                 transport.progress()
 
             return task
-        if isinstance(instruction, AllReduce):
-            post = instruction
-            return lambda: transport.post_sum(post, engine.gradient_range(post.start, post.stop))
-        if isinstance(instruction, AllReduceLoss):
-            return lambda: transport.post_sum(instruction, np.array([engine.loss]))
+        if isinstance(instruction, PostRecv | PostSend):
+            return self._messages[instruction].start
+        if isinstance(instruction, AllReduce | AllReduceScalar):
+            return self._bind_sum(instruction)
         if isinstance(instruction, Wait):
-            if isinstance(instruction.post, AllReduceLoss):
-                return self._finish_loss
-            return partial(self._finish_sum, instruction.post)
-        return self._update
+            return self._bind_wait(instruction)
+        return engine.carry_states if isinstance(instruction, Carry) else self._update
+
+    def _bind_sum(self, post: AllReduce | AllReduceScalar) -> Callable[[], None]:
+        begin, engine = self._transport.bind_sum(post), self.engine
+        if isinstance(post, AllReduce):
+            return lambda: begin(engine.gradient_range(post.start, post.stop))
+        if post.quantity == "loss":
+            return lambda: begin(np.array([engine.loss]))
+        return lambda: begin(np.array([engine.norm_square()]))
+
+    def _bind_wait(self, wait: Wait) -> Callable[[], None]:
+        post = wait.post
+        if isinstance(post, PostRecv | PostSend):
+            return self._messages[post].wait
+        if isinstance(post, AllReduce):
+            return partial(self._finish_sum, post)
+        return partial(self._finish_scalar, post)
 
     def _finish_sum(self, post: AllReduce) -> None:
-        self._transport.wait(post)
+        self._transport.wait_sum(post)
 
-    def _finish_loss(self) -> None:
-        self.engine.loss = float(self._transport.wait(AllReduceLoss())[0])
+    def _finish_scalar(self, post: AllReduceScalar) -> None:
+        total = float(self._transport.wait_sum(post)[0])
+        if post.quantity == "loss":
+            self.engine.loss = total
+        else:
+            self._norm_square = total
 
     def _update(self) -> None:
-        self.gradient_norm = self.engine.update()
+        square = self.engine.norm_square() if self._norm_square is None else self._norm_square
+        self.gradient_norm = finite_norm(square)
+        self.engine.update(self.gradient_norm)
 
 
 def _phase(instruction: Instruction) -> str:
     if isinstance(instruction, Task):
         return _TASK_PHASES[instruction.kind]
-    return "update" if isinstance(instruction, Update) else "allreduce"
+    begun = instruction.post if isinstance(instruction, Wait) else instruction
+    if isinstance(begun, PostRecv | PostSend):
+        if begun is instruction:
+            return "post"
+        return "wait_recv" if isinstance(begun, PostRecv) else "wait_send"
+    if isinstance(begun, AllReduce | AllReduceScalar):
+        return "allreduce"
+    return "post" if isinstance(begun, Carry) else "update"

@@ -7,12 +7,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 from mpi4py import MPI
 
 from hpcrnn.errors import HpcrnnError, LaunchError
+from hpcrnn.execution.transport import GridCommunicators
+from hpcrnn.spec import Grid
 
 _NAP_S = 0.0005
 _AGREE_S = 2.0
@@ -34,6 +36,7 @@ class World:
 
     comm: MPI.Comm
     failures: MPI.Comm
+    _grids: dict[Grid, GridCommunicators] = field(default_factory=dict)
 
     @classmethod
     def start(cls) -> World:
@@ -55,10 +58,15 @@ class World:
         """Whether this is the rank that prints and writes."""
         return self.rank == 0
 
-    @property
-    def alone(self) -> MPI.Comm:
-        """A communicator of this rank only."""
-        return MPI.COMM_SELF
+    def communicators(self, grid: Grid) -> GridCommunicators:
+        """Communicators over a grid of all ranks, or, for a grid of one, of this rank alone; made once.
+
+        The first call for a grid of all ranks is collective.
+        """
+        if grid not in self._grids:
+            everyone = grid.n_ranks > 1 or self.size == 1
+            self._grids[grid] = GridCommunicators(self.comm if everyone else MPI.COMM_SELF, grid)
+        return self._grids[grid]
 
     def quiet_barrier(self) -> float:
         """Wait for all ranks without spinning: a rank that measures alone wants the cores' turbo and caches.

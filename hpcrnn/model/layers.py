@@ -22,7 +22,7 @@ def embed(table: Array, tokens: Array, out: Array) -> None:
     np.take(table, tokens, axis=0, out=out, mode="clip")
 
 
-def embed_gradient(tokens: Array, dy: Array, into: Array) -> None:
+def embed_gradient(tokens: Array, dy: Array, into: Array, *, accumulate: bool = False) -> None:
     """Add up the gradients of equal tokens.
 
     Sorting the rows and reducing each run is an order of magnitude faster than ``numpy.add.at``.
@@ -32,14 +32,17 @@ def embed_gradient(tokens: Array, dy: Array, into: Array) -> None:
     tokens : int array (T, B)
     dy : array (T, B, D)
     into : array (V, D)
-        Overwritten.
+        Overwritten, or added to.
+    accumulate : bool, optional
+        Add to what is there.
     """
     flat = tokens.ravel()
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    into[...] = 0
-    into[ordered[starts]] = np.add.reduceat(dy.reshape(flat.size, -1)[order], starts, axis=0)
+    if not accumulate:
+        into[...] = 0
+    into[ordered[starts]] += np.add.reduceat(dy.reshape(flat.size, -1)[order], starts, axis=0)
 
 
 def cross_entropy(logits: Array, targets: Array, weights: Array | None, scale: float) -> float:

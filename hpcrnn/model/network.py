@@ -99,17 +99,20 @@ class Network:
 
         Every matrix product (m, k) @ (k, n) counts 2 m k n; pointwise work and look-ups count nothing.
         """
-        total = 0
-        for index, block in enumerate(self.blocks):
-            if block.cell is not None:
-                sizes = (steps, rows, block.inputs, block.outputs)
-                total += block.cell.forward_flops(*sizes)
-                if backward:
-                    total += block.cell.backward_flops(*sizes, input_gradient=self.gives_dx(index))
-                    total += block.cell.weight_flops(*sizes)
-            elif block.kind in ("linear", "head"):
-                products = 1 + (1 + self.gives_dx(index) if backward else 0)
-                total += 2 * products * steps * rows * block.inputs * block.outputs
+        return sum(self.block_flops(index, steps, rows, backward=backward) for index in range(len(self.blocks)))
+
+    def block_flops(self, index: int, steps: int, rows: int, *, backward: bool) -> float:
+        """Operations of one block."""
+        block, total = self.blocks[index], 0
+        if block.cell is not None:
+            sizes = (steps, rows, block.inputs, block.outputs)
+            total += block.cell.forward_flops(*sizes)
+            if backward:
+                total += block.cell.backward_flops(*sizes, input_gradient=self.gives_dx(index))
+                total += block.cell.weight_flops(*sizes)
+        elif block.kind in ("linear", "head"):
+            products = 1 + (1 + self.gives_dx(index) if backward else 0)
+            total += 2 * products * steps * rows * block.inputs * block.outputs
         return float(total)
 
     def memory_bytes(self, steps: int, rows: int) -> int:

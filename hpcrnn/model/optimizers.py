@@ -19,6 +19,10 @@ class Optimizer(Protocol):
     def update(self, parameters: Array, gradient: Array) -> None:
         """Take one step; ``gradient`` (n,) may be used as scratch."""
 
+    @property
+    def memory_bytes(self) -> int:
+        """What this optimizer has allocated."""
+
 
 class SGD:
     """Gradient descent with momentum: ``v = momentum v + g``, ``θ -= lr v`` (PyTorch's form).
@@ -40,6 +44,10 @@ class SGD:
         np.add(self._velocity, gradient, out=self._velocity)
         np.multiply(self._velocity, self._lr, out=self._scratch)
         np.subtract(parameters, self._scratch, out=parameters)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._velocity.nbytes + self._scratch.nbytes
 
 
 class Adam:
@@ -90,6 +98,10 @@ class Adam:
             np.multiply(scratch, rate, out=scratch)
             np.subtract(p, scratch, out=p)
 
+    @property
+    def memory_bytes(self) -> int:
+        return self._mean.nbytes + self._square.nbytes + self._scratch.nbytes
+
 
 def make_optimizer(training: TrainingSpec, n: int, dtype: npt.DTypeLike) -> Optimizer:
     """Return the optimizer a specification asks for."""
@@ -98,30 +110,31 @@ def make_optimizer(training: TrainingSpec, n: int, dtype: npt.DTypeLike) -> Opti
     return Adam(n, dtype, training.lr)
 
 
-def global_norm(gradient: Array) -> float:
-    """2-norm of a flat gradient.
+def norm_square(gradient: Array) -> float:
+    """Square of the 2-norm of a flat gradient, in float64; infinite where a value is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.dot(gradient, gradient))
+    if np.finfo(gradient.dtype).tiny < square < np.inf:
+        return square
+    largest = float(np.abs(gradient).max(initial=0.0))
+    if largest == 0.0 or not np.isfinite(largest):
+        return 0.0 if largest == 0.0 else float("inf")
+    # Only the squares left the range of the dtype.
+    scaled = gradient / largest
+    return largest * largest * float(np.dot(scaled, scaled))
+
+
+def finite_norm(square: float) -> float:
+    """Take the root of a squared norm, which may be a sum over ranks.
 
     Raises
     ------
     NumericsError
-        A value is not finite.
+        It is not finite.
     """
-    with np.errstate(over="ignore"):
-        square = float(np.dot(gradient, gradient))
-    if np.finfo(gradient.dtype).tiny < square < np.inf:
-        return float(square**0.5)
-    largest = float(np.abs(gradient).max(initial=0.0))
-    if not np.isfinite(largest):
-        broken = int(gradient.size - np.count_nonzero(np.isfinite(gradient)))
-        raise NumericsError(
-            f"the gradient is not finite: {broken} of {gradient.size} values; "
-            "a smaller training.lr or a training.clip usually helps"
-        )
-    if largest == 0.0:
-        return 0.0
-    # Only the squares left the range of the dtype.
-    scaled = gradient / largest
-    return float(largest * np.sqrt(np.dot(scaled, scaled)))
+    if not np.isfinite(square):
+        raise NumericsError("the gradient is not finite; a smaller training.lr or a training.clip usually helps")
+    return float(square**0.5)
 
 
 def clip(gradient: Array, norm: float, limit: float | None) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ SCHEMA_NAME = "hpcrnn-record"
 SCHEMA_VERSION = 1
 
 Status = Literal["VALID", "INVALID"]
-Strategy = Literal["serial", "data"]
+Strategy = Literal["serial", "data", "pipeline", "time", "tensor", "hybrid"]
 
 STEP = "step"
 """The phase that is the whole step, from the common start to the rank's own end."""
@@ -92,7 +92,7 @@ class Case:
     ----------
     spec : dict
         The run specification, complete, as plain values (sections of keys).
-    strategy : {"serial", "data"}
+    strategy : {"serial", "data", "pipeline", "time", "tensor", "hybrid"}
     backend : str
         ``numpy`` or ``torch``.
     kernel : str
@@ -111,9 +111,11 @@ class Case:
         Floating-point operations of a step over all ranks: every matrix product, two a multiply-add;
         pointwise work is not counted.
     bytes_sent : int64 array (n_ranks,)
-        Bytes a rank contributes to collectives in a step.
+        Bytes a rank sends in messages and contributes to collectives in a step.
     peak_memory_bytes : int64 array (n_ranks,)
         High-water mark of the process's resident set when the case had been measured.
+    memory_bytes : int64 array (n_ranks,)
+        What the case's own engine allocated: parameters, gradients, optimizer, activations, buffers.
     stop_reason : str
         Why measuring ended.
     verdict : Verdict
@@ -134,6 +136,7 @@ class Case:
     flops: float
     bytes_sent: IntArray
     peak_memory_bytes: IntArray
+    memory_bytes: IntArray
     stop_reason: str
     verdict: Verdict
     simulated: bool = False
@@ -229,5 +232,8 @@ def _digest(value: object) -> str:
 
 
 def strategy_of(grid: Mapping[str, int]) -> Strategy:
-    """Name the strategy of a grid by the axes that are longer than one."""
-    return "data" if grid.get("data", 1) > 1 else "serial"
+    """Name the strategy of a grid by the axis that is longer than one; ``hybrid`` where several are."""
+    long = [axis for axis, count in grid.items() if count > 1]
+    if len(long) > 1:
+        return "hybrid"
+    return cast("Strategy", long[0]) if long else "serial"

@@ -6,6 +6,15 @@ time ``c``::
     F(l,m,c)  forward          needs F(l-1,m,c)  and, in a recurrent block, F(l,m,c-1)
     B(l,m,c)  input gradient   needs B(l+1,m,c)  and, in a recurrent block, B(l,m,c+1), and F(l,m,c)
     W(l,m,c)  weight gradient  needs B(l,m,c); may run any time later
+
+Every edge between different blocks or chunks carries a *value*, named after the task that makes it::
+
+                     across blocks                 across chunks
+    forward     y(l,m,c)   F(l,m,c) → F(l+1,m,c)   halo(l,m,c)   F(l,m,c) → F(l,m,c+1)
+    backward    dy(l,m,c)  B(l+1,m,c) → B(l,m,c)   dhalo(l,m,c)  B(l,m,c+1) → B(l,m,c)
+
+The two columns are transposes of one another: cut the graph between blocks and ``y``, ``dy`` cross (a layer
+pipeline), cut it between chunks and the halo states cross (time segments).
 """
 
 from __future__ import annotations
@@ -15,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 TaskKind = Literal["F", "B", "W"]
+ValueKind = Literal["y", "dy", "halo", "dhalo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,38 @@ class Task:
 
     def __str__(self) -> str:
         return f"{self.kind}({self.block},{self.microbatch},{self.chunk})"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What one task hands to another; printed as ``halo(l,m,c)``.
+
+    ``y`` and ``halo`` are output and final state of ``F(l,m,c)``; ``dy`` and ``dhalo`` their gradients.
+    """
+
+    kind: ValueKind
+    block: int
+    microbatch: int
+    chunk: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.block},{self.microbatch},{self.chunk})"
+
+    @property
+    def producer(self) -> Task:
+        """The task that makes it."""
+        b, m, c = self.block, self.microbatch, self.chunk
+        if self.kind in ("y", "halo"):
+            return Task("F", b, m, c)
+        return Task("B", b + 1, m, c) if self.kind == "dy" else Task("B", b, m, c + 1)
+
+    @property
+    def consumer(self) -> Task:
+        """The task that needs it."""
+        b, m, c = self.block, self.microbatch, self.chunk
+        if self.kind in ("dy", "dhalo"):
+            return Task("B", b, m, c)
+        return Task("F", b + 1, m, c) if self.kind == "y" else Task("F", b, m, c + 1)
 
 
 @dataclass(frozen=True)
@@ -66,17 +108,43 @@ class TaskGraph:
                     for chunk in range(self.n_chunks):
                         yield Task(kind, block, microbatch, chunk)
 
+    def values_into(self, task: Task) -> tuple[Value, ...]:
+        """Values a task needs from other blocks and other chunks."""
+        block, m, c = task.block, task.microbatch, task.chunk
+        found: list[Value] = []
+        if task.kind == "F":
+            if block > 0:
+                found.append(Value("y", block - 1, m, c))
+            if self.recurrent[block] and c > 0:
+                found.append(Value("halo", block, m, c - 1))
+        elif task.kind == "B":
+            if block + 1 < self.n_blocks:
+                found.append(Value("dy", block, m, c))
+            if self.recurrent[block] and c + 1 < self.n_chunks:
+                found.append(Value("dhalo", block, m, c))
+        return tuple(found)
+
+    def values_out_of(self, task: Task) -> tuple[Value, ...]:
+        """Values a task makes for other blocks and other chunks."""
+        block, m, c = task.block, task.microbatch, task.chunk
+        found: list[Value] = []
+        if task.kind == "F":
+            if block + 1 < self.n_blocks:
+                found.append(Value("y", block, m, c))
+            if self.recurrent[block] and c + 1 < self.n_chunks:
+                found.append(Value("halo", block, m, c))
+        elif task.kind == "B":
+            if block > 0:
+                found.append(Value("dy", block - 1, m, c))
+            if self.recurrent[block] and c > 0:
+                found.append(Value("dhalo", block, m, c - 1))
+        return tuple(found)
+
     def needs(self, task: Task) -> tuple[Task, ...]:
         """Tasks that must be done before this one."""
-        kind, block, m, c = task.kind, task.block, task.microbatch, task.chunk
-        if kind == "W":
-            return (Task("B", block, m, c),)
-        step = 1 if kind == "F" else -1  # which neighbour a pass comes from
-        found = []
-        if 0 <= block - step < self.n_blocks:
-            found.append(Task(kind, block - step, m, c))
-        if self.recurrent[block] and 0 <= c - step < self.n_chunks:
-            found.append(Task(kind, block, m, c - step))
-        if kind == "B":
-            found.append(Task("F", block, m, c))
+        found = [value.producer for value in self.values_into(task)]
+        if task.kind == "B":
+            found.append(Task("F", task.block, task.microbatch, task.chunk))
+        elif task.kind == "W":
+            found.append(Task("B", task.block, task.microbatch, task.chunk))
         return tuple(found)

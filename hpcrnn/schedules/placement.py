@@ -1,37 +1,189 @@
-"""Which rank does which tasks, and on which rows of the batch."""
+"""Which rank does which tasks, and on which rows of the batch.
+
+Ranks form a Cartesian grid ``data × pipeline × time × tensor`` (last axis fastest).  A rank's place says
+what it owns: its share of the batch, its stages of the network, its segment of the time axis, its share of
+every layer's hidden units.  A task belongs to the place that owns its block *and* its chunk, so placing by
+layer and placing by time are the same rule on different axes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import pairwise, product
 
 from hpcrnn.schedules.graph import Task, TaskGraph
+from hpcrnn.spec import AXES, Axis, Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Coordinates of a rank in the grid."""
+
+    data: int = 0
+    pipeline: int = 0
+    time: int = 0
+    tensor: int = 0
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The whole graph on every one of ``n_replicas`` ranks, each on its own rows of the batch.
+    """Who owns what.
 
-    One replica is the serial run; several are data parallelism.
+    Attributes
+    ----------
+    grid : Grid
+        Ranks per axis.
+    stages : tuple of range
+        Blocks of every virtual stage; stage ``k`` lies on pipeline position ``k % grid.pipeline``, so more
+        stages than positions interleave.
+    segments : tuple of range
+        Chunks of every time position.
     """
 
-    n_replicas: int = 1
+    grid: Grid
+    stages: tuple[range, ...]
+    segments: tuple[range, ...]
 
     @property
     def n_ranks(self) -> int:
         """Ranks that take part."""
-        return self.n_replicas
+        return self.grid.n_ranks
 
-    def tasks(self, graph: TaskGraph, rank: int) -> tuple[Task, ...]:
-        """Tasks of one rank, in no particular order."""
+    @property
+    def n_virtual(self) -> int:
+        """Virtual stages on each pipeline position."""
+        return len(self.stages) // self.grid.pipeline
+
+    def place(self, rank: int) -> Place:
+        """Coordinates of a rank."""
         if not 0 <= rank < self.n_ranks:
             msg = f"rank {rank} of {self.n_ranks}"
             raise ValueError(msg)
-        return tuple(graph.tasks())
+        coordinates = []
+        for axis in reversed(AXES):
+            rank, coordinate = divmod(rank, getattr(self.grid, axis))
+            coordinates.append(coordinate)
+        return Place(*reversed(coordinates))
 
-    def rows(self, batch: int, rank: int) -> slice:
-        """Rows of the global batch that a rank works on."""
-        return split(batch, self.n_replicas)[rank]
+    def rank(self, place: Place) -> int:
+        """Number of the rank at a place."""
+        number = 0
+        for axis in AXES:
+            number = number * getattr(self.grid, axis) + getattr(place, axis)
+        return number
+
+    @cached_property
+    def _stage_of(self) -> dict[int, int]:
+        return {block: stage for stage, blocks in enumerate(self.stages) for block in blocks}
+
+    @cached_property
+    def _segment_of(self) -> dict[int, int]:
+        return {chunk: segment for segment, chunks in enumerate(self.segments) for chunk in chunks}
+
+    def stage(self, block: int) -> int:
+        """Virtual stage of a block."""
+        return self._stage_of[block]
+
+    def owner(self, task: Task, like: Place) -> Place:
+        """The place that does a task, in the same replica and tensor group as ``like``."""
+        pipeline = self._stage_of[task.block] % self.grid.pipeline
+        return Place(like.data, pipeline, self._segment_of[task.chunk], like.tensor)
+
+    def stages_at(self, place: Place) -> tuple[range, ...]:
+        """Blocks of each virtual stage of a place, in the order of the network."""
+        return self.stages[place.pipeline :: self.grid.pipeline]
+
+    def blocks_at(self, place: Place) -> tuple[int, ...]:
+        """Blocks of a place, in the order of the network."""
+        return tuple(block for stage in self.stages_at(place) for block in stage)
+
+    def chunks_at(self, place: Place) -> range:
+        """Chunks of a place."""
+        return self.segments[place.time]
+
+    def rows(self, batch: int, place: Place) -> slice:
+        """Rows of the global batch that a place works on."""
+        return split(batch, self.grid.data)[place.data]
+
+    def group(self, place: Place, axes: Sequence[Axis]) -> tuple[int, ...]:
+        """Ranks that differ from a place along the given axes only, in ascending order; itself included."""
+        ranges = [range(getattr(self.grid, axis)) if axis in axes else [getattr(place, axis)] for axis in AXES]
+        return tuple(self.rank(Place(*coordinates)) for coordinates in product(*ranges))
+
+
+def make_placement(graph: TaskGraph, grid: Grid, costs: Sequence[float], *, n_virtual: int = 1) -> Placement:
+    """Lay a graph out over a grid.
+
+    Blocks go to ``pipeline * n_virtual`` contiguous stages of as nearly equal cost as can be, each with at
+    least one recurrent block; chunks to ``time`` contiguous segments.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+    grid : Grid
+    costs : sequence of float
+        Of all tasks of each block, in any unit.
+    n_virtual : int
+
+    Raises
+    ------
+    ValueError
+        There are more stages than recurrent blocks, or more segments than chunks; a specification is
+        checked for that before.
+    """
+    n_stages = grid.pipeline * n_virtual
+    if n_stages > sum(graph.recurrent) or grid.time > graph.n_chunks:
+        msg = f"{n_stages} stages of {sum(graph.recurrent)} layers, {grid.time} segments of {graph.n_chunks} chunks"
+        raise ValueError(msg)
+    chunks = tuple(range(part.start, part.stop) for part in split(graph.n_chunks, grid.time))
+    return Placement(grid, balanced(costs, graph.recurrent, n_stages), chunks)
+
+
+def balanced(costs: Sequence[float], heavy: Sequence[bool], parts: int) -> tuple[range, ...]:
+    """Cut blocks into contiguous parts, each with a heavy one, so that the costliest part costs least.
+
+    Bisection on the cost of the costliest part; whether a cost will do, a greedy cut tells.
+
+    ``balanced([1, 5, 5, 1], [False, True, True, False], 2)`` is ``(range(0, 2), range(2, 4))``.
+    """
+    low, high = max(costs), sum(costs)
+    best = _cut(costs, heavy, parts, high)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        cut = _cut(costs, heavy, parts, middle)
+        if cut is None:
+            low = middle
+        else:
+            best, high = cut, middle
+    if best is None:
+        raise ValueError(parts)
+    return best
+
+
+_BISECTIONS = 40
+"""Enough to tell costs apart that differ by a millionth of a millionth."""
+
+
+def _cut(costs: Sequence[float], heavy: Sequence[bool], parts: int, limit: float) -> tuple[range, ...] | None:
+    """Fill part after part up to a limit, leaving a heavy block for each part to come; None where it does not fit."""
+    found: list[range] = []
+    block, heavy_left = 0, sum(heavy)
+    for later in reversed(range(parts)):
+        start, total, has_heavy = block, 0.0, False
+        while block < len(costs):
+            full = has_heavy and later > 0 and total + costs[block] > limit
+            if full or (heavy[block] and has_heavy and heavy_left <= later):
+                break
+            total += costs[block]
+            has_heavy |= heavy[block]
+            heavy_left -= heavy[block]
+            block += 1
+        if total > limit or not has_heavy:
+            return None
+        found.append(range(start, block))
+    return tuple(found) if block == len(costs) else None
 
 
 def split(length: int, parts: int) -> tuple[slice, ...]:
@@ -42,3 +194,8 @@ def split(length: int, parts: int) -> tuple[slice, ...]:
     base, extra = divmod(length, parts)
     bounds = [part * base + min(part, extra) for part in range(parts + 1)]
     return tuple(slice(a, b) for a, b in pairwise(bounds))
+
+
+def imbalance(shares: Sequence[float]) -> float:
+    """What fraction of the time the ranks of an axis idle because the largest share decides: 1 - mean / max."""
+    return 1.0 - sum(shares) / (len(shares) * max(shares))

@@ -2,43 +2,96 @@
 
 A program reads and writes as text, one instruction a line::
 
-    # hpcrnn program 1: rank 0 of 2, blocks input layer0 head
-    F(0,0,0)
+    # hpcrnn program 2: rank 1 of pipeline=2, blocks input layer0 layer1 head
+    PostRecv y(1,0,0) from 0, 65536 B
+    Wait recv y(1,0,0)
+    F(2,0,0)
+    F(3,0,0)
     ...
-    W(2,0,0)
-    AllReduce(2:3) 66560 B
+    B(2,0,0)
+    PostSend dy(1,0,0) to 0, 65536 B
+    W(3,0,0)
+    ...
+    AllReduce(2:3) over data, 66560 B
     ...
     Wait AllReduce(2:3)
     Update
+
+A *post* begins something and returns at once; its *wait* ends it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from hpcrnn.errors import ScheduleError
-from hpcrnn.schedules.graph import Task
+from hpcrnn.errors import ScheduleError, SpecError
+from hpcrnn.schedules.graph import Task, Value
+from hpcrnn.spec import Axis, Grid, convert, parse_grid
+
+Axes = tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PostRecv:
+    """Begin to receive a value; until its wait nothing may touch the buffer."""
+
+    value: Value
+    peer: int
+    n_bytes: int
+
+    def __str__(self) -> str:
+        return f"PostRecv {self.value} from {self.peer}, {self.n_bytes} B"
+
+    @property
+    def handle(self) -> str:
+        """What a wait calls it."""
+        return f"recv {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class PostSend:
+    """Begin to send a value; until its wait nothing may overwrite the buffer."""
+
+    value: Value
+    peer: int
+    n_bytes: int
+
+    def __str__(self) -> str:
+        return f"PostSend {self.value} to {self.peer}, {self.n_bytes} B"
+
+    @property
+    def handle(self) -> str:
+        """What a wait calls it."""
+        return f"send {self.value}"
 
 
 @dataclass(frozen=True, slots=True)
 class AllReduce:
-    """Begin to sum the gradients of the blocks ``start:stop`` over all replicas.
-
-    The sum may be waited for much later; until then nothing may touch those gradients.
-    """
+    """Begin to sum the gradients of the blocks ``start:stop`` over the ranks that differ along ``axes`` only."""
 
     start: int
     stop: int
+    axes: Axes
     n_bytes: int
 
     def __str__(self) -> str:
-        return f"AllReduce({self.start}:{self.stop}) {self.n_bytes} B"
+        return f"{self.handle} over {','.join(self.axes)}, {self.n_bytes} B"
+
+    @property
+    def handle(self) -> str:
+        """What a wait calls it."""
+        return f"AllReduce({self.start}:{self.stop})"
 
 
 @dataclass(frozen=True, slots=True)
-class AllReduceLoss:
-    """Begin to sum the loss over all replicas."""
+class AllReduceScalar:
+    """Begin to sum one float64: the loss, or the square of the gradient's norm."""
+
+    quantity: Literal["loss", "norm"]
+    axes: Axes
 
     @property
     def n_bytes(self) -> int:
@@ -46,17 +99,35 @@ class AllReduceLoss:
         return 8
 
     def __str__(self) -> str:
-        return "AllReduce(loss) 8 B"
+        return f"{self.handle} over {','.join(self.axes)}, 8 B"
+
+    @property
+    def handle(self) -> str:
+        """What a wait calls it."""
+        return f"AllReduce({self.quantity})"
+
+
+Message = PostRecv | PostSend
+Collective = AllReduce | AllReduceScalar
+Post = Message | Collective
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until a begun sum is there."""
+    """Wait until what was begun is over."""
 
-    post: AllReduce | AllReduceLoss
+    post: Post
 
     def __str__(self) -> str:
-        return f"Wait {str(self.post).rsplit(' ', 2)[0]}"
+        return f"Wait {self.post.handle}"
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Let the next step start from this step's final states, where both ends of time lie on this rank."""
+
+    def __str__(self) -> str:
+        return "Carry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +138,7 @@ class Update:
         return "Update"
 
 
-Post = AllReduce | AllReduceLoss
-Instruction = Task | AllReduce | AllReduceLoss | Wait | Update
+Instruction = Task | PostRecv | PostSend | AllReduce | AllReduceScalar | Wait | Carry | Update
 
 
 @dataclass(frozen=True)
@@ -77,31 +147,69 @@ class Program:
 
     Attributes
     ----------
-    rank, n_ranks : int
+    rank : int
+    grid : Grid
     blocks : tuple of str
         Names of the network's blocks; instructions give their index.
     instructions : tuple of Instruction
     """
 
     rank: int
-    n_ranks: int
+    grid: Grid
     blocks: tuple[str, ...]
     instructions: tuple[Instruction, ...]
 
+    @property
+    def n_ranks(self) -> int:
+        """Ranks that take part."""
+        return self.grid.n_ranks
+
     def to_text(self) -> str:
         """Write the program, one instruction a line."""
-        head = f"# hpcrnn program 1: rank {self.rank} of {self.n_ranks}, blocks {' '.join(self.blocks)}"
+        head = f"# hpcrnn program 2: rank {self.rank} of {self.grid}, blocks {' '.join(self.blocks)}"
         return "\n".join([head, *map(str, self.instructions)]) + "\n"
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes this rank contributes to collectives in a step."""
-        return sum(i.n_bytes for i in self.instructions if isinstance(i, AllReduce | AllReduceLoss))
+        """Bytes this rank sends in messages and contributes to collectives in a step."""
+        sent = (i.n_bytes for i in self.instructions if isinstance(i, PostSend | AllReduce | AllReduceScalar))
+        return sum(sent)
 
 
-_HEAD = re.compile(r"# hpcrnn program 1: rank ([0-9]+) of ([0-9]+), blocks (.+)")
-_TASK = re.compile(r"([FBW])\(([0-9]+),([0-9]+),([0-9]+)\)")
-_ALLREDUCE = re.compile(r"AllReduce\(([0-9]+):([0-9]+)\) ([0-9]+) B")
+_HEAD = re.compile(r"# hpcrnn program 2: rank ([0-9]+) of ([a-z0-9=,]+), blocks (.+)")
+_VALUE = r"(y|dy|halo|dhalo)\(([0-9]+),([0-9]+),([0-9]+)\)"
+_AXES = r"([a-z]+(?:,[a-z]+)*)"
+
+
+def _value(kind: str, *place: str) -> Value:
+    return Value(kind, *map(int, place))  # type: ignore[arg-type]  # the pattern admits only the four kinds
+
+
+def _axes(text: str) -> Axes:
+    return tuple(text.split(","))  # type: ignore[arg-type]  # validation compares them with the grid's
+
+
+_FORMS: tuple[tuple[re.Pattern[str], Callable[..., Instruction]], ...] = (
+    (re.compile(r"([FBW])\(([0-9]+),([0-9]+),([0-9]+)\)"), lambda kind, *place: Task(kind, *map(int, place))),
+    (
+        re.compile(rf"PostRecv {_VALUE} from ([0-9]+), ([0-9]+) B"),
+        lambda *g: PostRecv(_value(*g[:4]), int(g[4]), int(g[5])),
+    ),
+    (
+        re.compile(rf"PostSend {_VALUE} to ([0-9]+), ([0-9]+) B"),
+        lambda *g: PostSend(_value(*g[:4]), int(g[4]), int(g[5])),
+    ),
+    (
+        re.compile(rf"AllReduce\(([0-9]+):([0-9]+)\) over {_AXES}, ([0-9]+) B"),
+        lambda start, stop, axes, n_bytes: AllReduce(int(start), int(stop), _axes(axes), int(n_bytes)),
+    ),
+    (
+        re.compile(rf"AllReduce\((loss|norm)\) over {_AXES}, 8 B"),
+        lambda quantity, axes: AllReduceScalar(quantity, _axes(axes)),
+    ),
+    (re.compile("Carry"), Carry),
+    (re.compile("Update"), Update),
+)
 
 
 def parse_program(text: str) -> Program:
@@ -116,27 +224,28 @@ def parse_program(text: str) -> Program:
     match = _HEAD.fullmatch(head)
     if not match:
         raise ScheduleError(f"line 1: not the head of a program: {head!r}")
+    rank, axes, blocks = match.groups()
+    try:
+        grid = convert(parse_grid(axes), Grid)
+    except SpecError as error:
+        raise ScheduleError(f"line 1: {error}") from None
     begun: dict[str, Post] = {}
     instructions: list[Instruction] = []
     for number, line in enumerate(lines, start=2):
         instruction = _parse_line(line, begun)
         if instruction is None:
             raise ScheduleError(f"line {number}: not an instruction: {line!r}")
-        if isinstance(instruction, AllReduce | AllReduceLoss):
-            begun[f"Wait {str(instruction).rsplit(' ', 2)[0]}"] = instruction
+        if isinstance(instruction, Post):
+            begun[instruction.handle] = instruction
         instructions.append(instruction)
-    rank, n_ranks, blocks = match.groups()
-    return Program(int(rank), int(n_ranks), tuple(blocks.split()), tuple(instructions))
+    return Program(int(rank), grid, tuple(blocks.split()), tuple(instructions))
 
 
 def _parse_line(line: str, begun: dict[str, Post]) -> Instruction | None:
-    if match := _TASK.fullmatch(line):
-        kind, *place = match.groups()
-        return Task(kind, *map(int, place))  # type: ignore[arg-type]  # the pattern admits only F, B, W
-    if match := _ALLREDUCE.fullmatch(line):
-        return AllReduce(*map(int, match.groups()))
-    if line == str(AllReduceLoss()):
-        return AllReduceLoss()
-    if line in begun:
-        return Wait(begun[line])
-    return Update() if line == str(Update()) else None
+    handle = line.removeprefix("Wait ")
+    if handle != line:
+        return Wait(begun[handle]) if handle in begun else None
+    for pattern, make in _FORMS:
+        if match := pattern.fullmatch(line):
+            return make(*match.groups())
+    return None

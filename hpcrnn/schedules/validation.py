@@ -1,137 +1,355 @@
-"""Refuse a program that would hang or compute something else, before it runs."""
+"""Refuse programs that would hang or compute something else, before they run.
+
+Four questions, cheapest first: does each rank do its own tasks, each after what it needs (:class:`_RankCheck`);
+does every message that is sent have its receive, with the same bytes (:func:`check_matching`); do the ranks of
+every sum begin the same sums in the same order (:func:`check_collectives`); and do all ranks come to the end when
+a send may block until its receive is posted (:func:`check_progress`).
+
+The first looks at one rank alone and the second at two, so a rank of a large run can check its own part:
+:func:`validate_rank`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hpcrnn.errors import ScheduleError
-from hpcrnn.schedules.graph import Task, TaskGraph
-from hpcrnn.schedules.program import AllReduce, AllReduceLoss, Instruction, Post, Program, Wait
+from hpcrnn.schedules.graph import Task, Value
+from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.placement import Place
+from hpcrnn.schedules.program import (
+    AllReduce,
+    AllReduceScalar,
+    Axes,
+    Carry,
+    Collective,
+    Instruction,
+    Message,
+    Post,
+    PostRecv,
+    PostSend,
+    Program,
+    Update,
+    Wait,
+)
+from hpcrnn.schedules.replay import message_key, replay
 
 _CONTEXT = 3
 _SHOWN_RANKS = 8
 
 
-def validate(programs: Sequence[Program], graph: TaskGraph, parameter_bytes: Sequence[int], *, update: bool) -> None:
+def validate(programs: Sequence[Program], schedule: Schedule) -> None:
     """Check the programs of all ranks.
 
     Parameters
     ----------
     programs : sequence of Program
-        One a rank; every rank runs the whole graph.
-    graph : TaskGraph
-    parameter_bytes : sequence of int
-        Size of each block's gradient.
-    update : bool
-        Whether the step ends with the optimizer.
+        One a rank.
+    schedule : Schedule
+        What they were made from.
 
     Raises
     ------
     ScheduleError
         The first rule broken, with the place marked in the rank × step grid.
     """
-    for rank, program in enumerate(programs):
-        if (program.rank, program.n_ranks) != (rank, len(programs)):
-            reason = f"the program is of rank {program.rank} of {program.n_ranks}, not {rank} of {len(programs)}"
-            raise _error(programs, rank, 0, reason)
-        _RankCheck(programs, rank, graph, parameter_bytes).run(update=update)
-    first = _posts(programs[0])
-    for rank, program in enumerate(programs):
-        for (step, post), (_, expected) in zip(_posts(program), first, strict=False):
-            if post != expected:
-                raise _error(programs, rank, step, f"rank 0 begins {expected} here: collectives must match")
+    by_rank = dict(enumerate(programs))
+    for rank in by_rank:
+        _RankCheck(by_rank, rank, schedule).run()
+    check_matching(by_rank, by_rank)
+    check_collectives(programs, schedule)
+    check_progress(programs, schedule)
+
+
+def validate_rank(schedule: Schedule, rank: int) -> Program:
+    """Build one rank's program and check it against those of the ranks it exchanges messages with.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    ScheduleError
+        As :func:`validate`; but whether *all* ranks come to the end is not known from these.
+    """
+    own = schedule.program(rank)
+    peers = {i.peer for i in own.instructions if isinstance(i, Message)} - {rank}
+    programs = {rank: own} | {peer: schedule.program(peer) for peer in sorted(peers)}
+    _RankCheck(programs, rank, schedule).run()
+    check_matching(programs, [rank])
+    return own
 
 
 class _RankCheck:
     """Walks one rank's program and keeps what has been done and begun so far."""
 
-    def __init__(
-        self, programs: Sequence[Program], rank: int, graph: TaskGraph, parameter_bytes: Sequence[int]
-    ) -> None:
-        self._programs, self._rank, self._graph, self._bytes = programs, rank, graph, parameter_bytes
+    def __init__(self, programs: Mapping[int, Program], rank: int, schedule: Schedule) -> None:
+        self._programs, self._rank, self._s = programs, rank, schedule
+        self._graph, self._place = schedule.graph, schedule.placement.place(rank)
         self._step = 0
-        self._missing = set(graph.tasks())
-        self._all_tasks = frozenset(self._missing)
+        self._own = frozenset(_tasks_of(schedule, self._place))
+        self._missing = set(self._own)
+        self._left: dict[tuple[str, int], int] = {}
+        for task in self._own:
+            self._left[task.kind, task.block] = self._left.get((task.kind, task.block), 0) + 1
         self._in_flight: dict[Post, int] = {}
+        self._seen: set[tuple[str, Value]] = set()
+        self._arrived: set[Value] = set()
         self._reduced: set[int] = set()
-        self._loss_reduced = self._updated = False
+        self._scalars: set[str] = set()
+        self._carried = self._updated = False
 
-    def run(self, *, update: bool) -> None:
+    def run(self) -> None:
         """Raise at the first rule broken."""
-        for step, instruction in enumerate(self._programs[self._rank].instructions):
+        program = self._programs[self._rank]
+        if (program.rank, program.grid) != (self._rank, self._s.placement.grid):
+            self._refuse(f"the program is of rank {program.rank} of {program.grid}")
+        for step, instruction in enumerate(program.instructions):
             self._step = step
             self._require(not self._updated, "nothing may follow the update")
             if isinstance(instruction, Task):
                 self._task(instruction)
+            elif isinstance(instruction, PostRecv | PostSend):
+                self._message(instruction)
             elif isinstance(instruction, AllReduce):
                 self._allreduce(instruction)
-            elif isinstance(instruction, AllReduceLoss):
-                self._allreduce_loss(instruction)
+            elif isinstance(instruction, AllReduceScalar):
+                self._scalar(instruction)
             elif isinstance(instruction, Wait):
-                self._require(instruction.post in self._in_flight, "waits for what was not begun")
-                del self._in_flight[instruction.post]
+                self._wait(instruction.post)
+            elif isinstance(instruction, Carry):
+                self._carry()
             else:
-                self._require(not self._in_flight, f"{next(iter(self._in_flight), '')} is still under way")
-                self._updated = True
-        self._end(update=update)
+                self._update()
+        self._end()
 
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:
-            raise _error(self._programs, self._rank, self._step, reason)
+            self._refuse(reason)
+
+    def _refuse(self, reason: str) -> None:
+        raise _error(self._programs, self._rank, self._step, reason)
 
     def _task(self, task: Task) -> None:
-        self._require(task in self._all_tasks, "not a task of this graph")
+        self._require(task in self._own, "not a task of this rank")
         self._require(task in self._missing, "done twice")
+        for value in self._graph.values_into(task):
+            if value.producer in self._own:
+                self._require(value.producer not in self._missing, f"needs {value.producer} first")
+            else:
+                self._require(value in self._arrived, f"needs {value} received first")
         for needed in self._graph.needs(task):
             self._require(needed not in self._missing, f"needs {needed} first")
+        self._free_to_overwrite(task)
         self._missing.remove(task)
+        self._left[task.kind, task.block] -= 1
+
+    def _free_to_overwrite(self, task: Task) -> None:
+        """A task may not work on the buffer of a message that is under way."""
+        for post in self._in_flight:
+            if isinstance(post, PostSend) and task.kind == "B" and post.value.kind == "y":
+                v = post.value
+                mine = (v.block, v.microbatch, v.chunk) == (task.block, task.microbatch, task.chunk)
+                self._require(not mine, f"the send of {v} is still under way")
+            if isinstance(post, AllReduce) and task.kind == "W":
+                self._require(not post.start <= task.block < post.stop, f"{post.handle} is still under way")
+
+    def _message(self, post: Message) -> None:
+        value, sends = post.value, isinstance(post, PostSend)
+        self._require((post.handle, value) not in self._seen, f"{post.handle} is begun twice")
+        carried = self._is_carried(value)
+        self._require(carried or self._crosses(value, sends=sends), "not a value that crosses ranks here")
+        if sends:
+            self._require(value.producer not in self._missing, f"needs {value.producer} first")
+        elif carried:
+            first = Task("F", value.block, value.microbatch, self._s.placement.segments[0][0])
+            self._require(first not in self._missing, f"would overwrite what {first} starts from")
+        else:
+            self._require(value.consumer in self._missing, f"{value.consumer} is done already")
+        expected = self._s.sizes.value_bytes(value, self._place)
+        self._require(post.n_bytes == expected, f"the value has {expected} bytes")
+        self._seen.add((post.handle, value))
+        self._in_flight[post] = self._step
+
+    def _crosses(self, value: Value, *, sends: bool) -> bool:
+        """Whether a value leaves, or reaches, this rank."""
+        here, there = (value.producer, value.consumer) if sends else (value.consumer, value.producer)
+        known = value in (self._graph.values_out_of(here) if sends else self._graph.values_into(here))
+        return here in self._own and known and there not in self._own
+
+    def _is_carried(self, value: Value) -> bool:
+        last = value.kind == "halo" and value.chunk == self._graph.n_chunks - 1
+        time = self._s.placement.grid.time
+        ends = self._place.time in (0, time - 1) and value.block in self._s.placement.blocks_at(self._place)
+        return self._s.carry and time > 1 and last and ends and self._graph.recurrent[value.block]
 
     def _allreduce(self, post: AllReduce) -> None:
         blocks = range(post.start, post.stop)
-        self._require(bool(blocks) and post.stop <= self._graph.n_blocks, f"blocks are 0:{self._graph.n_blocks}")
+        own = self._s.placement.blocks_at(self._place)
+        self._require(bool(blocks) and set(blocks) <= set(own), f"blocks of this rank are {', '.join(map(str, own))}")
         for block in blocks:
+            axes = self._s.replicated_over(block)
+            self._require(post.axes == axes, f"block {block} is replicated over {','.join(axes) or 'nothing'}")
             self._require(block not in self._reduced, f"block {block} is summed twice")
-            incomplete = not self._graph.backward or any(t.kind == "W" and t.block == block for t in self._missing)
+            incomplete = not self._graph.backward or self._left.get(("W", block), 0) > 0
             self._require(not incomplete, f"the gradient of block {block} is not complete")
-        n_bytes = sum(self._bytes[block] for block in blocks)
+        n_bytes = sum(self._s.sizes.gradient_bytes(block, self._place) for block in blocks)
         self._require(post.n_bytes == n_bytes, f"the gradients have {n_bytes} bytes")
         self._reduced.update(blocks)
         self._in_flight[post] = self._step
 
-    def _allreduce_loss(self, post: AllReduceLoss) -> None:
-        head = self._graph.n_blocks - 1
-        self._require(not self._loss_reduced, "the loss is summed twice")
-        self._require(not any(t.kind == "F" and t.block == head for t in self._missing), "the loss is not complete")
-        self._loss_reduced = True
+    def _scalar(self, post: AllReduceScalar) -> None:
+        self._require(post.quantity not in self._scalars, f"the {post.quantity} is summed twice")
+        expected = self._scalar_axes(post.quantity)
+        self._require(post.axes == expected, f"is summed over {','.join(expected) or 'nothing'}")
+        if post.quantity == "loss":
+            incomplete = self._left.get(("F", self._graph.n_blocks - 1), 0) > 0
+            self._require(not incomplete, "the loss is not complete")
+        else:
+            self._require(self._s.mode == "train", "this mode has no update")
+            self._require(not any(self._left.values()), "the gradient is not complete")
+            summing = next((p for p in self._in_flight if isinstance(p, AllReduce)), None)
+            self._require(summing is None, f"{summing and summing.handle} is still under way")
+            self._all_summed()
+        self._scalars.add(post.quantity)
         self._in_flight[post] = self._step
 
-    def _end(self, *, update: bool) -> None:
+    def _scalar_axes(self, quantity: str) -> Axes:
+        if quantity == "loss":
+            return self._s.axes("data", "pipeline", "time", "tensor")
+        return self._s.axes("pipeline", "tensor")
+
+    def _wait(self, post: Post) -> None:
+        self._require(post in self._in_flight, "waits for what was not begun")
+        del self._in_flight[post]
+        if isinstance(post, PostRecv):
+            self._arrived.add(post.value)
+
+    def _carry(self) -> None:
+        self._require(self._s.carry and self._s.placement.grid.time == 1, "nothing is carried on this rank")
+        self._require(not self._carried, "carried twice")
+        missing = next((t for t in self._missing if t.kind == "F" and self._graph.recurrent[t.block]), None)
+        self._require(missing is None, f"needs {missing} first")
+        self._carried = True
+
+    def _update(self) -> None:
+        self._require(self._s.mode == "train", "this mode has no update")
+        self._require(not self._in_flight, f"{next((p.handle for p in self._in_flight), '')} is still under way")
+        self._updated = True
+
+    def _all_summed(self) -> None:
+        for block in self._s.placement.blocks_at(self._place):
+            wanted = self._graph.backward and self._s.replicated_over(block)
+            if wanted and self._s.sizes.gradient_bytes(block, self._place):
+                self._require(block in self._reduced, f"the gradient of block {block} is never summed")
+
+    def _end(self) -> None:
         if self._in_flight:
             self._step = next(iter(self._in_flight.values()))
-            self._require(False, "is never waited for")
+            self._refuse("is never waited for")
         self._step = len(self._programs[self._rank].instructions)
         first = min(map(str, self._missing), default="")
         self._require(not self._missing, f"{len(self._missing)} tasks are missing, the first {first}")
-        self._require(self._updated == update, "the update is missing" if update else "this mode has no update")
-        if len(self._programs) > 1:
-            self._require(self._loss_reduced, "the loss is never summed")
-            trained = {block for block, size in enumerate(self._bytes) if size and self._graph.backward}
-            forgotten = min(trained - self._reduced, default=None)
-            self._require(forgotten is None, f"the gradient of block {forgotten} is never summed")
+        self._require(self._updated == (self._s.mode == "train"), "the update is missing")
+        self._all_summed()
+        for quantity in ("loss", "norm") if self._s.mode == "train" else ("loss",):
+            wanted = bool(self._scalar_axes(quantity))
+            self._require(wanted == (quantity in self._scalars), f"the {quantity} is never summed")
+        if self._s.carry and self._s.placement.grid.time == 1:
+            self._require(self._carried, "the final states are not carried")
 
 
-def _posts(program: Program) -> list[tuple[int, Post]]:
-    return [(step, i) for step, i in enumerate(program.instructions) if isinstance(i, AllReduce | AllReduceLoss)]
+def _tasks_of(schedule: Schedule, place: Place) -> Iterator[Task]:
+    for block in schedule.placement.blocks_at(place):
+        for kind in schedule.graph.kinds:
+            for m in range(schedule.graph.n_microbatches):
+                for c in schedule.placement.chunks_at(place):
+                    yield Task(kind, block, m, c)
 
 
-def _error(programs: Sequence[Program], rank: int, step: int, reason: str) -> ScheduleError:
+def check_matching(programs: Mapping[int, Program], ranks: Sequence[int] | Mapping[int, Program]) -> None:
+    """Check that every message of some ranks has its other end, with the same bytes.
+
+    Raises
+    ------
+    ScheduleError
+    """
+    ends: dict[type, dict[tuple[int, int, Value], tuple[int, int, Message]]] = {PostSend: {}, PostRecv: {}}
+    for rank, program in programs.items():
+        for step, i in enumerate(program.instructions):
+            if isinstance(i, Message):
+                ends[type(i)][message_key(rank, i)] = (rank, step, i)
+    checked = set(ranks)
+    for mine, other, missing in ((PostSend, PostRecv, "received"), (PostRecv, PostSend, "sent")):
+        for key, (rank, step, message) in ends[mine].items():
+            if rank not in checked:
+                continue
+            if key not in ends[other]:
+                raise _error(programs, rank, step, f"{message.value} is never {missing} by rank {message.peer}")
+            there = ends[other][key][2].n_bytes
+            if there != message.n_bytes:
+                raise _error(programs, rank, step, f"rank {message.peer} has {there} bytes for it")
+
+
+def check_collectives(programs: Sequence[Program], schedule: Schedule) -> None:
+    """Check that all ranks of a sum begin the same sums in the same order.
+
+    Raises
+    ------
+    ScheduleError
+    """
+    first: dict[tuple[int, ...], tuple[int, list[Collective]]] = {}
+    for rank, program in enumerate(programs):
+        mine: dict[tuple[int, ...], list[tuple[int, Collective]]] = {}
+        place = schedule.placement.place(rank)
+        for step, i in enumerate(program.instructions):
+            if isinstance(i, AllReduce | AllReduceScalar):
+                mine.setdefault(schedule.placement.group(place, i.axes), []).append((step, i))
+        for group, posts in mine.items():
+            leader, expected = first.setdefault(group, (rank, [post for _, post in posts]))
+            for at, (step, post) in enumerate(posts):
+                if at >= len(expected) or post != expected[at]:
+                    wanted = expected[at] if at < len(expected) else "nothing more"
+                    raise _error(programs, rank, step, f"rank {leader} begins {wanted} here: collectives must match")
+            if len(posts) < len(expected):
+                step = len(program.instructions)
+                raise _error(programs, rank, step, f"rank {leader} also begins {expected[len(posts)]}")
+    for group, (leader, expected) in first.items():
+        for rank in group:
+            begun = [i for i in programs[rank].instructions if isinstance(i, AllReduce | AllReduceScalar)]
+            absent = next((post for post in expected if post not in begun), None)
+            if absent is not None:
+                raise _error(programs, rank, len(programs[rank].instructions), f"rank {leader} also begins {absent}")
+
+
+def check_progress(programs: Sequence[Program], schedule: Schedule) -> None:
+    """Check that all ranks come to the end even where a send blocks until its receive is posted.
+
+    Raises
+    ------
+    ScheduleError
+        Naming the ranks that wait for one another.
+    """
+
+    def group(rank: int, axes: Axes) -> tuple[int, ...]:
+        return schedule.placement.group(schedule.placement.place(rank), axes)
+
+    stuck = replay(programs, group, lambda *_: 1.0, synchronous=True).stuck
+    if stuck:
+        rank, step = next(iter(stuck.items()))
+        others = ", ".join(f"rank {r} at step {s}" for r, s in list(stuck.items())[1:_SHOWN_RANKS])
+        raise _error(programs, rank, step, f"deadlock: never ends; nor does {others or 'any other'}")
+
+
+def _error(programs: Mapping[int, Program] | Sequence[Program], rank: int, step: int, reason: str) -> ScheduleError:
     here: Instruction | str = "the end"
     if step < len(programs[rank].instructions):
         here = programs[rank].instructions[step]
     return ScheduleError(f"rank {rank}, step {step}, {here}: {reason}\n{grid(programs, rank, step)}")
 
 
-def grid(programs: Sequence[Program], rank: int, step: int) -> str:
+def grid(programs: Mapping[int, Program] | Sequence[Program], rank: int, step: int) -> str:
     """Draw the neighbourhood of one instruction: a row a step, a column a rank, the place marked.
 
     Returns
@@ -139,8 +357,10 @@ def grid(programs: Sequence[Program], rank: int, step: int) -> str:
     str
         Lines of text; the marked cell is wrapped in ``>`` and ``<``.
     """
-    first = max(0, min(rank - _SHOWN_RANKS // 2, len(programs) - _SHOWN_RANKS))
-    ranks = range(first, min(len(programs), first + _SHOWN_RANKS))
+    known = sorted(programs) if isinstance(programs, Mapping) else list(range(len(programs)))
+    at = known.index(rank)
+    first = max(0, min(at - _SHOWN_RANKS // 2, len(known) - _SHOWN_RANKS))
+    ranks = known[first : first + _SHOWN_RANKS]
     steps = range(max(0, step - _CONTEXT), step + _CONTEXT + 1)
     table = [["step", *(f"rank {r}" for r in ranks)]]
     for s in steps:

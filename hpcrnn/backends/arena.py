@@ -1,0 +1,72 @@
+"""Memory that buffers share whose lives do not overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Allocate = Callable[[tuple[int, ...]], Array]
+
+_ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector register."""
+
+
+class Arena:
+    """One flat array a slot; every tenant of a slot carves its arrays out of it from the start.
+
+    Parameters
+    ----------
+    shapes : mapping of tenant to list of shape
+        What each tenant will ask for.
+    slots : mapping of tenant to int
+        Tenants of the same slot overlap.
+    dtype : dtype
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[Hashable, list[tuple[int, ...]]],
+        slots: Mapping[Hashable, int],
+        dtype: npt.DTypeLike,
+    ) -> None:
+        self._slots, itemsize = slots, np.dtype(dtype).itemsize
+        self._step = max(1, _ALIGNMENT // itemsize)
+        sizes: dict[int, int] = {}
+        for tenant, wanted in shapes.items():
+            needed = sum(self._rounded(math.prod(shape)) for shape in wanted)
+            sizes[slots[tenant]] = max(sizes.get(slots[tenant], 0), needed)
+        self._flat = {slot: _aligned(size, dtype) for slot, size in sizes.items()}
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all slots."""
+        return sum(flat.nbytes for flat in self._flat.values())
+
+    def allocator(self, tenant: Hashable) -> Allocate:
+        """Return a function that carves one array after another for a tenant."""
+        flat, position = self._flat[self._slots[tenant]], 0
+
+        def allocate(shape: tuple[int, ...]) -> Array:
+            nonlocal position
+            size = math.prod(shape)
+            carved = flat[position : position + size].reshape(shape)
+            position += self._rounded(size)
+            return carved
+
+        return allocate
+
+    def _rounded(self, size: int) -> int:
+        return -(-size // self._step) * self._step
+
+
+def _aligned(size: int, dtype: npt.DTypeLike) -> Array:
+    """Zeros that start on a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(size * itemsize + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size * itemsize].view(dtype)
