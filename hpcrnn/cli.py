@@ -115,6 +115,16 @@ def _report(arguments: argparse.Namespace) -> int:
     return EXIT_VALID
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from hpcrnn.records.hdf5 import read_records
+    from hpcrnn.reporting.perfetto import write_perfetto
+
+    output = arguments.output or arguments.files[0].with_suffix(f".{arguments.to}.json")
+    write_perfetto(read_records(arguments.files), output)
+    sys.stdout.write(f"written: {output}\n")
+    return EXIT_VALID
+
+
 def _sweep(arguments: argparse.Namespace) -> int:
     from hpcrnn.benchmarks.sweep import load_sweep, run_sweep
 
@@ -180,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("files", nargs="+", type=Path, metavar="FILE")
     report.add_argument("-o", "--output", type=Path, default=Path("plots/report"), metavar="DIR")
     report.set_defaults(command=_report)
+
+    export = commands.add_parser("export", help="the timelines of runs with --trace, for a trace viewer")
+    export.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    export.add_argument("--to", choices=["perfetto"], required=True, help="perfetto: https://ui.perfetto.dev")
+    export.add_argument("-o", "--output", type=Path, metavar="OUT.json", help="default: beside the first FILE")
+    export.set_defaults(command=_export)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and what is wrong with it")
     doctor.add_argument("--json", action="store_true", help="for programs")

@@ -80,6 +80,9 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Mode, Meta(description="train: a whole step; gradient: forward and backward; forward: inference")
     ] = "train"
     optimizer: Annotated[Literal["sgd", "adam"], Meta(description="update rule")] = "adam"
+    carry: Annotated[
+        bool, Meta(description="read on where the step before ended, starting from its final states")
+    ] = False
     lr: Annotated[PositiveFloat, Meta(description="learning rate")] = 1e-3
     momentum: Annotated[float, Meta(ge=0, lt=1, description="of sgd")] = 0.9
     clip: Annotated[PositiveFloat | None, Meta(description="clip the gradient to this global norm (default: off)")] = (
@@ -116,7 +119,6 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     virtual_stages: Annotated[Size, Meta(description="stages v on each pipeline rank, with order = interleaved")] = 1
     microbatches: Annotated[Size, Meta(description="parts M of a rank's batch")] = 1
     chunks: Annotated[Size, Meta(description="parts C of a rank's segment of the time axis")] = 1
-    carry: Annotated[bool, Meta(description="start each step from the final states of the step before")] = False
     allreduce: Annotated[
         Literal["bucketed", "flat"],
         Meta(description="gradient allreduce: a layer at a time as each completes, or all at the end"),
@@ -151,6 +153,7 @@ class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     baseline: Annotated[
         bool, Meta(description="on several ranks: measure the serial run too, interleaved, on rank 0")
     ] = True
+    trace: Annotated[bool, Meta(description="keep the timeline of one step")] = False
     out: Annotated[Text | None, Meta(description="result file (default: a new name under results/)")] = None
     overwrite: Annotated[bool, Meta(description="replace the result file if it is there")] = False
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Allocate = Callable[[tuple[int, ...]], Array]
+Shape = tuple[int, ...]
+Allocate = Callable[[Shape], Array]
+Tenant = TypeVar("Tenant", bound=Hashable)
 
 _ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
 
 
-class Arena:
+class Arena(Generic[Tenant]):
     """One flat array a slot; every tenant of a slot carves its arrays out of it from the start.
 
     Parameters
     ----------
-    shapes : mapping of tenant to list of shape
+    shapes : mapping of tenant to sequence of shape
         What each tenant will ask for.
     slots : mapping of tenant to int
         Tenants of the same slot overlap.
@@ -30,8 +32,8 @@ class Arena:
 
     def __init__(
         self,
-        shapes: Mapping[Hashable, list[tuple[int, ...]]],
-        slots: Mapping[Hashable, int],
+        shapes: Mapping[Tenant, Sequence[Shape]],
+        slots: Mapping[Tenant, int],
         dtype: npt.DTypeLike,
     ) -> None:
         self._slots, itemsize = slots, np.dtype(dtype).itemsize
@@ -47,11 +49,11 @@ class Arena:
         """Memory of all slots."""
         return sum(flat.nbytes for flat in self._flat.values())
 
-    def allocator(self, tenant: Hashable) -> Allocate:
+    def allocator(self, tenant: Tenant) -> Allocate:
         """Return a function that carves one array after another for a tenant."""
         flat, position = self._flat[self._slots[tenant]], 0
 
-        def allocate(shape: tuple[int, ...]) -> Array:
+        def allocate(shape: Shape) -> Array:
             nonlocal position
             size = math.prod(shape)
             carved = flat[position : position + size].reshape(shape)

@@ -174,7 +174,7 @@ class Engine(Protocol):
         """Complete gradients of the blocks ``start:stop``: one contiguous array, to be summed in place."""
 
     def norm_square(self) -> float:
-        """Square of the 2-norm of this engine's gradients, each shared parameter counted on one shard; may be infinite."""
+        """Square of the 2-norm of the gradients, what all shards hold counted on the first only; it may be infinite."""
 
     def update(self, norm: float) -> None:
         """Clip a gradient of this norm, and apply the optimizer."""

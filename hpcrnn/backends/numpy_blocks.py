@@ -8,13 +8,13 @@ and neither block can tell.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.backends.arena import Arena
+from hpcrnn.backends.arena import Arena, Shape
 from hpcrnn.backends.base import Array, Extent
 from hpcrnn.cells import Cell, Tape
 from hpcrnn.cells.base import as_rows, sum_rows
@@ -50,7 +50,7 @@ class Boundary:
     value: dict[UnitKey, Array]
     own: dict[UnitKey, Array]
     gradient: dict[UnitKey, Array]
-    arenas: list[Arena] = field(default_factory=list)
+    arenas: list[Arena[UnitKey]] = field(default_factory=list)
 
 
 @dataclass
@@ -98,8 +98,8 @@ class Context:
 
 
 def unit_arena(
-    extent: Extent, family: Family, block: int, dtype: npt.DTypeLike, shapes: dict[UnitKey, list[tuple[int, ...]]]
-) -> Arena:
+    extent: Extent, family: Family, block: int, dtype: npt.DTypeLike, shapes: Mapping[UnitKey, Sequence[Shape]]
+) -> Arena[UnitKey]:
     """Memory for one buffer a (micro-batch, chunk); buffers share slots where the schedule says they may."""
     slots = {}
     for number, (m, c) in enumerate(shapes):
@@ -109,7 +109,7 @@ def unit_arena(
 
 def unit_arrays(
     extent: Extent, family: Family, block: int, width: int, dtype: npt.DTypeLike
-) -> tuple[dict[UnitKey, Array], Arena]:
+) -> tuple[dict[UnitKey, Array], Arena[UnitKey]]:
     """One array (T, B, width) a (micro-batch, chunk)."""
     shapes = {unit: [(*extent.shape(*unit), width)] for unit in extent.units()}
     arena = unit_arena(extent, family, block, dtype, shapes)
@@ -125,7 +125,8 @@ def gradient_width(network: Network, index: int, extent: Extent) -> int:
 def received_boundary(network: Network, index: int, extent: Extent) -> Boundary:
     """The output of a block that lies on another rank."""
     value, arena = unit_arrays(extent, "activation", index, network.blocks[index].outputs, network.dtype)
-    arenas, gradient = [arena], {}
+    arenas = [arena]
+    gradient: dict[UnitKey, Array] = {}
     if extent.backward:
         width = gradient_width(network, index, extent)
         gradient, arena = unit_arrays(extent, "gradient", index, width, network.dtype)
@@ -175,7 +176,7 @@ class NumpyBlock(ABC):
         largest = max(steps * rows for steps, rows in (c.extent.shape(*unit) for unit in c.extent.units()))
         return np.empty((largest, c.block.inputs), c.dtype)
 
-    def _gradient_arrays(self, width: int) -> tuple[dict[UnitKey, Array], list[Arena]]:
+    def _gradient_arrays(self, width: int) -> tuple[dict[UnitKey, Array], list[Arena[UnitKey]]]:
         """Gradients of this block's output."""
         if not self._c.extent.backward:
             return {}, []
@@ -347,14 +348,16 @@ class RecurrentBlock(NumpyBlock):
         self._distinct = list(workspaces.values())
 
         def states() -> list[States]:
-            return [{name: np.zeros((B, H), dtype) for name in cell.state_names} for B in rows]
+            # All states of a micro-batch in one array: a halo is then one message.
+            stacks = [np.zeros((len(cell.state_names), B, H), dtype) for B in rows]
+            return [dict(zip(cell.state_names, stack, strict=True)) for stack in stacks]
 
         self.initial, self.final, self.cotangent, self.carry = states(), states(), states(), states()
         gradient, arenas = self._output_gradient(H)
         own = {unit: tape.states["h"][1:] for unit, tape in self.tapes.items()}
         self.output = Boundary({unit: tape.y for unit, tape in self.tapes.items()}, own, gradient, [arena, *arenas])
 
-    def _output_gradient(self, H: int) -> tuple[dict[UnitKey, Array], list[Arena]]:
+    def _output_gradient(self, H: int) -> tuple[dict[UnitKey, Array], list[Arena[UnitKey]]]:
         """Slots as the schedule has them; but a cotangent is there, for all units, before the step begins."""
         c = self._c
         if c.network.blocks[-1].kind != "cotangent" or c.index != len(c.network.blocks) - 2:
@@ -400,7 +403,8 @@ class RecurrentBlock(NumpyBlock):
     @property
     def memory_bytes(self) -> int:
         """What this block has allocated beside parameters and gradients."""
-        states = [array for row in (self.initial, self.final, self.cotangent, self.carry) for s in row for array in s.values()]
+        rows = (*self.initial, *self.final, *self.cotangent, *self.carry)
+        states = [array for states in rows for array in states.values()]
         scratch = [array for work in self._distinct for array in (work.bias, *work.scratch.values())]
         return super().memory_bytes + sum(array.nbytes for array in states + scratch)
 

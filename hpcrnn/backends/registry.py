@@ -37,8 +37,8 @@ def check_backends(spec: RunSpec) -> None:
             )
         if spec.model.cell == "gru" and spec.model.reset == "before":
             raise SpecError("model.reset", spec.model.reset, "after, with backend torch: torch.nn.GRU has no other")
-        if spec.parallel.carry:
-            raise SpecError("parallel.carry", value=True, allowed="false, with backend torch")
+        if spec.training.carry:
+            raise SpecError("training.carry", value=True, allowed="false, with backend torch")
 
 
 def check_grid(backends: Sequence[BackendName], grid: Grid) -> None:

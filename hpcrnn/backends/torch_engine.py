@@ -7,7 +7,7 @@ NumPy buffer that the modules share, in PyTorch's layout (each matrix transposed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,10 @@ class TorchEngine:
     def kernel(self) -> str:
         modules = [m for m in self._modules if isinstance(m, torch.nn.RNNBase)]
         return f"torch {torch.__version__} nn.{type(modules[0]).__name__}"
+
+    def module(self, block: int) -> Any:
+        """The module of a block; its parameters are those of this engine."""
+        return self._modules[block]
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         for block, views in zip(self._network.blocks, self._parameters.blocks, strict=True):
@@ -183,6 +187,17 @@ class TorchEngine:
             self._collect(block)
         return self._gradients.range(start, stop)
 
+    def gradients(self, blocks: Sequence[int]) -> dict[str, Array]:
+        """Copy the gradients of some blocks, in the canonical layout, named as in an outcome."""
+        found: dict[str, Array] = {}
+        for index in blocks:
+            self._collect(index)
+            block = self._network.blocks[index]
+            for name, view in self._gradients.blocks[index].items():
+                canonical = view.T if _is_transposed(block, name) else view
+                found[f"gradient {block.name}.{name}"] = canonical.copy()
+        return found
+
     def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
         raise NotImplementedError(f"{value}: this peer takes part in data parallelism only")
 
@@ -201,11 +216,7 @@ class TorchEngine:
     def part(self) -> Part:
         arrays: dict[str, Array] = {}
         if self._extent.backward:
-            self.gradient_range(0, len(self._modules))
-            for block, views in zip(self._network.blocks, self._gradients.blocks, strict=True):
-                for name, view in views.items():
-                    canonical = view.T if _is_transposed(block, name) else view
-                    arrays[f"gradient {block.name}.{name}"] = canonical.copy()
+            arrays |= self.gradients(range(len(self._modules)))
             if self._network.gives_dx(0):
                 arrays["dx"] = self._over_chunks(lambda m, c: self._into[0, m, c].grad)
         parts = range(len(self._extent.microbatches))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,11 +80,11 @@ class Cut:
     def gradient_bytes(self, block: int, place: Place) -> int:
         """Size of a block's gradient on a place."""
         shapes = shard_shapes(self.network.blocks[block], self.shard(place))
-        return sum(int(np.prod(shape)) for shape in shapes.values()) * self._itemsize
+        return sum(math.prod(shape) for shape in shapes.values()) * self._itemsize
 
     @cached_property
     def _itemsize(self) -> int:
-        return np.dtype(self.network.dtype).itemsize
+        return int(np.dtype(self.network.dtype).itemsize)
 
 
 @dataclass(frozen=True)
@@ -178,21 +179,23 @@ class Plan:
         }
 
     def imbalance(self) -> dict[str, float]:
-        """Fraction of the step that each axis loses because its shares are uneven; axes that lose nothing are left out."""
+        """Fraction of the step that each axis loses because its shares are uneven, where it is any."""
         lost = {axis: imbalance(shares) for axis, shares in self.shares().items()}
         return {axis: fraction for axis, fraction in lost.items() if fraction > 0}
 
     def memory_bytes(self, rank: int) -> int:
         """Estimate of what a rank allocates."""
-        rows = self.rows(rank)
-        return self.network.memory_bytes(self.spec.problem.seq, rows.stop - rows.start)
+        extent = self.extent(rank)
+        window = extent.window
+        return self.network.memory_bytes(window.stop - window.start, extent.rows, extent.blocks)
 
 
 def block_costs(network: Network, spec: RunSpec) -> tuple[float, ...]:
     """Operations of every block in a step."""
     problem, backward = spec.problem, spec.training.mode != "forward"
     return tuple(
-        network.block_flops(index, problem.seq, problem.batch, backward=backward) for index in range(len(network.blocks))
+        network.block_flops(index, problem.seq, problem.batch, backward=backward)
+        for index in range(len(network.blocks))
     )
 
 
@@ -209,14 +212,20 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
     )
     n_virtual = parallel.virtual_stages if grid.pipeline > 1 else 1
     placement = make_placement(graph, grid, block_costs(network, spec), n_virtual=n_virtual)
-    cut = Cut(network, placement, spec.problem.batch, parallel.microbatches, cut_time(spec.problem.seq, grid.time, parallel.chunks))
+    cut = Cut(
+        network,
+        placement,
+        spec.problem.batch,
+        parallel.microbatches,
+        cut_time(spec.problem.seq, grid.time, parallel.chunks),
+    )
     schedule = Schedule(
         graph,
         placement,
         "fill_drain" if serial and parallel.order == "interleaved" else parallel.order,
         spec.training.mode,
         parallel.allreduce,
-        parallel.carry,
+        spec.training.carry,
         tuple(block.name for block in network.blocks),
         cut,
     )

@@ -18,7 +18,7 @@ from hpcrnn.backends.base import Engine
 from hpcrnn.backends.registry import check_backends, check_grid
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
-from hpcrnn.benchmarks.verification import Way, serial_parallel, verify
+from hpcrnn.benchmarks.verification import SERIAL, Way, verify
 from hpcrnn.errors import LaunchError
 from hpcrnn.execution.executor import PHASES
 from hpcrnn.execution.measurement import Samples, Variant, measure
@@ -128,7 +128,7 @@ def ways_of(spec: RunSpec) -> list[Way]:
     """Every backend on the whole grid first, and serial where a base is wanted."""
     parallels = [spec.parallel]
     if Way("numpy", spec).n_ranks > 1 and spec.measure.baseline:
-        parallels.append(serial_parallel(spec))
+        parallels.append(SERIAL)
     return [
         Way(backend, msgspec.structs.replace(spec, parallel=parallel))
         for parallel in parallels[::-1]
@@ -171,7 +171,7 @@ def _variants(
         executor = None
         if way.n_ranks > 1 or world.is_root:
             executor = plan.executor(rank, way.backend, world.communicators(way.grid))
-        engines[way] = executor and executor.engine
+        engines[way] = None if executor is None else executor.engine
         rows = plan.rows(rank)
         variants.append(
             Variant(_name(way), way.n_ranks, executor, lambda step, rows=rows: workload.batch(step, rows))  # type: ignore[misc]
@@ -189,9 +189,7 @@ def _case(
     memory: Sequence[int | None],
 ) -> Case:
     shape = (0, way.n_ranks, len(PHASES))
-    used = msgspec.structs.replace(
-        way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,))
-    )
+    used = msgspec.structs.replace(way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,)))
     return Case(
         spec=to_dict(used),
         strategy=strategy_of(msgspec.structs.asdict(way.grid)),
@@ -209,6 +207,7 @@ def _case(
         memory_bytes=np.array(memory[: way.n_ranks], dtype=np.int64),
         stop_reason=samples.stop_reason,
         verdict=verdict,
+        timeline=samples.timeline,
     )
 
 

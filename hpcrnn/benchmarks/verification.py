@@ -155,9 +155,7 @@ def verify(ways: Sequence[Way], workload: Workload, world: World) -> dict[Way, V
     return verdicts
 
 
-def _run_on_all(
-    way: Way, workload: Workload, boundary: Boundary, world: World
-) -> Sequence[tuple[int, Part]]:
+def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) -> Sequence[tuple[int, Part]]:
     """Run one step on all ranks that take part; on rank 0 return the first row and the part of each."""
     part: tuple[int, Part] | None = None
     if way.n_ranks > 1 or world.is_root:
@@ -185,7 +183,7 @@ def assemble(parts: Sequence[tuple[int, Part]], like: Outcome) -> tuple[Outcome,
     disagreement : float
         Largest relative difference between two ranks that know the same part of a gradient.
     """
-    arrays = {name: np.full(array.shape, np.nan) for name, array in like.arrays.items()}
+    arrays: dict[str, Array] = {name: np.full(array.shape, np.nan) for name, array in like.arrays.items()}
     disagreement = 0.0
     for first_row, part in parts:
         for name, piece in part.pieces.items():
@@ -262,11 +260,10 @@ class Trusted:
 
 def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, world: World) -> Trusted:
     """Run the float64 reference, the finite differences that check it, and the yardstick."""
-    one_piece = serial_parallel(spec)
     exact = msgspec.structs.replace(
         spec,
         model=msgspec.structs.replace(spec.model, dtype="float64"),
-        parallel=one_piece,
+        parallel=SERIAL,
         machine=MachineSpec(gemm="numpy", threads=spec.machine.threads),
     )
     plan, alone = Way("numpy", exact).plan(workload), world.communicators(Grid())
@@ -287,14 +284,13 @@ def _trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, wor
     noisy = {name: value * (1 + eps * rng.choice((-0.5, 0.5), value.shape)) for name, value in parameters.items()}
     executor.engine.load_parameters(noisy)
     perturbed = run_alone(executor, plan, workload, boundary)
-    serial_plan = Way("numpy", msgspec.structs.replace(spec, parallel=one_piece)).plan(workload)
+    serial_plan = Way("numpy", msgspec.structs.replace(spec, parallel=SERIAL)).plan(workload)
     yardstick = run_alone(serial_plan.executor(0, "numpy", alone), serial_plan, workload, boundary)
     return Trusted(reference, yardstick, perturbed, checks, size)
 
 
-def serial_parallel(spec: RunSpec) -> ParallelSpec:
-    """The parallel section of the serial run of a problem: in one piece, as fast as it can be."""
-    return ParallelSpec(grid=Grid(), carry=spec.parallel.carry)
+SERIAL = ParallelSpec(grid=Grid())
+"""The parallel section of the serial run of a problem: in one piece, as fast as it can be."""
 
 
 def _rounded_parameters(network: Network, spec: RunSpec) -> dict[str, Array]:
@@ -368,7 +364,9 @@ def difference_checks(
     relu = spec.model.cell == "elman" and spec.model.activation == "relu"
     tolerance = _DIFFERENCE_TOLERANCE["relu" if relu else "tanh"]
     checks = []
-    gradients = {name.removeprefix("gradient "): a for name, a in reference.arrays.items() if name.startswith("gradient ")}
+    gradients = {
+        name.removeprefix("gradient "): a for name, a in reference.arrays.items() if name.startswith("gradient ")
+    }
     for name, gradient in gradients.items():
         length = float(np.linalg.norm(gradient)) or 1.0
         noise = rng.standard_normal(gradient.shape)

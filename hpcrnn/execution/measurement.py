@@ -11,9 +11,11 @@ import numpy as np
 
 from hpcrnn.errors import NumericsError
 from hpcrnn.execution.executor import PHASES, Executor
+from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
 from hpcrnn.execution.world import World
-from hpcrnn.records.record import FloatArray
+from hpcrnn.records.record import FloatArray, IntArray
 from hpcrnn.records.statistics import Interval, median_interval
+from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import MeasureSpec
 from hpcrnn.workloads import Batch
 
@@ -53,6 +55,8 @@ class Samples:
     loss, gradient_norm : list of float
         One entry a step, warm-ups included.
     stop_reason : str
+    timeline : Timeline or None
+        Of the counted step nearest to the median, where a trace was asked for.
     """
 
     warmup_s: list[FloatArray] = field(default_factory=list)
@@ -60,6 +64,7 @@ class Samples:
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     stop_reason: str = ""
+    timeline: Timeline | None = None
 
     def interval(self) -> Interval:
         """Median and interval of the counted steps, seconds; a step is as long as its slowest rank's."""
@@ -98,12 +103,15 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
         A loss or a gradient is not finite.
     """
     samples = [Samples() for _ in variants]
+    stamps: list[list[IntArray]] = [[] for _ in variants]
     slept_s = 0.0
     start = time.monotonic()
     for step in range(limits.warmup + limits.max_repeats):
         counted = step >= limits.warmup
-        for variant, found in zip(variants, samples, strict=True):
+        for variant, found, kept in zip(variants, samples, stamps, strict=True):
             slept_s = _one_step(variant, found, world, step, slept_s, counted=counted)
+            if limits.trace and counted and variant.executor is not None:
+                kept.append(variant.executor.stamps_ns.copy())
         reason = ""
         if world.is_root:
             elapsed = time.monotonic() - start
@@ -114,7 +122,22 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
             break
     for found in samples:
         found.stop_reason = reason or "max_repeats"
+    if limits.trace:
+        _keep_timelines(variants, samples, stamps, world)
     return samples
+
+
+def _keep_timelines(
+    variants: Sequence[Variant], samples: Sequence[Samples], stamps: Sequence[list[IntArray]], world: World
+) -> None:
+    """Keep the timeline of each variant's most typical step: the one nearest to the median."""
+    offset_ns = clock_offset_ns(world)
+    for variant, found, kept in zip(variants, samples, stamps, strict=True):
+        steps_s = np.array([sample[:, 0].max() for sample in found.time_s])
+        typical = int(np.abs(steps_s - np.median(steps_s)).argmin()) if world.is_root else 0
+        typical = world.comm.bcast(typical)
+        own = kept[typical] if kept else None
+        found.timeline = gather_timeline(world, variant.executor, own, offset_ns, typical)
 
 
 def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept_s: float, *, counted: bool) -> float:
@@ -126,7 +149,7 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
     outcome = (float("nan"), float("nan"))
     if variant.executor is not None:
         variant.executor.engine.load_batch(variant.batch(step))
-        _wake_up(slept_s)
+        wake_up(slept_s)
         if variant.n_ranks > 1:
             # The common start: all ranks are awake and have their batch.
             world.comm.Barrier()
@@ -147,7 +170,7 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
     return slept_s
 
 
-def _wake_up(slept_s: float) -> None:
+def wake_up(slept_s: float) -> None:
     """Keep the core busy for a moment after a sleep, before the clock starts.
 
     A core that dozed while another rank measured alone runs its next 200 ms up to a quarter slower (measured: 266

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
@@ -18,7 +19,7 @@ from hpcrnn.schedules.program import AllReduce, Axes, Collective, PostRecv, Post
 from hpcrnn.spec import AXES, Grid
 
 Array = npt.NDArray[Any]
-Communicator = MPI.Comm
+Communicator = MPI.Intracomm
 
 _PARTS = 4
 """At most as many arrays as a value has: the states of a cell."""
@@ -63,19 +64,49 @@ _PURPOSES: tuple[tuple[str, Axes], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """The persistent requests of one value."""
+    """The persistent requests of one value.
 
-    requests: tuple[MPI.Prequest, ...]
+    Attributes
+    ----------
+    start : callable
+        Begins.
+    wait : callable
+        Waits for the end; returns at once where nothing is under way.
+    """
 
-    def start(self) -> None:
-        """Begin."""
-        for request in self.requests:
+    start: Callable[[], None]
+    wait: Callable[[], None]
+
+
+def _messages(requests: Sequence[MPI.Prequest]) -> Messages:
+    """Calls that begin and end one message or several; of one, mpi4py's own, with nothing around them."""
+    if len(requests) == 1:
+        return Messages(requests[0].Start, requests[0].Wait)  # type: ignore[arg-type]  # what it returns is always True
+
+    def start() -> None:
+        for request in requests:
             request.Start()
 
-    def wait(self) -> None:
-        """Wait for the end; at once where nothing is under way."""
-        for request in self.requests:
+    def wait() -> None:
+        for request in requests:
             request.Wait()
+
+    return Messages(start, wait)
+
+
+def _joined(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Arrays that together are the whole of one larger array, as that: one message is cheaper than two.
+
+    (64, 256) float32 h and c there and back on two ranks of one node: 43 µs in two messages, 35 in one, and 79 in one
+    of a derived datatype, which MPI packs.
+    """
+    whole = arrays[0].base
+    if not isinstance(whole, np.ndarray) or not whole.flags.c_contiguous:
+        return arrays
+    starts = [a.__array_interface__["data"][0] for a in (whole, *arrays)]
+    expected = np.cumsum([0, *(a.nbytes for a in arrays)]) + starts[0]
+    follow = starts[1:] == expected[:-1].tolist() and whole.nbytes == expected[-1] - starts[0]
+    return (whole,) if follow and all(a.base is whole for a in arrays) else arrays
 
 
 class Transport:
@@ -111,9 +142,9 @@ class Transport:
                     channels.setdefault(post.peer, []).append(post)
             for peer, members in channels.items():
                 for tag, post in enumerate(sorted(members, key=lambda post: _sort_key(post.value))):
-                    arrays = buffers(post)
+                    arrays = _joined(buffers(post))
                     requests = [init(a, peer, tag * _PARTS + part) for part, a in enumerate(arrays)]
-                    bound[post] = Messages(tuple(requests))
+                    bound[post] = _messages(requests)
         return bound
 
     def bind_sum(self, post: Collective) -> Callable[[Array], None]:

@@ -34,8 +34,8 @@ class World:
         Of the same ranks, for nothing but agreeing on an error.
     """
 
-    comm: MPI.Comm
-    failures: MPI.Comm
+    comm: MPI.Intracomm
+    failures: MPI.Intracomm
     _grids: dict[Grid, GridCommunicators] = field(default_factory=dict)
 
     @classmethod
@@ -91,6 +91,7 @@ class World:
                 result = [function()]
             except HpcrnnError as error:
                 failure = error
+        self.quiet_barrier()  # rank 0 may take long, and the others may share its core
         shared: tuple[list[T], HpcrnnError | None] = self.comm.bcast((result, failure))
         if shared[1] is not None:
             raise shared[1]

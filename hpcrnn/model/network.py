@@ -8,6 +8,7 @@ so a schedule treats them alike; only recurrent blocks depend on the chunk of ti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -115,20 +116,28 @@ class Network:
             total += 2 * products * steps * rows * block.inputs * block.outputs
         return float(total)
 
-    def memory_bytes(self, steps: int, rows: int) -> int:
-        """Bound what a rank allocates for ``rows`` sequences, however they are cut."""
+    def memory_bytes(self, steps: int, rows: int, own: Sequence[int] | None = None) -> int:
+        """Bound what a rank allocates for ``steps`` steps of ``rows`` sequences, however they are cut.
+
+        Parameters
+        ----------
+        steps, rows : int
+        own : sequence of int, optional
+            Blocks of the rank; all if not given.
+        """
+        blocks = self.blocks if own is None else tuple(self.blocks[index] for index in own)
         itemsize = np.dtype(self.dtype).itemsize
         # Parameters, gradients, two moments, optimizer scratch, weight-gradient scratch; two packed copies of R for
         # each of two sizes of micro-batch.
-        elements = 10 * self.n_parameters
-        for block in self.blocks:
+        elements = 10 * sum(block.n_parameters for block in blocks)
+        for block in blocks:
             # The output and its gradient; an embedding sorts a copy of that and adds it up.
             elements += (4 if block.kind == "embedding" else 2) * steps * rows * block.outputs
             if block.cell is not None:  # scratch of one step, and the states at both ends of a sequence
                 elements += (2 * block.cell.n_gates + 3 * len(block.cell.state_names) + 8) * rows * block.outputs
-        if self.blocks[0].kind != "embedding":
-            elements += 2 * steps * rows * self.blocks[0].inputs
-        tapes = sum(b.cell.tape_bytes(steps, rows, b.outputs, itemsize) for b in self.blocks if b.cell is not None)
+        if blocks[0].kind != "embedding":  # the network's input, or what another rank sends
+            elements += 2 * steps * rows * blocks[0].inputs
+        tapes = sum(b.cell.tape_bytes(steps, rows, b.outputs, itemsize) for b in blocks if b.cell is not None)
         # Tokens, targets, weights, and the loss of each element with its indices in eight bytes.
         return tapes + elements * itemsize + 64 * steps * rows
 

@@ -11,6 +11,9 @@
        time[rep,rank,phase] @units  warmup[warmup_rep,rank,phase]  loss[training_step]  ...
        is_outlier[rep]                                             derived
        validation/                 @problem @factor  quantity, error, serial_error, tolerance
+       timeline/                   @repetition  event; rank, instruction, start, end [event] @units; where kept
+
+Version 1 has no ``memory_bytes``, ``@bubble_bound`` and ``timeline``: they are read as unknown.
 
 The file is made in memory by the HDF5 library and written by Python: a full disk is an ordinary error, not a
 library that cannot close its file.  It appears under its name complete or not at all.  The checksum is

@@ -6,6 +6,7 @@ Both take an open ``h5py.File``; what surrounds it (names, checksums, disks) is 
 from __future__ import annotations
 
 import json
+from math import nan
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
@@ -24,6 +25,7 @@ from hpcrnn.records.record import (
     Verdict,
 )
 from hpcrnn.records.statistics import is_outlier
+from hpcrnn.records.timeline import Timeline
 
 if TYPE_CHECKING:
     import h5py
@@ -31,9 +33,22 @@ if TYPE_CHECKING:
 Scalar = TypeVar("Scalar", str, int, float, bool)
 Text = TypeVar("Text", bound=str)
 
-UNITS = {"time": "s", "warmup": "s", "bytes_sent": "bytes", "peak_memory_bytes": "bytes"}
+UNITS = {
+    "time": "s",
+    "warmup": "s",
+    "bytes_sent": "bytes",
+    "peak_memory_bytes": "bytes",
+    "memory_bytes": "bytes",
+    "start": "s",
+    "end": "s",
+}
 
-DTYPES = {"bytes_sent": np.int64, "peak_memory_bytes": np.int64, "is_outlier": np.int8}
+DTYPES = {
+    "bytes_sent": np.int64,
+    "peak_memory_bytes": np.int64,
+    "memory_bytes": np.int64,
+    "is_outlier": np.int8,
+}
 """Of the arrays that are not float64."""
 
 SECTIONS = ("model", "problem", "training", "parallel", "machine")
@@ -48,6 +63,7 @@ DIMENSIONS = {
     "gradient_norm": ("training_step",),
     "bytes_sent": ("rank",),
     "peak_memory_bytes": ("rank",),
+    "memory_bytes": ("rank",),
     "is_outlier": ("rep",),
 }
 
@@ -114,7 +130,7 @@ def parse(file: h5py.File, source: str) -> Record:
         hpcrnn_version=_attribute(file, "hpcrnn_version", str),
         argv=tuple(str(word) for word in json.loads(_attribute(file, "argv", str))),
         environment={name: json.loads(item.asstr()[()]) for name, item in _member(file, "environment").items()},
-        cases=tuple(_parse_case(group, name) for name, group in groups),
+        cases=tuple(_parse_case(group, name, version) for name, group in groups),
         complete=_attribute(file, "complete", bool),
         source=source,
     )
@@ -131,11 +147,19 @@ def shape_fault(case: Case) -> str:
         "gradient_norm": (case.gradient_norm, (n_steps,)),
         "bytes_sent": (case.bytes_sent, (n_ranks,)),
         "peak_memory_bytes": (case.peak_memory_bytes, (n_ranks,)),
+        "memory_bytes": (case.memory_bytes, (n_ranks,)),
     }
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             return f"{name} has shape {array.shape}, not {shape}"
-    return "" if STEP in case.phases else f"phase has no {STEP}"
+    if STEP not in case.phases:
+        return f"phase has no {STEP}"
+    if case.timeline is None:
+        return ""
+    if case.timeline.repetition >= len(case.time_s):
+        return f"timeline shows repetition {case.timeline.repetition} of {len(case.time_s)}"
+    fault = case.timeline.fault(n_ranks)
+    return f"timeline: {fault}" if fault else ""
 
 
 def _fill_baselines(group: h5py.Group, cases: tuple[Case, ...]) -> None:
@@ -159,6 +183,7 @@ def _fill_case(group: h5py.Group, case: Case, index: int) -> None:
         n_ranks=case.n_ranks,
         flops=float(case.flops),
         stop_reason=case.stop_reason,
+        bubble_bound=float(case.bubble_bound),
         measured=not case.simulated,
         metric_kind="cost",
         verdict=case.verdict.status,
@@ -179,12 +204,15 @@ def _fill_case(group: h5py.Group, case: Case, index: int) -> None:
         "gradient_norm": case.gradient_norm,
         "bytes_sent": case.bytes_sent,
         "peak_memory_bytes": case.peak_memory_bytes,
+        "memory_bytes": case.memory_bytes,
         "is_outlier": is_outlier(case.step_s()),
     }
     for name, array in arrays.items():
         _fill_array(group, name, array.astype(DTYPES.get(name, np.float64)), DIMENSIONS[name])
     group["is_outlier"].attrs["dtype"] = "bool"  # so xarray reads the byte as the truth value it is
     _fill_validation(group.create_group("validation"), case.verdict)
+    if case.timeline is not None:
+        _fill_timeline(group.create_group("timeline"), case.timeline)
 
 
 def _fill_validation(group: h5py.Group, verdict: Verdict) -> None:
@@ -196,22 +224,51 @@ def _fill_validation(group: h5py.Group, verdict: Verdict) -> None:
         _fill_array(group, name, column, ("quantity",))
 
 
-def _fill_array(group: h5py.Group, name: str, array: npt.NDArray[Any], dimensions: tuple[str, ...]) -> None:
-    dataset = group.create_dataset(name, data=array)
+def _fill_timeline(group: h5py.Group, timeline: Timeline) -> None:
+    """Write a timeline, a row an instruction; compressed, for it may hold more than all else together."""
+    import h5py
+
+    group.attrs["repetition"] = timeline.repetition
+    events = np.arange(len(timeline), dtype=np.int64)
+    group.create_dataset("event", data=events, **_compression(len(timeline))).make_scale("event")
+    texts = [text.encode() for text in timeline.instruction]
+    # Of one length: HDF5 cannot compress texts of any length, which it keeps elsewhere.
+    text_dtype = h5py.string_dtype("utf-8", max(map(len, texts), default=1) or 1)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "rank": timeline.rank.astype(np.int64),
+        "instruction": np.array(texts, dtype=text_dtype),
+        "start": timeline.start_s.astype(np.float64),
+        "end": timeline.end_s.astype(np.float64),
+    }
+    for name, column in columns.items():
+        _fill_array(group, name, column, ("event",), **_compression(len(timeline)))
+
+
+def _compression(size: int) -> dict[str, Any]:
+    """Options of a compressed dataset; what is empty has nothing to compress."""
+    return {"compression": "gzip", "shuffle": True} if size else {}
+
+
+def _fill_array(
+    group: h5py.Group, name: str, array: npt.NDArray[Any], dimensions: tuple[str, ...], **options: Any
+) -> None:
+    dataset = group.create_dataset(name, data=array, **options)
     for axis, dimension in zip(dataset.dims, dimensions, strict=True):
         axis.attach_scale(group[dimension])
     if name in UNITS:
         dataset.attrs["units"] = UNITS[name]
 
 
-def _parse_case(group: h5py.Group, name: str) -> Case:
+def _parse_case(group: h5py.Group, name: str, version: int) -> Case:
     phases = tuple(str(phase) for phase in _member(group, "phase").asstr()[()])
+    n_ranks = _attribute(group, "n_ranks", int)
+    added = version >= 2
     case = Case(
         spec=_specification(group),
         strategy=_choice(group, "strategy", get_args(Strategy)),
         backend=_attribute(group, "backend", str),
         kernel=_attribute(group, "kernel", str),
-        n_ranks=_attribute(group, "n_ranks", int),
+        n_ranks=n_ranks,
         phases=phases,
         time_s=_array(group, "time", np.float64),
         warmup_s=_array(group, "warmup", np.float64),
@@ -220,9 +277,12 @@ def _parse_case(group: h5py.Group, name: str) -> Case:
         flops=_attribute(group, "flops", float),
         bytes_sent=_array(group, "bytes_sent", np.int64),
         peak_memory_bytes=_array(group, "peak_memory_bytes", np.int64),
+        memory_bytes=_array(group, "memory_bytes", np.int64) if added else np.zeros(n_ranks, dtype=np.int64),
         stop_reason=_attribute(group, "stop_reason", str),
         verdict=_parse_validation(_member(group, "validation"), _choice(group, "verdict", get_args(Status))),
         simulated=not _attribute(group, "measured", bool),
+        timeline=_parse_timeline(group["timeline"]) if added and "timeline" in group else None,
+        bubble_bound=_attribute(group, "bubble_bound", float) if added else nan,
     )
     fault = shape_fault(case)
     if fault:
@@ -242,6 +302,16 @@ def _parse_validation(group: h5py.Group, status: Status) -> Verdict:
         problem=_attribute(group, "problem", str),
         factor=_attribute(group, "factor", float),
         checks=tuple(Check(*row) for row in zip(quantities, *columns, strict=True)),
+    )
+
+
+def _parse_timeline(group: h5py.Group) -> Timeline:
+    return Timeline(
+        rank=_array(group, "rank", np.int64),
+        instruction=tuple(str(text) for text in _member(group, "instruction").asstr()[()]),
+        start_s=_array(group, "start", np.float64),
+        end_s=_array(group, "end", np.float64),
+        repetition=_attribute(group, "repetition", int),
     )
 
 

@@ -12,16 +12,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.records.split import Split, read_split
+from hpcrnn.records.timeline import Timeline
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 SCHEMA_NAME = "hpcrnn-record"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added what an engine allocates, the bubble bound and the timeline; files of version 1 lack them."""
 
 Status = Literal["VALID", "INVALID"]
 Strategy = Literal["serial", "data", "pipeline", "time", "tensor", "hybrid"]
@@ -115,12 +120,18 @@ class Case:
     peak_memory_bytes : int64 array (n_ranks,)
         High-water mark of the process's resident set when the case had been measured.
     memory_bytes : int64 array (n_ranks,)
-        What the case's own engine allocated: parameters, gradients, optimizer, activations, buffers.
+        What the case's own engine allocated: parameters, gradients, optimizer, activations, buffers; all
+        zero where that is unknown.
     stop_reason : str
         Why measuring ended.
     verdict : Verdict
     simulated : bool
         True where no machine ran it.
+    timeline : Timeline or None
+        Of one counted step; None where it was not kept.
+    bubble_bound : float
+        Share of a step's rank-time that the schedule must idle even when every task takes exactly its
+        operations' share, in [0, 1); NaN where it is unknown.
     """
 
     spec: dict[str, Any]
@@ -140,6 +151,8 @@ class Case:
     stop_reason: str
     verdict: Verdict
     simulated: bool = False
+    timeline: Timeline | None = None
+    bubble_bound: float = nan
 
     @property
     def id(self) -> str:
@@ -162,10 +175,19 @@ class Case:
         return {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
 
     @property
+    def split(self) -> Split:
+        """How the work is split: grid, order, pieces."""
+        return read_split(self.spec["parallel"], self.strategy, self.n_ranks)
+
+    @property
     def label(self) -> str:
-        """A short name for tables and legends, e.g. ``data ×2 · numpy``."""
-        size = f" ×{self.n_ranks}" if self.n_ranks > 1 else ""
-        return f"{self.strategy}{size} · {self.backend}"
+        """A short name for tables and legends, e.g. ``pipeline 2 · 1f1b M4 C2 · numpy``."""
+        return f"{self.split.name} · {self.backend}"
+
+    @property
+    def memory_known(self) -> bool:
+        """Whether what the engines allocated was recorded."""
+        return bool((self.memory_bytes > 0).any())
 
     def step_s(self) -> FloatArray:
         """Seconds of each counted step, the slowest rank's: shape (n_repetitions,)."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BLACK, GREY, PALE = "#000000", "#5f6368", "#dfe1e5"
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
+SILVER = "#c9ccd1"
 
 SERIES_STYLES = (
     (BLUE, "o", "-"),
@@ -38,21 +39,26 @@ SERIES_STYLES = (
 )
 """Colour, marker and line style of a series. Yellow is left to bars: as a line it is lost on white."""
 
-PHASE_STYLES = (
-    (BLUE, ""),
-    (SKY, "////"),
-    (ORANGE, ""),
-    (VERMILLION, "\\\\\\\\"),
-    (GREEN, "...."),
-    (YELLOW, ""),
-    (PURPLE, "xxxx"),
-)
-"""Colour and hatch of a phase, in the order phases first appear."""
-OTHER_STYLE = (PALE, "")
+PHASE_STYLES = {
+    "forward": (BLUE, ""),
+    "backward": (SKY, "////"),
+    "weight_gradient": (ORANGE, ""),
+    "post": (PURPLE, ""),
+    "wait_recv": (SILVER, "////"),
+    "wait_send": (SILVER, "xxxx"),
+    "allreduce": (VERMILLION, "\\\\\\\\"),
+    "update": (GREEN, "...."),
+    "other": (PALE, ""),
+}
+"""Colour and hatch of the phases of a step."""
+MORE_PHASE_STYLES = ((YELLOW, ""), (PURPLE, "xxxx"), (YELLOW, "////"), (GREEN, ""))
+"""Of phases this version does not know, in the order they first appear."""
 
 PNG_DPI = 200
 WIDTH_IN = 5.2
 """Width of a figure: at the width of a telephone its 9 pt text is still 9 px high."""
+WIDE_IN = 9.4
+"""Width of a figure that takes the whole page; a telephone scrolls it."""
 
 STYLE = {
     "font.family": "sans-serif",
@@ -99,10 +105,13 @@ class Drawing:
     name : str
         Stem of its files.
     section : str
-        Where in the report it belongs: ``strong``, ``weak``, ``steps``, ``phases`` or ``loss``.
+        Where in the report it belongs: ``strong``, ``weak``, ``strategies``, ``steps``, ``phases``, ``timelines``
+        or ``loss``.
     title, caption, alt : str
         ``alt`` says in words what the picture shows.
     figure : matplotlib.figure.Figure
+    wide : bool
+        Whether it takes the width of the page.
     """
 
     name: str
@@ -111,6 +120,7 @@ class Drawing:
     caption: str
     alt: str
     figure: Figure
+    wide: bool = False
 
 
 @contextmanager
@@ -137,7 +147,14 @@ def new_axes() -> tuple[Figure, Axes]:
 
 
 def finish(
-    figure: Figure, ax: Axes, title: str, subtitle: str, *, height_in: float = 2.6, right_in: float = 0.22
+    figure: Figure,
+    ax: Axes,
+    title: str,
+    subtitle: str,
+    *,
+    height_in: float = 2.6,
+    right_in: float = 0.22,
+    width_in: float = WIDTH_IN,
 ) -> Figure:
     """Lay a figure out: title above, legend below, the axes between with the room their labels take.
 
@@ -150,33 +167,36 @@ def finish(
         Height of the axes, inches.
     right_in : float
         Room right of the axes, inches.
+    width_in : float
+        Width of the whole, inches.
     """
     canvas: Any = figure.canvas
     renderer = canvas.get_renderer()
+    wider = width_in / WIDTH_IN
     handles, labels = ax.get_legend_handles_labels()
     legend_in = 0.0
     if handles:
-        labels = [textwrap.fill(label, 80) for label in labels]
-        columns = legend_columns(labels)
-        legend = figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.1 / WIDTH_IN, 0.0), ncols=columns)
+        labels = [textwrap.fill(label, round(80 * wider)) for label in labels]
+        columns = legend_columns(labels, wider)
+        legend = figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.1 / width_in, 0.0), ncols=columns)
         legend_in = legend.get_window_extent(renderer).height / figure.dpi + 0.12
-    lines = textwrap.wrap(subtitle, 84)
+    lines = textwrap.wrap(subtitle, round(84 * wider))
     top_in = 0.42 + 0.165 * len(lines)
     left_in = _extent(ax.yaxis, renderer).width / figure.dpi + 0.2
     below_in = _extent(ax.xaxis, renderer).height / figure.dpi + 0.16
     total_in = top_in + height_in + below_in + legend_in
-    figure.set_size_inches(WIDTH_IN, total_in)
+    figure.set_size_inches(width_in, total_in)
     ax.set_position(
         (
-            left_in / WIDTH_IN,
+            left_in / width_in,
             (below_in + legend_in) / total_in,
-            1 - (left_in + right_in) / WIDTH_IN,
+            1 - (left_in + right_in) / width_in,
             height_in / total_in,
         )
     )
     if handles:
-        legend.set_bbox_to_anchor((0.1 / WIDTH_IN, 0.08 / total_in), transform=figure.transFigure)
-    x, y = 0.12 / WIDTH_IN, 1 - 0.24 / total_in
+        legend.set_bbox_to_anchor((0.1 / width_in, 0.08 / total_in), transform=figure.transFigure)
+    x, y = 0.12 / width_in, 1 - 0.24 / total_in
     figure.text(x, y, title, fontsize=10.5, fontweight="bold", color="#202124", va="center")
     for index, line in enumerate(lines):
         below = 1 - (0.44 + 0.165 * index) / total_in
@@ -197,10 +217,10 @@ def widest_text_in(ax: Axes) -> float:
     return float(max(widths, default=0.0)) / float(ax.figure.dpi)
 
 
-def legend_columns(labels: Sequence[str]) -> int:
+def legend_columns(labels: Sequence[str], wider: float = 1.0) -> int:
     """Return how many columns a legend may have: as many as the longest label leaves room for."""
     longest = max(max(len(line) for line in label.splitlines() or [""]) for label in labels)
-    return max(1, min(4, len(labels), 79 // (longest + 9)))
+    return max(1, min(round(4 * wider), len(labels), int(79 * wider) // (longest + 9)))
 
 
 def rank_axis(ax: Axes, counts: Sequence[int]) -> None:

@@ -117,7 +117,7 @@ def problem_table(analysis: Analysis) -> Table:
         key = (*where, describe_problem(e.case), *how, printable(e.case.kernel))
         groups.setdefault(key, []).append(e)
     rows = [
-        [_spans([e.number for e in members]), *key, ", ".join({case_name(e.case): None for e in members})]
+        [spans([e.number for e in members]), *key, ", ".join({case_name(e.case): None for e in members})]
         for key, members in groups.items()
     ]
     columns = ["No.", *(["File"] if several else []), "Problem", *([] if shared else ["Settings"])]
@@ -279,7 +279,7 @@ def system_disclosures(records: Sequence[Record]) -> list[Disclosure]:
             for rows in filter(None, parts):
                 groups.setdefault(json.dumps(rows), ([], rows))[0].append(file)
         for files, rows in groups.values():
-            where = "" if len(files) == len(records) else f" (file{'s' * (len(files) > 1)} {_spans(files)})"
+            where = "" if len(files) == len(records) else f" (file{'s' * (len(files) > 1)} {spans(files)})"
             found.append(Disclosure(_SECTION_TITLES.get(name, printable(name)) + where, rows))
     return found
 
@@ -341,10 +341,10 @@ def _spoken(key: str) -> str:
 
 
 def _ranks(ranks: Sequence[int]) -> str:
-    return f"rank{'s' * (len(ranks) > 1)} {_spans(ranks)}"
+    return f"rank{'s' * (len(ranks) > 1)} {spans(ranks)}"
 
 
-def _spans(values: Sequence[int]) -> str:
+def spans(values: Sequence[int]) -> str:
     """Write ascending integers in spans: ``0–3, 8``."""
     spans = []
     for _, group in groupby(enumerate(values), key=lambda pair: pair[1] - pair[0]):

@@ -13,12 +13,14 @@ PLAIN_VALUES = {
     "model.activation": "tanh",
     "model.reset": "after",
     "model.input": "auto",
-    "parallel.microbatches": 1,
-    "parallel.chunks": 1,
+    "parallel.carry": False,
     "training.clip": None,
     "problem.features": None,
 }
-"""Values that go without saying: mentioned only where they differ."""
+"""Values that go without saying: mentioned only where they differ, and meant where a file does not say."""
+
+IN_THE_LABEL = tuple(f"parallel.{key}" for key in ("grid", "order", "virtual_stages", "microbatches", "chunks"))
+"""What the label of a case already says."""
 
 
 def describe_problem(case: Case) -> str:
@@ -66,8 +68,7 @@ def _all_tokens(case: Case) -> dict[str, str]:
     for section in ("model", "problem", "training", "parallel"):
         for key, value in _section(case, section).items():
             name = f"{section}.{key}"
-            # The label already says over how many ranks the grid splits the work.
-            if name not in tokens and name != "parallel.grid":
+            if name not in tokens and name not in IN_THE_LABEL:
                 tokens[name] = _token(name, key, value)
     threads = _section(case, "machine").get("threads", 1)
     tokens["machine.threads"] = plural(threads, "thread") if isinstance(threads, int) else printable(threads)
@@ -76,10 +77,8 @@ def _all_tokens(case: Case) -> dict[str, str]:
 
 
 def _token(name: str, key: str, value: object) -> str:
-    if name == "parallel.microbatches":
-        return f"M{value}"
-    if name == "parallel.chunks":
-        return f"C{value}"
+    if name == "parallel.carry":
+        return "states carried" if value else "states not carried"
     if isinstance(value, str):
         return shorten(printable(value), 32)
     shown = f"{value:g}" if isinstance(value, float) else printable(value)
@@ -110,13 +109,18 @@ def distinctions(cases: Sequence[Case], ignore: Sequence[str] = ()) -> list[str]
     """
     tokens = [_all_tokens(case) for case in cases]
     keys = {key: None for table in tokens for key in table}
-    varying = [k for k in keys if k not in ignore and len({t.get(k, "") for t in tokens}) > 1]
+    varying = [k for k in keys if k not in ignore and len({t.get(k) or _plain_token(k) for t in tokens}) > 1]
     # A kernel that follows from the backend says nothing the label does not.
     if "kernel" in varying and len({c.backend for c in cases}) == len({(c.backend, c.kernel) for c in cases}):
         varying.remove("kernel")
     if "model.hidden" in varying and all(not _section(c, "model").get("embed") for c in cases):
         varying.remove("model.embed")
     return [join_tokens({k: t[k] for k in varying if k in t}) for t in tokens]
+
+
+def _plain_token(key: str) -> str:
+    """What a case that does not mention a key is taken to say."""
+    return _token(key, key.partition(".")[2], PLAIN_VALUES[key]) if key in PLAIN_VALUES else ""
 
 
 def notable_settings(case: Case) -> str:

@@ -28,9 +28,12 @@ from hpcrnn.reporting.canvas import (
     rank_axis,
     set_ticks,
 )
+from hpcrnn.reporting.contest import contests
 from hpcrnn.reporting.describe import common_problem, distinctions
 from hpcrnn.reporting.rows import ROWS_A_FIGURE, draw_phases, draw_steps, entry_labels
 from hpcrnn.reporting.scaling import Analysis, Base, LossCurve, Point, Series, describe_base, scaled
+from hpcrnn.reporting.strategies import draw_bubbles, draw_memory, draw_strategies
+from hpcrnn.reporting.timelines import draw_timeline
 from hpcrnn.reporting.units import (
     format_percent,
     format_ratio,
@@ -59,10 +62,13 @@ def draw_all(analysis: Analysis) -> Iterator[Drawing]:
     yield from _pages(analysis.weak, CURVES_A_FIGURE, "weak_time", draw_weak_time)
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
     yield from _pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
+    yield from draw_contests(analysis)
     yield from _pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
     phases = [b for b in analysis.phases if b.seconds]
     names = list({name: None for b in phases for name in b.seconds})
     yield from _pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
+    traced = [e for e in analysis.included if e.case.timeline is not None]
+    yield from _pages(traced, 1, "timeline", lambda name, one: draw_timeline(name, one[0]))
     for unit in {curve.unit: None for curve in analysis.losses}:
         curves = [c for c in analysis.losses if c.unit == unit]
         # Curves of one problem ought to lie on one another: they belong on one sheet.
@@ -73,6 +79,16 @@ def draw_all(analysis: Analysis) -> Iterator[Drawing]:
             draw_loss,
             lambda c: c.entry.case.problem_id,
         )
+
+
+def draw_contests(analysis: Analysis) -> Iterator[Drawing]:
+    """Draw the ways of splitting each problem, its bubbles and its memory."""
+    found = contests(analysis.included)
+    yield from _pages(found, 1, "strategies", lambda name, one: draw_strategies(name, one[0]))
+    bound = [c for c in found if any(math.isfinite(x.bubble_bound) for x in c.contenders)]
+    yield from _pages(bound, 1, "bubble", lambda name, one: draw_bubbles(name, one[0]))
+    weighed = [c for c in found if any(x.entry.case.memory_known for x in c.contenders)]
+    yield from _pages(weighed, 1, "memory", lambda name, one: draw_memory(name, one[0]))
 
 
 def _pages(
@@ -104,7 +120,7 @@ def draw_strong_time(name: str, series: Sequence[Series]) -> Drawing:
     """Draw time per step against ranks, both base 2, with the ideal line of each base."""
     figure, ax = new_axes()
     unit = seconds_unit(p.time.median for s in series for p in s.points)
-    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    labels, subtitle = _labels_and_base(series)
     seen = _draw_curves(ax, series, labels, lambda p: scaled(p.time, 1 / unit.factor))
     _name_values(ax, series, lambda p: (p.time.median / unit.factor, format_seconds(p.time.median)), RIGHT_ABOVE)
     most = max(p.n_ranks for s in series for p in s.points)
@@ -123,14 +139,14 @@ def draw_strong_time(name: str, series: Sequence[Series]) -> Drawing:
         series, lambda p: f"{format_seconds(p.time.median)} on {plural(p.n_ranks, 'rank')}"
     )
     caption = f"Median step of the slowest rank; one problem, more ranks. {INTERVAL_NOTE}{_repeat_note(series)}"
-    finish(figure, ax, title, common_problem(_cases(series)))
+    finish(figure, ax, title, subtitle)
     return Drawing(name, "strong", title, caption, alt, figure)
 
 
 def draw_strong_speedup(name: str, series: Sequence[Series]) -> Drawing:
     """Draw the speedup over the named base against ranks, both base 2, with the ideal line."""
     figure, ax = new_axes()
-    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    labels, subtitle = _labels_and_base(series)
     seen = _draw_curves(ax, series, labels, lambda p: p.speedup)
     _name_values(
         ax,
@@ -153,7 +169,7 @@ def draw_strong_speedup(name: str, series: Sequence[Series]) -> Drawing:
         "Time of the base over time of the case. The base is the best VALID serial run of the same problem. "
         f"{INTERVAL_NOTE}{_repeat_note(series)}"
     )
-    finish(figure, ax, title, common_problem(_cases(series)))
+    finish(figure, ax, title, subtitle)
     return Drawing(name, "strong", title, caption, alt, figure)
 
 
@@ -169,7 +185,7 @@ def draw_weak_efficiency(name: str, series: Sequence[Series]) -> Drawing:
 
 def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: str) -> Drawing:
     figure, ax = new_axes()
-    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    labels, subtitle = _labels_and_base(series)
     seen = _draw_curves(ax, series, labels, lambda p: p.efficiency and scaled(p.efficiency, 100.0))
     _name_values(
         ax,
@@ -187,7 +203,7 @@ def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: st
         series,
         lambda p: f"{format_percent(p.efficiency.median)} on {plural(p.n_ranks, 'rank')}" if p.efficiency else "",
     )
-    finish(figure, ax, title, common_problem(_cases(series)), height_in=2.3)
+    finish(figure, ax, title, subtitle, height_in=2.3)
     caption = f"{meaning} {INTERVAL_NOTE}{_repeat_note(series)}"
     return Drawing(name, kind, title, caption, alt, figure)
 
@@ -196,7 +212,7 @@ def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
     """Draw time per step against ranks at constant work a rank: ideal is flat."""
     figure, ax = new_axes()
     unit = seconds_unit(p.time.median for s in series for p in s.points)
-    labels = [f"{label}; {_base_text(s)}" for label, s in zip(_series_labels(series), series, strict=True)]
+    labels, subtitle = _labels_and_base(series)
     seen = _draw_curves(ax, series, labels, lambda p: scaled(p.time, 1 / unit.factor))
     _name_values(ax, series, lambda p: (p.time.median / unit.factor, format_seconds(p.time.median)), BELOW)
     for base in _bases(series):
@@ -215,7 +231,7 @@ def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
     )
     notes = INTERVAL_NOTE + _repeat_note(series)
     caption = f"Median step of the slowest rank; the batch grows with the ranks. {notes}"
-    finish(figure, ax, title, common_problem(_cases(series)))
+    finish(figure, ax, title, subtitle)
     return Drawing(name, "weak", title, caption, alt, figure)
 
 
@@ -330,6 +346,15 @@ def _series_labels(series: Sequence[Series]) -> list[str]:
         simulated = "simulated" if one.widest.entry.case.simulated else ""
         labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, simulated))))
     return labels
+
+
+def _labels_and_base(series: Sequence[Series]) -> tuple[list[str], str]:
+    """Name each curve with its base, and say what all have in common; a base they share is said once."""
+    labels, problem = _series_labels(series), common_problem(_cases(series))
+    bases = [_base_text(s) for s in series]
+    if len(series) > 1 and len(set(bases)) == 1:
+        return labels, f"{problem}; {bases[0]}"
+    return [f"{label}; {base}" for label, base in zip(labels, bases, strict=True)], problem
 
 
 def _base_text(series: Series) -> str:

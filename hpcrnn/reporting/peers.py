@@ -55,7 +55,7 @@ class PeerRow:
         """Strategy, ranks and threads: ``data, 2 ranks``."""
         case = self.ours.case
         threads = f", {threads_of(case)} threads a rank" if threads_of(case) > 1 else ""
-        return f"{case.strategy}, {plural(case.n_ranks, 'rank')}{threads}"
+        return f"{case.split.series_name}, {plural(case.n_ranks, 'rank')}{threads}"
 
     @property
     def finding(self) -> Finding:

@@ -28,6 +28,7 @@ from hpcrnn.reporting.content import (
     timing_table,
     verdict_table,
 )
+from hpcrnn.reporting.contest import contests
 from hpcrnn.reporting.describe import (
     all_hosts_text,
     command_line,
@@ -42,10 +43,15 @@ from hpcrnn.reporting.describe import (
 from hpcrnn.reporting.figures import draw_all
 from hpcrnn.reporting.peers import pair_peers, peer_content
 from hpcrnn.reporting.scaling import Analysis, analyse
+from hpcrnn.reporting.split_tables import contest_table, split_table, wait_table
 from hpcrnn.reporting.units import plural, printable
 
 if TYPE_CHECKING:
     import jinja2
+
+
+SECTIONS = ("strong", "weak", "strategies", "steps", "phases", "timelines", "loss")
+"""Sections that hold figures."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Picture:
         As in :class:`~hpcrnn.reporting.canvas.Drawing`.
     svg_base64 : str
         The vector form, for the page that must need no other file.
+    wide : bool
+        As in :class:`~hpcrnn.reporting.canvas.Drawing`.
     """
 
     name: str
@@ -66,6 +74,7 @@ class Picture:
     caption: str
     alt: str
     svg_base64: str
+    wide: bool = False
 
 
 def write_report(records: Sequence[Record], out_dir: Path) -> list[Path]:
@@ -127,10 +136,10 @@ def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str,
         "cases": problem_table(analysis) if entries else None,
         "glance": glance_table(analysis) if analysis.strong or analysis.weak else None,
         "gaps": gaps(analysis),
-        "pictures": {
-            section: [p for p in pictures if p.section == section]
-            for section in ("strong", "weak", "steps", "phases", "loss")
-        },
+        "pictures": {section: [p for p in pictures if p.section == section] for section in SECTIONS},
+        "splits": split_table(entries),
+        "contests": [contest_table(contest, entries) for contest in contests(analysis.included)],
+        "waits": wait_table(analysis.included),
         "phases": phase_table(analysis) if analysis.phases else None,
         "peers": peer_content(rows) if rows else None,
         "tables": [timing_table(entries), result_table(entries), verdict_table(entries)] if entries else [],
@@ -191,6 +200,7 @@ def _draw(analysis: Analysis, folder: Path) -> list[Picture]:
                     drawing.caption,
                     drawing.alt,
                     svg_base64=encoded,
+                    wide=drawing.wide,
                 )
             )
     return pictures

@@ -15,7 +15,7 @@ from hpcrnn.records.statistics import is_outlier
 from hpcrnn.reporting.canvas import (
     BLACK,
     BLUE,
-    OTHER_STYLE,
+    MORE_PHASE_STYLES,
     PHASE_STYLES,
     VERMILLION,
     Drawing,
@@ -48,15 +48,30 @@ if TYPE_CHECKING:
 ROWS_A_FIGURE = 20
 ROW_IN = 0.3
 """Height of a row, inches: one line of its label and some air."""
+ROW_OF_TWO_IN = 0.38
 
 
 def entry_labels(entries: Sequence[Entry], length: int = 200) -> list[str]:
-    """Name cases by number, label and what sets them apart: ``3  data ×2 · numpy · B128``."""
+    """Name cases by number, label and what sets them apart: ``3  data 2 · numpy · B128``."""
     extras = distinctions([e.case for e in entries])
     return [
         shorten(" · ".join(filter(None, (f"{e.number}  {case_name(e.case)}", extra))), length)
         for e, extra in zip(entries, extras, strict=True)
     ]
+
+
+def wrapped(labels: Sequence[str], length: int = 28) -> list[str]:
+    """Break the labels of rows into two lines where they are long, between their parts."""
+    return [_in_two(label, length) for label in labels]
+
+
+def _in_two(label: str, length: int) -> str:
+    if len(label) <= length:
+        return label
+    parts = label.split(" · ")
+    breaks = [(" · ".join(parts[:k]), " · ".join(parts[k:])) for k in range(1, len(parts))] or [(label, "")]
+    lines = min(breaks, key=lambda pair: max(map(len, pair)))
+    return "\n".join(shorten(line, length + 4) for line in lines if line)
 
 
 def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:
@@ -79,9 +94,9 @@ def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:
                 label=once(ax, "an outlier, kept"), **dots,
             )  # fmt: skip
         _mark_median(ax, entry, row)
-    _row_axis(ax, entry_labels(entries, 40), [f"{format_seconds(e.step.median)}, n = {e.step.n}" for e in entries])
+    row_axis(ax, wrapped(entry_labels(entries)), [f"{format_seconds(e.step.median)}, n = {e.step.n}" for e in entries])
     low, high = min(float(r.min()) for r in ratios), max(float(r.max()) for r in ratios)
-    ticks = _value_axis(ax, min(low, 0.99), max(high, 1.01), log=high > 4 * low)
+    ticks = value_axis(ax, min(low, 0.99), max(high, 1.01), log=high > 4 * low)
     set_ticks(ax.xaxis, ticks, [f"{t:.4g}×" if high > 4 * low else _deviation(t) for t in ticks])
     ax.set_xlabel("time of a step, slowest rank, against the case's median")
     title = "Every counted step"
@@ -93,7 +108,7 @@ def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:
         "Raw samples, none removed; height within a row means nothing. The black line is the median, the bar "
         "its 95 % interval. Outliers lie more than three interquartile ranges beyond the quartiles."
     )
-    _finish_rows(figure, ax, title, entries)
+    finish_rows(figure, ax, title, entries)
     return Drawing(name, "steps", title, caption, alt, figure)
 
 
@@ -128,8 +143,8 @@ def draw_phases(name: str, breakdowns: Sequence[PhaseBreakdown], phase_names: Se
         ends, range(len(ends)), marker="|", markersize=15, markeredgewidth=1.6, color=BLACK, linestyle="none",
         label="slowest rank", zorder=3,
     )  # fmt: skip
-    _row_axis(ax, entry_labels(entries, 40), [format_seconds(e.step.median) for e in entries])
-    ticks = _value_axis(ax, 0.0, max(*ends, *lefts), log=False)
+    row_axis(ax, wrapped(entry_labels(entries)), [format_seconds(e.step.median) for e in entries])
+    ticks = value_axis(ax, 0.0, max(*ends, *lefts), log=False)
     set_ticks(ax.xaxis, ticks, [number(t) for t in ticks])
     ax.set_xlabel("share of the mean rank's step [%]" if shares else f"time [{unit.name}]")
     title = "Where a step's time goes"
@@ -141,13 +156,14 @@ def draw_phases(name: str, breakdowns: Sequence[PhaseBreakdown], phase_names: Se
         "Each phase: median over repetitions of the mean over ranks. The black mark is the median step of "
         "the slowest rank; what lies between bar and mark is imbalance."
     )
-    _finish_rows(figure, ax, title, entries)
+    finish_rows(figure, ax, title, entries)
     return Drawing(name, "phases", title, caption, alt, figure)
 
 
-def _finish_rows(figure: Figure, ax: Axes, title: str, entries: Sequence[Entry]) -> None:
+def finish_rows(figure: Figure, ax: Axes, title: str, entries: Sequence[Entry]) -> None:
     """Finish a figure that has a row a case and text to the right of its axes."""
-    height_in = ROW_IN * max(2, len(entries))
+    two_lines = any("\n" in tick.get_text() for tick in ax.get_yticklabels())
+    height_in = (ROW_OF_TWO_IN if two_lines else ROW_IN) * max(2, len(entries))
     finish(
         figure, ax, title, common_problem([e.case for e in entries]), height_in=height_in,
         right_in=widest_text_in(ax) + 0.2,
@@ -156,13 +172,12 @@ def _finish_rows(figure: Figure, ax: Axes, title: str, entries: Sequence[Entry])
 
 def _phase_styles(breakdowns: Sequence[PhaseBreakdown], phase_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Give each phase that is present its colour and hatch, what no phase accounts for last."""
-    named = [n for n in phase_names if n != OTHER]
     present = {name for b in breakdowns for name, seconds in b.seconds.items() if seconds > 0}
-    for index, phase in enumerate(named):
-        if phase in present:
-            yield phase, *PHASE_STYLES[index % len(PHASE_STYLES)]
-    if OTHER in present:
-        yield OTHER, *OTHER_STYLE
+    unknown = [name for name in phase_names if name not in PHASE_STYLES]
+    styles = {name: MORE_PHASE_STYLES[k % len(MORE_PHASE_STYLES)] for k, name in enumerate(unknown)}
+    for name in sorted(phase_names, key=lambda name: name == OTHER):
+        if name in present:
+            yield name, *(PHASE_STYLES | styles)[name]
 
 
 def _mark_median(ax: Axes, entry: Entry, row: int) -> None:
@@ -185,22 +200,34 @@ def _deviation(ratio: float) -> str:
     return f"{percent:+.3g} %".replace("-", "−") if percent else "0"
 
 
-def _row_axis(ax: Axes, left: Sequence[str], right: Sequence[str]) -> None:
-    """Name the rows, first on top, and write a number right of each."""
-    ax.set_ylim(max(2, len(left)) - 0.45 if len(left) > 1 else 0.95, -0.55 if len(left) > 1 else -0.95)
-    set_ticks(ax.yaxis, range(len(left)), left)
+def row_axis(ax: Axes, left: Sequence[str], right: Sequence[str], heights: Sequence[float] | None = None) -> None:
+    """Name the rows, first on top, and write a number right of each.
+
+    Parameters
+    ----------
+    ax
+    left, right : sequence of str
+    heights : sequence of float, optional
+        Where the rows lie; by default at 0, 1, 2, ...
+    """
+    if heights is None:
+        heights = range(len(left))
+        ax.set_ylim(max(2, len(left)) - 0.45 if len(left) > 1 else 0.95, -0.55 if len(left) > 1 else -0.95)
+    else:
+        ax.set_ylim(heights[-1] + 0.5, -0.5)
+    set_ticks(ax.yaxis, heights, left)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
-    for row, text in enumerate(right):
+    for row, text in zip(heights, right, strict=True):
         ax.annotate(
             text, (1.0, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
             ha="left", va="center", fontsize=7.5, color="#3c4043",
         )  # fmt: skip
 
 
-def _value_axis(ax: Axes, low: float, high: float, *, log: bool) -> list[float]:
-    """Scale the x axis around what it must show; returns its ticks."""
+def value_axis(ax: Axes, low: float, high: float, *, log: bool, n_ticks: int = 5) -> list[float]:
+    """Scale the x axis around what it must show; returns its ticks, about so many."""
     from matplotlib.ticker import MaxNLocator
 
     if log:
@@ -209,5 +236,5 @@ def _value_axis(ax: Axes, low: float, high: float, *, log: bool) -> list[float]:
         return log_ticks(low / 1.05, high)
     spread = (high - low) or abs(high) or 1.0
     ax.set_xlim(low - (0.03 * spread if low else 0), high + 0.03 * spread)
-    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks = MaxNLocator(n_ticks, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return [float(t) for t in ticks if low <= t <= high * 1.0001]

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from hpcrnn.records.record import STEP, Case, FloatArray, Record
+from hpcrnn.records.split import Split
 from hpcrnn.records.statistics import Interval, ratio_interval
 from hpcrnn.reporting.describe import case_name, loss_unit, mode_of, short_source, threads_of
 from hpcrnn.reporting.entries import Entry, make_entries
@@ -75,6 +76,7 @@ class Series:
     Attributes
     ----------
     strategy, backend : str
+        ``pipeline · 1f1b M4``: axes, order and pieces without the size of the axis that grows.
     points : tuple of Point
         Ordered by ranks, then by case number.
     batch_per_rank : Fraction or None
@@ -240,7 +242,9 @@ def scaled(interval: Interval, factor: float) -> Interval:
 
 
 def strong_series(included: Sequence[Entry]) -> tuple[Series, ...]:
-    """Group cases of one problem, backend, kernel and strategy that ran on different rank counts.
+    """Group cases of one problem, backend, kernel, grid and order that ran on different rank counts.
+
+    Of the axes of a grid the slowest may grow along a series; cases that differ in another are never joined.
 
     Parameters
     ----------
@@ -318,25 +322,47 @@ def loss_curve(entry: Entry) -> LossCurve:
 
 
 def _grouped(entries: Sequence[Entry], key: Callable[[Entry], list[Any]]) -> list[list[Entry]]:
-    """Group parallel cases by key and strategy; a one-rank case joins every strategy of its key."""
+    """Group parallel cases by key and way of splitting, and let the one-rank cases of the key join each group.
+
+    One-rank cases cut in the same pieces where there are any, else those in one piece: a serial run has no use
+    for micro-batches.
+    """
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
         by_key.setdefault(json.dumps(key(entry), sort_keys=True), []).append(entry)
     groups = []
     for members in by_key.values():
+        wide: dict[str, list[Entry]] = {}
+        for entry in members:
+            if entry.case.n_ranks > 1:
+                wide.setdefault(way_of_splitting(entry.case), []).append(entry)
         single = [e for e in members if e.case.n_ranks == 1]
-        strategies = {e.case.strategy: None for e in members if e.case.n_ranks > 1}
-        for strategy in strategies:
-            wide = [e for e in members if e.case.n_ranks > 1 and e.case.strategy == strategy]
-            groups.append(sorted(single + wide, key=lambda e: (e.case.n_ranks, e.number)))
+        for group in wide.values():
+            alike = [e for e in single if _pieces(e.case) == _pieces(group[0].case)]
+            whole = [e for e in single if e.case.split == Split()]
+            groups.append(sorted((alike or whole) + group, key=lambda e: (e.case.n_ranks, e.number)))
     return groups
 
 
 def _way(case: Case) -> list[Any]:
-    """How a case was run but for the number of ranks: points of one curve agree in it."""
-    parallel = {k: v for k, v in case.how["parallel"].items() if k != "grid"}
-    return [case.backend, case.kernel, parallel, case.how["threads"], case.simulated]
+    """How a case was run but for how it was split: points of one curve agree in it."""
+    return [case.backend, case.kernel, case.how["threads"], case.simulated]
+
+
+def _pieces(case: Case) -> dict[str, Any]:
+    """How a case was cut, but for its grid; defaults stand for what an earlier version did not store."""
+    parallel = {**_EARLIER, **case.how["parallel"]}
+    return {key: value for key, value in parallel.items() if key != "grid"}
+
+
+_EARLIER = {"order": "fill_drain", "virtual_stages": 1, "carry": False}
+"""What files of an earlier version were run with, and do not say."""
+
+
+def way_of_splitting(case: Case) -> str:
+    """Name how a case was split but for the axis that grows: points of one curve agree in it."""
+    return json.dumps([case.split.series_name, _pieces(case)], sort_keys=True)
 
 
 def _strategy(members: Sequence[Entry]) -> str:
-    return members[-1].case.strategy
+    return members[-1].case.split.series_name

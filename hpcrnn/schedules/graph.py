@@ -23,12 +23,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 TaskKind = Literal["F", "B", "W"]
 ValueKind = Literal["y", "dy", "halo", "dhalo"]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True, gc=False):
     """One task; printed as ``F(l,m,c)``."""
 
     kind: TaskKind
@@ -40,8 +41,7 @@ class Task:
         return f"{self.kind}({self.block},{self.microbatch},{self.chunk})"
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True, gc=False):
     """What one task hands to another; printed as ``halo(l,m,c)``.
 
     ``y`` and ``halo`` are output and final state of ``F(l,m,c)``; ``dy`` and ``dhalo`` their gradients.

@@ -14,14 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hpcrnn.schedules.graph import Task, TaskGraph, Value
+import msgspec
+
+from hpcrnn.schedules.graph import Task, TaskGraph
 from hpcrnn.schedules.program import Instruction, PostRecv, PostSend, Program, Wait
 
 Family = Literal["activation", "gradient"]
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(msgspec.Struct, frozen=True, gc=False):
     """One buffer of one unit of work; printed as ``A(l,m,c)`` or ``G(l,m,c)``."""
 
     family: Family
@@ -49,18 +50,16 @@ class Slots:
     counts: dict[tuple[Family, int], int]
 
 
-def touched(instruction: Instruction, graph: TaskGraph, owned: frozenset[int]) -> Iterator[Buffer]:
+def touched(instruction: Instruction, graph: TaskGraph) -> Iterator[Buffer]:
     """Buffers an instruction reads or writes.
 
     Parameters
     ----------
     instruction : Instruction
     graph : TaskGraph
-    owned : frozenset of int
-        Blocks of this rank.
     """
     if isinstance(instruction, Task):
-        yield from _touched_by_task(instruction, graph, owned)
+        yield from _touched_by_task(instruction, graph)
         return
     message = instruction.post if isinstance(instruction, Wait) else instruction
     if isinstance(message, PostSend | PostRecv) and message.value.kind in ("y", "dy"):
@@ -69,19 +68,19 @@ def touched(instruction: Instruction, graph: TaskGraph, owned: frozenset[int]) -
         yield Buffer(family, value.block, value.microbatch, value.chunk)
 
 
-def _touched_by_task(task: Task, graph: TaskGraph, owned: frozenset[int]) -> Iterator[Buffer]:
-    l, m, c = task.block, task.microbatch, task.chunk
-    last = l == graph.n_blocks - 1
-    yield Buffer("activation", l, m, c)
-    if task.kind in ("F", "W") and l > 0:
-        yield Buffer("activation", l - 1, m, c)
-    if task.kind == "F" and graph.recurrent[l] and c > 0:
-        yield Buffer("activation", l, m, c - 1)
-    if task.kind == "B" and l > 0:
-        yield Buffer("gradient", l - 1, m, c)
+def _touched_by_task(task: Task, graph: TaskGraph) -> Iterator[Buffer]:
+    block, m, c = task.block, task.microbatch, task.chunk
+    last = block == graph.n_blocks - 1
+    yield Buffer("activation", block, m, c)
+    if task.kind in ("F", "W") and block > 0:
+        yield Buffer("activation", block - 1, m, c)
+    if task.kind == "F" and graph.recurrent[block] and c > 0:
+        yield Buffer("activation", block, m, c - 1)
+    if task.kind == "B" and block > 0:
+        yield Buffer("gradient", block - 1, m, c)
     # A recurrent block keeps what its W needs of the gradient on its tape.
-    if not last and (task.kind == "B" or (task.kind == "W" and not graph.recurrent[l])):
-        yield Buffer("gradient", l, m, c)
+    if not last and (task.kind == "B" or (task.kind == "W" and not graph.recurrent[block])):
+        yield Buffer("gradient", block, m, c)
 
 
 def lives(program: Program, graph: TaskGraph, chunks: Sequence[int]) -> dict[Buffer, tuple[int, int]]:
@@ -94,11 +93,10 @@ def lives(program: Program, graph: TaskGraph, chunks: Sequence[int]) -> dict[Buf
     chunks : sequence of int
         Chunks of this rank: the state before its first one comes as a halo, not from a tape.
     """
-    owned = frozenset(i.block for i in program.instructions if isinstance(i, Task))
     first = min(chunks)
     found: dict[Buffer, tuple[int, int]] = {}
     for step, instruction in enumerate(program.instructions):
-        for buffer in touched(instruction, graph, owned):
+        for buffer in touched(instruction, graph):
             if buffer.chunk >= first:
                 found[buffer] = (found[buffer][0] if buffer in found else step, step)
     return found
@@ -130,12 +128,7 @@ def assign_slots(program: Program, graph: TaskGraph, chunks: Sequence[int]) -> S
 
 
 def peak_live(program: Program, graph: TaskGraph, chunks: Sequence[int]) -> int:
-    """Largest number of units, chunks of micro-batches through a block, whose activations one block of this rank keeps."""
+    """Largest number of units whose activations a block of this rank keeps; a unit is a chunk of a micro-batch."""
     owned = {i.block for i in program.instructions if isinstance(i, Task)}
     counts = assign_slots(program, graph, chunks).counts
     return max(count for (family, block), count in counts.items() if family == "activation" and block in owned)
-
-
-def final_value(value: Value, graph: TaskGraph) -> bool:
-    """Whether a halo leaves the end of time: it is carried to the next step."""
-    return value.kind == "halo" and value.chunk == graph.n_chunks - 1

@@ -12,12 +12,14 @@ Sums are begun as soon as their operand is complete, and waited for at the end.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from hpcrnn.schedules.graph import Task, TaskGraph, Value
-from hpcrnn.schedules.order import Unit, units
+from hpcrnn.schedules.order import Unit, turns, units
 from hpcrnn.schedules.placement import Place, Placement
 from hpcrnn.schedules.program import (
     AllReduce,
@@ -34,13 +36,20 @@ from hpcrnn.schedules.program import (
 )
 from hpcrnn.spec import Axis, Mode, OrderName
 
-def receive_ahead(placement: Placement) -> int:
+
+def receive_ahead(graph: TaskGraph, placement: Placement) -> int:
     """Units a receive is posted before the unit that needs it.
 
-    One hides the message behind a unit.  Virtual stages make messages run in a ring, where a blocking send may wait
-    for a receive that lies beyond the next turn.
+    One hides the message behind a unit.  Virtual stages make messages run in a ring, and a ring of sends that
+    block must find its receives posted.  An item comes back to the first rank after P items, but its turn is only
+    when all items of its group have had theirs: in a group of P + x items it waits for x forward units, between
+    which as many backward units lie; and the row may begin with either kind.
     """
-    return 1 if placement.n_virtual == 1 else 3
+    if placement.n_virtual == 1:
+        return 1
+    positions = placement.grid.pipeline
+    largest = turns(graph.n_microbatches * len(placement.segments[0]), positions)[0]
+    return 2 * max(0, int(largest.stop - largest.start) - positions) + 2
 
 
 _SEND_BEHIND = 2
@@ -128,7 +137,7 @@ class _Lowering:
         held: dict[Task, list[PostSend]] = defaultdict(list)
         lagging: dict[int, list[PostSend]] = defaultdict(list)
         at_end: list[PostSend] = []
-        ahead = receive_ahead(self._s.placement)
+        ahead = receive_ahead(self._s.graph, self._s.placement)
         for early in receives[:ahead]:
             yield from early.values()
         for index, unit in enumerate(self._units):
@@ -222,14 +231,20 @@ class _Lowering:
         if s.placement.grid.time == 1:
             yield Carry()
             return
-        last_segment = s.placement.grid.time - 1
+        last = s.placement.grid.time - 1
+        first_rank, last_rank = (s.placement.rank(msgspec.structs.replace(place, time=t)) for t in (0, last))
         posts: list[PostSend | PostRecv] = []
-        for block in s.placement.blocks_at(place):
-            for m in range(s.graph.n_microbatches if s.graph.recurrent[block] else 0):
-                value = Value("halo", block, m, s.graph.n_chunks - 1)
-                if place.time == last_segment:
-                    posts.append(PostSend(value, s.placement.rank(replace(place, time=0)), self._bytes(value)))
-                elif place.time == 0:
-                    posts.append(PostRecv(value, s.placement.rank(replace(place, time=last_segment)), self._bytes(value)))
+        for value in carried_values(s.graph, s.placement.blocks_at(place)):
+            if place.time == last:
+                posts.append(PostSend(value, first_rank, self._bytes(value)))
+            elif place.time == 0:
+                posts.append(PostRecv(value, last_rank, self._bytes(value)))
         yield from posts
         yield from map(Wait, posts)
+
+
+def carried_values(graph: TaskGraph, blocks: Iterable[int]) -> Iterator[Value]:
+    """Final states of some blocks: what the last segment of time hands to the first for the next step."""
+    for block in blocks:
+        for m in range(graph.n_microbatches if graph.recurrent[block] else 0):
+            yield Value("halo", block, m, graph.n_chunks - 1)

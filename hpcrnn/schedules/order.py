@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from hpcrnn.schedules.graph import Task, TaskGraph
+from hpcrnn.schedules.graph import Task, TaskGraph, TaskKind
 from hpcrnn.schedules.placement import Place, Placement, split
 from hpcrnn.spec import OrderName
 
@@ -87,12 +87,16 @@ def _block_major(graph: TaskGraph, placement: Placement, place: Place) -> tuple[
     A block's laid-out weights stay in cache, and its gradient is complete, and can be summed, as early as possible.
     """
     blocks, chunks, parts = placement.blocks_at(place), placement.chunks_at(place), range(graph.n_microbatches)
-    found = [tuple(Task("F", l, m, c) for c in chunks) for l in blocks for m in parts]
-    if graph.backward:
-        for l in reversed(blocks):
-            for m in parts:
-                found.append(tuple(Task(kind, l, m, c) for kind in ("B", "W") for c in reversed(chunks)))
-    return tuple(found)
+    forward = [tuple(Task("F", block, m, c) for c in chunks) for block in blocks for m in parts]
+    if not graph.backward:
+        return tuple(forward)
+    kinds: tuple[TaskKind, ...] = ("B", "W")
+    backward = [
+        tuple(Task(kind, block, m, c) for kind in kinds for c in reversed(chunks))
+        for block in reversed(blocks)
+        for m in parts
+    ]
+    return tuple(forward + backward)
 
 
 def _rows_by_chunk(graph: TaskGraph, placement: Placement, place: Place) -> Rows:
@@ -111,9 +115,9 @@ def _rows_by_chunk(graph: TaskGraph, placement: Placement, place: Place) -> Rows
     # With virtual stages a gradient also passes every rank once more before it is back.
     rounds = 1 if len(stages) == 1 else 2
     return Rows(
-        tuple(tuple(Task("F", l, m, c) for c in piece for l in stage) for stage, (m, piece) in forward),
-        tuple(tuple(Task("B", l, m, c) for c in piece[::-1] for l in stage[::-1]) for stage, (m, piece) in backward),
-        tuple(tuple(Task("W", l, m, c) for c in piece[::-1] for l in stage[::-1]) for stage, (m, piece) in backward),
+        tuple(tuple(Task("F", b, m, c) for c in piece for b in stage) for stage, (m, piece) in forward),
+        tuple(tuple(Task("B", b, m, c) for c in piece[::-1] for b in stage[::-1]) for stage, (m, piece) in backward),
+        tuple(tuple(Task("W", b, m, c) for c in piece[::-1] for b in stage[::-1]) for stage, (m, piece) in backward),
         per_microbatch=len(pieces) * len(stages),
         ranks_after=later_stages + grid.time - 1 - place.time,
         units_after=rounds * later_stages + grid.time - 1 - place.time,
@@ -124,12 +128,12 @@ def _rows_by_chunk(graph: TaskGraph, placement: Placement, place: Place) -> Rows
 def _rows_by_block(graph: TaskGraph, placement: Placement, place: Place) -> Rows:
     """A unit is a block of a micro-batch over the rank's segment: the transpose."""
     blocks, chunks, parts = placement.blocks_at(place), placement.chunks_at(place), range(graph.n_microbatches)
-    forward = [(l, m) for m in parts for l in blocks]
-    backward = [(l, m) for m in parts for l in reversed(blocks)]
+    forward = [(block, m) for m in parts for block in blocks]
+    backward = [(block, m) for m in parts for block in reversed(blocks)]
     return Rows(
-        tuple(tuple(Task("F", l, m, c) for c in chunks) for l, m in forward),
-        tuple(tuple(Task("B", l, m, c) for c in reversed(chunks)) for l, m in backward),
-        tuple(tuple(Task("W", l, m, c) for c in reversed(chunks)) for l, m in backward),
+        tuple(tuple(Task("F", block, m, c) for c in chunks) for block, m in forward),
+        tuple(tuple(Task("B", block, m, c) for c in reversed(chunks)) for block, m in backward),
+        tuple(tuple(Task("W", block, m, c) for c in reversed(chunks)) for block, m in backward),
         per_microbatch=len(blocks),
         ranks_after=placement.grid.time - 1 - place.time,
         units_after=placement.grid.time - 1 - place.time,
@@ -141,9 +145,17 @@ def _in_turns(
     items: Sequence[tuple[int, range]], stages: Sequence[range], group: int
 ) -> list[tuple[range, tuple[int, range]]]:
     """Take items in groups of at least ``group``, each group through all stages before the next."""
-    n_groups = 1 if len(stages) == 1 else max(1, len(items) // group)
-    groups = [items[part] for part in split(len(items), n_groups)]
+    groups = [items] if len(stages) == 1 else [items[part] for part in turns(len(items), group)]
     return [(stage, item) for members in groups for stage in stages for item in members]
+
+
+def turns(n_items: int, n_positions: int) -> tuple[slice, ...]:
+    """Cut chunks of micro-batches into the groups in which virtual stages take turns.
+
+    As many groups as can be, each of at least ``n_positions`` items: of fewer, the first would not be back from the
+    last rank in time.  All in one group where there are fewer than that.
+    """
+    return split(n_items, max(1, n_items // n_positions))
 
 
 def _fill_drain(rows: Rows) -> tuple[Unit, ...]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
 
+import msgspec
+
 from hpcrnn.schedules.graph import Task, TaskGraph
 from hpcrnn.spec import AXES, Axis, Grid
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Coordinates of a rank in the grid."""
 
     data: int = 0

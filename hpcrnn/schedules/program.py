@@ -27,6 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from hpcrnn.errors import ScheduleError, SpecError
 from hpcrnn.schedules.graph import Task, Value
 from hpcrnn.spec import Axis, Grid, convert, parse_grid
@@ -34,8 +36,7 @@ from hpcrnn.spec import Axis, Grid, convert, parse_grid
 Axes = tuple[Axis, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PostRecv:
+class PostRecv(msgspec.Struct, frozen=True, gc=False):
     """Begin to receive a value; until its wait nothing may touch the buffer."""
 
     value: Value
@@ -51,8 +52,7 @@ class PostRecv:
         return f"recv {self.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class PostSend:
+class PostSend(msgspec.Struct, frozen=True, gc=False):
     """Begin to send a value; until its wait nothing may overwrite the buffer."""
 
     value: Value
@@ -68,8 +68,7 @@ class PostSend:
         return f"send {self.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class AllReduce:
+class AllReduce(msgspec.Struct, frozen=True, gc=False):
     """Begin to sum the gradients of the blocks ``start:stop`` over the ranks that differ along ``axes`` only."""
 
     start: int
@@ -86,8 +85,7 @@ class AllReduce:
         return f"AllReduce({self.start}:{self.stop})"
 
 
-@dataclass(frozen=True, slots=True)
-class AllReduceScalar:
+class AllReduceScalar(msgspec.Struct, frozen=True, gc=False):
     """Begin to sum one float64: the loss, or the square of the gradient's norm."""
 
     quantity: Literal["loss", "norm"]
@@ -112,8 +110,7 @@ Collective = AllReduce | AllReduceScalar
 Post = Message | Collective
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Wait until what was begun is over."""
 
     post: Post
@@ -122,16 +119,14 @@ class Wait:
         return f"Wait {self.post.handle}"
 
 
-@dataclass(frozen=True, slots=True)
-class Carry:
+class Carry(msgspec.Struct, frozen=True, gc=False):
     """Let the next step start from this step's final states, where both ends of time lie on this rank."""
 
     def __str__(self) -> str:
         return "Carry"
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, gc=False):
     """Check, clip and apply the gradient."""
 
     def __str__(self) -> str:

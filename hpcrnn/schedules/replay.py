@@ -2,25 +2,37 @@
 
 The walk knows what MPI promises and no more: a receive ends when its message was sent, a sum when all its
 ranks have begun it.  With ``synchronous`` sends a send also waits until its receive was posted, the least any
-MPI library may buffer: programs that end under this rule end under every library.
+MPI library may buffer: programs that end under this rule end under every library.  Tensor ranks exchange parts
+inside a forward or backward task, so it begins when all of them have come to it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.schedules.graph import Task, Value
-from hpcrnn.schedules.program import AllReduce, AllReduceScalar, Axes, Collective, Instruction, PostRecv, PostSend, Program, Wait
+from hpcrnn.schedules.program import (
+    AllReduce,
+    AllReduceScalar,
+    Axes,
+    Collective,
+    Instruction,
+    PostRecv,
+    PostSend,
+    Program,
+    Wait,
+)
 
 Cost = Callable[[int, Instruction], float]
 """Seconds, or any unit, that an instruction keeps a rank busy."""
 
 _Event = tuple[object, ...]
+"""``sent`` or ``posted`` with both ranks and the value; ``summed`` or ``met`` with the group and what it does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,24 +41,24 @@ class Walk:
 
     Attributes
     ----------
-    start, end : list of float64 array (n_instructions,)
+    start, end : dict of int to float64 array (n_instructions,)
         One a rank; NaN where the walk did not come.
     stuck : dict of int to int
         Ranks that could not go on, and the step at which they are; empty where all came to the end.
     """
 
-    start: list[npt.NDArray[np.float64]]
-    end: list[npt.NDArray[np.float64]]
+    start: dict[int, npt.NDArray[np.float64]]
+    end: dict[int, npt.NDArray[np.float64]]
     stuck: dict[int, int]
 
     @property
     def makespan(self) -> float:
         """When the last rank is done."""
-        return max(float(end[-1]) if len(end) else 0.0 for end in self.end)
+        return max(float(end[-1]) if len(end) else 0.0 for end in self.end.values())
 
 
 def replay(
-    programs: Sequence[Program],
+    programs: Mapping[int, Program],
     groups: Callable[[int, Axes], tuple[int, ...]],
     cost: Cost,
     *,
@@ -56,10 +68,10 @@ def replay(
 
     Parameters
     ----------
-    programs : sequence of Program
-        One a rank.
+    programs : mapping of int to Program
+        By rank.
     groups : callable
-        From rank and axes to the ranks of a sum.
+        From rank and axes to the ranks, among those of the programs, that differ along the axes only.
     cost : callable
         Of rank and instruction.
     synchronous : bool
@@ -75,7 +87,7 @@ def replay(
 class _Replay:
     def __init__(
         self,
-        programs: Sequence[Program],
+        programs: Mapping[int, Program],
         groups: Callable[[int, Axes], tuple[int, ...]],
         cost: Cost,
         *,
@@ -84,80 +96,78 @@ class _Replay:
         self._programs, self._groups, self._cost, self._synchronous = programs, groups, cost, synchronous
         self._happened: dict[_Event, float] = {}
         self._waiting: dict[_Event, list[int]] = defaultdict(list)
-        self._begun: dict[_Event, list[float]] = defaultdict(list)
-        self._clock = [0.0] * len(programs)
-        self._step = [0] * len(programs)
-        self._start: list[list[float]] = [[] for _ in programs]
-        self._end: list[list[float]] = [[] for _ in programs]
+        self._came: dict[_Event, dict[int, float]] = defaultdict(dict)
+        self._start: dict[int, list[float]] = {rank: [] for rank in programs}
+        self._end: dict[int, list[float]] = {rank: [] for rank in programs}
         self._members: dict[tuple[int, Axes], tuple[int, ...]] = {}
+        self._woken: list[int] = []
 
     def run(self) -> Walk:
-        ready = deque(range(len(self._programs)))
+        ready = deque(self._programs)
         while ready:
-            ready.extend(self._advance(ready.popleft()))
-        stuck = {r: s for r, s in enumerate(self._step) if s < len(self._programs[r].instructions)}
+            self._advance(ready.popleft())
+            ready.extend(self._woken)
+            self._woken.clear()
+        done = {rank: len(ends) for rank, ends in self._end.items()}
         return Walk(
-            [_padded(row, p) for row, p in zip(self._start, self._programs, strict=True)],
-            [_padded(row, p) for row, p in zip(self._end, self._programs, strict=True)],
-            stuck,
+            {rank: _padded(row, self._programs[rank]) for rank, row in self._start.items()},
+            {rank: _padded(row, self._programs[rank]) for rank, row in self._end.items()},
+            {rank: step for rank, step in done.items() if step < len(self._programs[rank].instructions)},
         )
 
-    def _advance(self, rank: int) -> list[int]:
-        """Run one rank until it must wait; return the ranks that may go on now."""
-        woken: list[int] = []
-        instructions = self._programs[rank].instructions
-        starts, ends, happened = self._start[rank], self._end[rank], self._happened
-        while self._step[rank] < len(instructions):
-            instruction = instructions[self._step[rank]]
-            clock = self._clock[rank]
-            if isinstance(instruction, Task):
-                end = clock + self._cost(rank, instruction)
-            else:
-                awaited = self._awaited(rank, instruction)
-                if awaited is not None and awaited not in happened:
-                    self._waiting[awaited].append(rank)
-                    return woken
-                begun = clock if awaited is None else max(clock, happened[awaited])
-                end = begun + self._cost(rank, instruction)
-                event = self._event(rank, instruction, end)
-                if event is not None:
-                    happened[event[0]] = event[1]
-                    woken += self._waiting.pop(event[0], ())
+    def _advance(self, rank: int) -> None:
+        """Run one rank until it must wait."""
+        starts, ends, cost, happened = self._start[rank], self._end[rank], self._cost, self._happened
+        clock = ends[-1] if ends else 0.0
+        lockstep = len(self._group(rank, ("tensor",))) > 1
+        for instruction in self._programs[rank].instructions[len(ends) :]:
+            begun, kind = clock, type(instruction)
+            if kind is not Task or lockstep:
+                awaited = self._awaited(rank, instruction, clock)
+                if awaited is not None:
+                    if awaited not in happened:
+                        self._waiting[awaited].append(rank)
+                        return
+                    begun = max(clock, happened[awaited])
+            end = begun + cost(rank, instruction)
             starts.append(clock)
             ends.append(end)
-            self._clock[rank] = end
-            self._step[rank] += 1
-        return woken
+            clock = end
+            if kind is PostSend:
+                self._happens(("sent", rank, instruction.peer, instruction.value), end)  # type: ignore[union-attr]
+            elif kind is PostRecv:
+                self._happens(("posted", instruction.peer, rank, instruction.value), end)  # type: ignore[union-attr]
+            elif isinstance(instruction, AllReduce | AllReduceScalar):
+                self._comes(rank, self._sum(rank, instruction), instruction.axes, end)
 
-    def _awaited(self, rank: int, instruction: Instruction) -> _Event | None:
-        """What must have happened before an instruction can end."""
+    def _awaited(self, rank: int, instruction: Instruction, clock: float) -> _Event | None:
+        """What must have happened before an instruction can begin; for a wait, before it can end."""
+        if isinstance(instruction, Wait):
+            post = instruction.post
+            if isinstance(post, PostRecv):
+                return ("sent", post.peer, rank, post.value)
+            return None if isinstance(post, PostSend) else self._sum(rank, post)
         if isinstance(instruction, PostSend) and self._synchronous:
             return ("posted", rank, instruction.peer, instruction.value)
-        if not isinstance(instruction, Wait):
-            return None
-        post = instruction.post
-        if isinstance(post, PostRecv):
-            return ("sent", post.peer, rank, post.value)
-        if isinstance(post, PostSend):
-            return ("posted", rank, post.peer, post.value) if self._synchronous else None
-        return self._sum(rank, post)
-
-    def _event(self, rank: int, instruction: Instruction, end: float) -> tuple[_Event, float] | None:
-        """What an instruction makes happen, and when."""
-        if isinstance(instruction, PostSend):
-            return ("sent", rank, instruction.peer, instruction.value), end
-        if isinstance(instruction, PostRecv):
-            return ("posted", instruction.peer, rank, instruction.value), end
-        if isinstance(instruction, AllReduce | AllReduceScalar):
-            key = self._sum(rank, instruction)
-            arrived = self._begun[key]
-            arrived.append(end)
-            if len(arrived) == len(self._group(rank, instruction.axes)):
-                return key, max(arrived)
+        if isinstance(instruction, Task) and instruction.kind != "W":
+            met = ("met", self._group(rank, ("tensor",)), instruction)
+            self._comes(rank, met, ("tensor",), clock)
+            return met
         return None
 
+    def _comes(self, rank: int, event: _Event, axes: Axes, time: float) -> None:
+        """One of a group has come to what happens when all have."""
+        came = self._came[event]
+        came[rank] = time
+        if len(came) == len(self._group(rank, axes)):
+            self._happens(event, max(came.values()))
+
+    def _happens(self, event: _Event, time: float) -> None:
+        self._happened[event] = time
+        self._woken += self._waiting.pop(event, ())
+
     def _sum(self, rank: int, post: Collective) -> _Event:
-        return ("sum", self._group(rank, post.axes), post.handle)
+        return ("summed", self._group(rank, post.axes), post.handle)
 
     def _group(self, rank: int, axes: Axes) -> tuple[int, ...]:
         if (rank, axes) not in self._members:

@@ -1,9 +1,10 @@
 """Refuse programs that would hang or compute something else, before they run.
 
-Four questions, cheapest first: does each rank do its own tasks, each after what it needs (:class:`_RankCheck`);
+Five questions, cheapest first: does each rank do its own tasks, each after what it needs (:class:`_RankCheck`);
 does every message that is sent have its receive, with the same bytes (:func:`check_matching`); do the ranks of
-every sum begin the same sums in the same order (:func:`check_collectives`); and do all ranks come to the end when
-a send may block until its receive is posted (:func:`check_progress`).
+every sum begin the same sums in the same order (:func:`check_collectives`); do tensor ranks, which exchange parts
+inside forward and backward tasks, take these in the same order (:func:`check_lockstep`); and do all ranks come to
+the end when a send may block until its receive is posted (:func:`check_progress`).
 
 The first looks at one rank alone and the second at two, so a rank of a large run can check its own part:
 :func:`validate_rank`.
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hpcrnn.errors import ScheduleError
 from hpcrnn.schedules.graph import Task, Value
-from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.lowering import Schedule, carried_values
 from hpcrnn.schedules.placement import Place
 from hpcrnn.schedules.program import (
     AllReduce,
@@ -29,7 +30,6 @@ from hpcrnn.schedules.program import (
     PostRecv,
     PostSend,
     Program,
-    Update,
     Wait,
 )
 from hpcrnn.schedules.replay import message_key, replay
@@ -58,6 +58,7 @@ def validate(programs: Sequence[Program], schedule: Schedule) -> None:
         _RankCheck(by_rank, rank, schedule).run()
     check_matching(by_rank, by_rank)
     check_collectives(programs, schedule)
+    check_lockstep(programs, schedule)
     check_progress(programs, schedule)
 
 
@@ -89,13 +90,17 @@ class _RankCheck:
         self._graph, self._place = schedule.graph, schedule.placement.place(rank)
         self._step = 0
         self._own = frozenset(_tasks_of(schedule, self._place))
+        self._blocks = frozenset(schedule.placement.blocks_at(self._place))
         self._missing = set(self._own)
         self._left: dict[tuple[str, int], int] = {}
         for task in self._own:
             self._left[task.kind, task.block] = self._left.get((task.kind, task.block), 0) + 1
         self._in_flight: dict[Post, int] = {}
-        self._seen: set[tuple[str, Value]] = set()
+        self._summing = 0
+        self._sent: set[Value] = set()
+        self._received: set[Value] = set()
         self._arrived: set[Value] = set()
+        self._sending: dict[Task, Value] = {}
         self._reduced: set[int] = set()
         self._scalars: set[str] = set()
         self._carried = self._updated = False
@@ -135,42 +140,39 @@ class _RankCheck:
         self._require(task in self._own, "not a task of this rank")
         self._require(task in self._missing, "done twice")
         for value in self._graph.values_into(task):
-            if value.producer in self._own:
-                self._require(value.producer not in self._missing, f"needs {value.producer} first")
-            else:
-                self._require(value in self._arrived, f"needs {value} received first")
+            if value not in self._arrived and value.producer not in self._own:
+                self._refuse(f"needs {value} received first")
         for needed in self._graph.needs(task):
-            self._require(needed not in self._missing, f"needs {needed} first")
-        self._free_to_overwrite(task)
+            if needed in self._missing:
+                self._refuse(f"needs {needed} first")
+        if task in self._sending:
+            self._refuse(f"the send of {self._sending[task]} is still under way")
         self._missing.remove(task)
         self._left[task.kind, task.block] -= 1
 
-    def _free_to_overwrite(self, task: Task) -> None:
-        """A task may not work on the buffer of a message that is under way."""
-        for post in self._in_flight:
-            if isinstance(post, PostSend) and task.kind == "B" and post.value.kind == "y":
-                v = post.value
-                mine = (v.block, v.microbatch, v.chunk) == (task.block, task.microbatch, task.chunk)
-                self._require(not mine, f"the send of {v} is still under way")
-            if isinstance(post, AllReduce) and task.kind == "W":
-                self._require(not post.start <= task.block < post.stop, f"{post.handle} is still under way")
-
     def _message(self, post: Message) -> None:
         value, sends = post.value, isinstance(post, PostSend)
-        self._require((post.handle, value) not in self._seen, f"{post.handle} is begun twice")
-        carried = self._is_carried(value)
+        seen = self._sent if sends else self._received
+        if value in seen:
+            self._refuse(f"{post.handle} is begun twice")
+        carried = self._is_carried(value, sends=sends)
         self._require(carried or self._crosses(value, sends=sends), "not a value that crosses ranks here")
         if sends:
-            self._require(value.producer not in self._missing, f"needs {value.producer} first")
+            if value.producer in self._missing:
+                self._refuse(f"needs {value.producer} first")
         elif carried:
             first = Task("F", value.block, value.microbatch, self._s.placement.segments[0][0])
             self._require(first not in self._missing, f"would overwrite what {first} starts from")
-        else:
-            self._require(value.consumer in self._missing, f"{value.consumer} is done already")
-        expected = self._s.sizes.value_bytes(value, self._place)
-        self._require(post.n_bytes == expected, f"the value has {expected} bytes")
-        self._seen.add((post.handle, value))
+        elif value.consumer not in self._missing:
+            self._refuse(f"{value.consumer} is done already")
+        peer, n_bytes = self._peer(value, sends=sends), self._s.sizes.value_bytes(value, self._place)
+        if (post.peer, post.n_bytes) != (peer, n_bytes):
+            self._refuse(f"the value goes {'to' if sends else 'from'} rank {peer} and has {n_bytes} bytes")
+        seen.add(value)
         self._in_flight[post] = self._step
+        if sends and value.kind == "y":
+            # A backward task works in place on what the forward task left.
+            self._sending[Task("B", value.block, value.microbatch, value.chunk)] = value
 
     def _crosses(self, value: Value, *, sends: bool) -> bool:
         """Whether a value leaves, or reaches, this rank."""
@@ -178,16 +180,32 @@ class _RankCheck:
         known = value in (self._graph.values_out_of(here) if sends else self._graph.values_into(here))
         return here in self._own and known and there not in self._own
 
-    def _is_carried(self, value: Value) -> bool:
+    def _is_carried(self, value: Value, *, sends: bool) -> bool:
         last = value.kind == "halo" and value.chunk == self._graph.n_chunks - 1
+        return last and self._carries(sends=sends) and value.block in self._blocks and self._recurrent(value)
+
+    def _carries(self, *, sends: bool) -> bool:
+        """Whether this rank sends, or receives, states for the next step."""
         time = self._s.placement.grid.time
-        ends = self._place.time in (0, time - 1) and value.block in self._s.placement.blocks_at(self._place)
-        return self._s.carry and time > 1 and last and ends and self._graph.recurrent[value.block]
+        return self._s.carry and time > 1 and self._place.time == (time - 1 if sends else 0)
+
+    def _recurrent(self, value: Value) -> bool:
+        return self._graph.recurrent[value.block] and value.microbatch < self._graph.n_microbatches
+
+    def _peer(self, value: Value, *, sends: bool) -> int:
+        """Rank of the other end of a message."""
+        last = self._s.placement.grid.time - 1
+        place = self._place
+        if self._is_carried(value, sends=sends):
+            there = Place(place.data, place.pipeline, 0 if sends else last, place.tensor)
+        else:
+            there = self._s.placement.owner(value.consumer if sends else value.producer, place)
+        return self._s.placement.rank(there)
 
     def _allreduce(self, post: AllReduce) -> None:
         blocks = range(post.start, post.stop)
-        own = self._s.placement.blocks_at(self._place)
-        self._require(bool(blocks) and set(blocks) <= set(own), f"blocks of this rank are {', '.join(map(str, own))}")
+        own = ", ".join(map(str, self._blocks))
+        self._require(bool(blocks) and self._blocks.issuperset(blocks), f"blocks of this rank are {own}")
         for block in blocks:
             axes = self._s.replicated_over(block)
             self._require(post.axes == axes, f"block {block} is replicated over {','.join(axes) or 'nothing'}")
@@ -197,6 +215,7 @@ class _RankCheck:
         n_bytes = sum(self._s.sizes.gradient_bytes(block, self._place) for block in blocks)
         self._require(post.n_bytes == n_bytes, f"the gradients have {n_bytes} bytes")
         self._reduced.update(blocks)
+        self._summing += 1
         self._in_flight[post] = self._step
 
     def _scalar(self, post: AllReduceScalar) -> None:
@@ -209,8 +228,7 @@ class _RankCheck:
         else:
             self._require(self._s.mode == "train", "this mode has no update")
             self._require(not any(self._left.values()), "the gradient is not complete")
-            summing = next((p for p in self._in_flight if isinstance(p, AllReduce)), None)
-            self._require(summing is None, f"{summing and summing.handle} is still under way")
+            self._require(not self._summing, "a gradient is still being summed")
             self._all_summed()
         self._scalars.add(post.quantity)
         self._in_flight[post] = self._step
@@ -225,6 +243,11 @@ class _RankCheck:
         del self._in_flight[post]
         if isinstance(post, PostRecv):
             self._arrived.add(post.value)
+        elif isinstance(post, PostSend):
+            value = post.value
+            self._sending.pop(Task("B", value.block, value.microbatch, value.chunk), None)
+        elif isinstance(post, AllReduce):
+            self._summing -= 1
 
     def _carry(self) -> None:
         self._require(self._s.carry and self._s.placement.grid.time == 1, "nothing is carried on this rank")
@@ -239,7 +262,7 @@ class _RankCheck:
         self._updated = True
 
     def _all_summed(self) -> None:
-        for block in self._s.placement.blocks_at(self._place):
+        for block in sorted(self._blocks):
             wanted = self._graph.backward and self._s.replicated_over(block)
             if wanted and self._s.sizes.gradient_bytes(block, self._place):
                 self._require(block in self._reduced, f"the gradient of block {block} is never summed")
@@ -256,8 +279,14 @@ class _RankCheck:
         for quantity in ("loss", "norm") if self._s.mode == "train" else ("loss",):
             wanted = bool(self._scalar_axes(quantity))
             self._require(wanted == (quantity in self._scalars), f"the {quantity} is never summed")
+        self._all_carried()
+
+    def _all_carried(self) -> None:
         if self._s.carry and self._s.placement.grid.time == 1:
             self._require(self._carried, "the final states are not carried")
+        for sends, seen, done in ((True, self._sent, "sent"), (False, self._received, "received")):
+            for value in carried_values(self._graph, self._blocks) if self._carries(sends=sends) else ():
+                self._require(value in seen, f"{value} is never {done}")
 
 
 def _tasks_of(schedule: Schedule, place: Place) -> Iterator[Task]:
@@ -323,6 +352,28 @@ def check_collectives(programs: Sequence[Program], schedule: Schedule) -> None:
                 raise _error(programs, rank, len(programs[rank].instructions), f"rank {leader} also begins {absent}")
 
 
+def check_lockstep(programs: Sequence[Program], schedule: Schedule) -> None:
+    """Check that the ranks of a tensor group take forward and backward tasks in the same order.
+
+    Raises
+    ------
+    ScheduleError
+    """
+    if schedule.placement.grid.tensor == 1:
+        return
+    for rank, program in enumerate(programs):
+        leader = schedule.placement.group(schedule.placement.place(rank), ("tensor",))[0]
+        mine, expected = (_exchanging(p) for p in (program, programs[leader]))
+        for (step, task), (_, there) in zip(mine, expected, strict=True):
+            if task != there:
+                raise _error(programs, rank, step, f"rank {leader} does {there} here: tensor ranks work in lockstep")
+
+
+def _exchanging(program: Program) -> list[tuple[int, Task]]:
+    """Tasks in which tensor ranks may exchange parts, with their steps."""
+    return [(s, i) for s, i in enumerate(program.instructions) if isinstance(i, Task) and i.kind != "W"]
+
+
 def check_progress(programs: Sequence[Program], schedule: Schedule) -> None:
     """Check that all ranks come to the end even where a send blocks until its receive is posted.
 
@@ -335,7 +386,7 @@ def check_progress(programs: Sequence[Program], schedule: Schedule) -> None:
     def group(rank: int, axes: Axes) -> tuple[int, ...]:
         return schedule.placement.group(schedule.placement.place(rank), axes)
 
-    stuck = replay(programs, group, lambda *_: 1.0, synchronous=True).stuck
+    stuck = replay(dict(enumerate(programs)), group, lambda *_: 1.0, synchronous=True).stuck
     if stuck:
         rank, step = next(iter(stuck.items()))
         others = ", ".join(f"rank {r} at step {s}" for r, s in list(stuck.items())[1:_SHOWN_RANKS])

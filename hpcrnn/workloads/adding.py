@@ -66,10 +66,12 @@ def open_adding(spec: RunSpec) -> AddingWorkload:
     Raises
     ------
     SpecError
-        T is 1: two marks need two steps.
+        T is 1: two marks need two steps. Or states are to be carried: every sequence stands alone.
     """
     problem = spec.problem
     if problem.seq < 2:
         key = "problem.seq"
         raise SpecError(key, problem.seq, "an integer >= 2 for the adding workload")
+    if spec.training.carry:
+        raise SpecError("training.carry", value=True, allowed="false for the adding workload: its sequences stand alone")
     return AddingWorkload(problem.batch, problem.seq, problem.seed, spec.model.dtype)

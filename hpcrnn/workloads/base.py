@@ -127,8 +127,11 @@ def uniform_rows(seed: int, step: int, rows: range, n_draws: int) -> npt.NDArray
     return drawn[np.asarray(rows) - first, :n_draws]
 
 
-def random_windows(series: Array, seed: int, step: int, rows: range, length: int) -> Array:
+def random_windows(series: Array, seed: int, step: int, rows: range, length: int, *, carry: bool = False) -> Array:
     """Cut windows of a series, one a row, each starting anywhere with equal probability.
+
+    With ``carry`` only those of step 0 do: each later one starts at the last element of the one before, so that a
+    row's windows, less their last element, make one sequence.  At the end of the series it goes on from the start.
 
     Parameters
     ----------
@@ -139,12 +142,15 @@ def random_windows(series: Array, seed: int, step: int, rows: range, length: int
         Rows of the global batch.
     length : int
         Elements of a window.
+    carry : bool, optional
 
     Returns
     -------
     array (length, len(rows), ...)
         C-contiguous.
     """
-    starts = uniform_rows(seed, step, rows, 1)[:, 0] * (len(series) - length + 1)
-    index = starts.astype(np.int64)[np.newaxis, :] + np.arange(length)[:, np.newaxis]
+    starts = (uniform_rows(seed, 0 if carry else step, rows, 1)[:, 0] * (len(series) - length + 1)).astype(np.int64)
+    if carry:
+        starts += step * (length - 1)
+    index = (starts[np.newaxis, :] + np.arange(length)[:, np.newaxis]) % len(series)
     return np.take(series, index, axis=0)

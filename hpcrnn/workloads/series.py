@@ -33,6 +33,8 @@ class SeriesWorkload:
         Of the numbers as they were read.
     n_rows, seq, seed : int
         B, T and the seed of the window offsets.
+    carry : bool
+        Whether a row reads on where it ended in the step before.
     """
 
     name: str
@@ -43,6 +45,7 @@ class SeriesWorkload:
     n_rows: int
     seq: int
     seed: int
+    carry: bool = False
 
     @property
     def interface(self) -> Interface:
@@ -53,7 +56,7 @@ class SeriesWorkload:
     def batch(self, step: int, rows: slice | None = None) -> Batch:
         """Cut inputs and targets (T, B, D): two views of one window."""
         taken = row_range(rows, self.n_rows)
-        window = random_windows(self.series, self.seed, step, taken, self.seq + 1)
+        window = random_windows(self.series, self.seed, step, taken, self.seq + 1, carry=self.carry)
         return Batch(window[:-1], window[1:])
 
     def describe(self) -> dict[str, Any]:
@@ -86,7 +89,8 @@ def open_series(spec: RunSpec, name: str) -> SeriesWorkload:
     values, mean, scale = standardise(raw.astype(np.float64))
     digest = hashlib.sha256(np.ascontiguousarray(raw).data).hexdigest()
     series = values.astype(spec.model.dtype)
-    return SeriesWorkload(problem.workload, series, mean, scale, digest, problem.batch, problem.seq, problem.seed)
+    sizes = problem.batch, problem.seq, problem.seed
+    return SeriesWorkload(problem.workload, series, mean, scale, digest, *sizes, carry=spec.training.carry)
 
 
 def standardise(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

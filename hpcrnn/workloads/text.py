@@ -43,6 +43,8 @@ class TextWorkload:
         Files the corpus was put together from.
     n_rows, seq, seed : int
         B, T and the seed of the window offsets.
+    carry : bool
+        Whether a row reads on where it ended in the step before.
     """
 
     name: str
@@ -51,12 +53,14 @@ class TextWorkload:
     n_rows: int
     seq: int
     seed: int
+    carry: bool = False
     interface: Interface = INTERFACE
 
     def batch(self, step: int, rows: slice | None = None) -> Batch:
         """Cut inputs and targets, int32 (T, B): two views of one window."""
         taken = row_range(rows, self.n_rows)
-        window = random_windows(self.corpus, self.seed, step, taken, self.seq + 1).astype(np.int32)
+        window = random_windows(self.corpus, self.seed, step, taken, self.seq + 1, carry=self.carry)
+        window = window.astype(np.int32)
         return Batch(window[:-1], window[1:])
 
     def describe(self) -> dict[str, Any]:
@@ -148,4 +152,5 @@ def _workload(spec: RunSpec, files: list[Path]) -> TextWorkload:
     problem = spec.problem
     if corpus.size <= problem.seq:
         raise refused(spec, f"a text of at least seq + 1 = {problem.seq + 1} bytes; this has {corpus.size}")
-    return TextWorkload(problem.workload, corpus, len(files), problem.batch, problem.seq, problem.seed)
+    sizes = problem.batch, problem.seq, problem.seed
+    return TextWorkload(problem.workload, corpus, len(files), *sizes, carry=spec.training.carry)

@@ -6,14 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 from cells.cell_samples import CountingProducts
-from engine_samples import B, T, every_cell, every_kind, make_problem, run_tasks
+from engine_samples import B, T, every_cell, every_kind, make_problem, run_tasks, serial_order
 
 from hpcrnn.backends.base import Extent
 from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.cells.products import NumpyProducts
 from hpcrnn.model.network import build_network, initial_parameters
 from hpcrnn.schedules.graph import TaskGraph
-from hpcrnn.schedules.order import block_major
 from hpcrnn.schedules.placement import split
 from hpcrnn.spec import build_spec
 from hpcrnn.workloads import Batch, Interface
@@ -81,9 +80,7 @@ def allocated_and_estimated_bytes(cell, sizes, kind, mode):
     network = build_network(spec, interface)
     steps, rows = spec.problem.seq, spec.problem.batch
     microbatches, chunks = split(rows, spec.parallel.microbatches), split(steps, spec.parallel.chunks)
-    tasks = block_major(
-        TaskGraph(network.recurrent, len(microbatches), len(chunks), backward=mode != "forward").tasks()
-    )
+    tasks = serial_order(TaskGraph(network.recurrent, len(microbatches), len(chunks), backward=mode != "forward"))
     parameters, batch = initial_parameters(network, 0), random_batch(interface, steps, rows)
     tracemalloc.start()
     try:
@@ -93,7 +90,7 @@ def allocated_and_estimated_bytes(cell, sizes, kind, mode):
         engine.load_batch(batch)
         run_tasks(engine, tasks)
         if mode != "forward":
-            engine.update()
+            engine.update(1.0)
         return tracemalloc.get_traced_memory()[1], network.memory_bytes(steps, rows)
     finally:
         tracemalloc.stop()

@@ -14,14 +14,15 @@ from engine_samples import (
     every_engine,
     every_kind,
     every_split,
+    joined,
     make_problem,
+    outcome_of,
     run_tasks,
+    serial_order,
 )
 
-from hpcrnn.backends.base import Outcome
 from hpcrnn.errors import NumericsError
-from hpcrnn.model.optimizers import clip, make_optimizer
-from hpcrnn.schedules.order import block_major
+from hpcrnn.model.optimizers import clip, finite_norm, make_optimizer
 
 
 @every_split
@@ -49,7 +50,7 @@ def test_results_do_not_depend_on_the_order_of_independent_tasks(kind, backend, 
     problem, cut = make_problem("lstm", kind), (2, 3)
     engine = problem.engine(backend, cut)
     run_tasks(engine, random_order(problem.graph(cut), random.Random(seed)))  # noqa: S311
-    assert_same(engine.outcome(), problem.outcome())
+    assert_same(outcome_of(engine), problem.outcome())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -58,7 +59,7 @@ def test_every_cell_may_be_run_in_any_order(cell, seed):
     problem, cut = make_problem(cell, "features"), (2, 3)
     engine = problem.engine(cut=cut)
     run_tasks(engine, random_order(problem.graph(cut), random.Random(seed)))  # noqa: S311
-    assert_same(engine.outcome(), problem.outcome())
+    assert_same(outcome_of(engine), problem.outcome())
 
 
 @pytest.mark.parametrize("first", [1, 2, 4])
@@ -67,49 +68,41 @@ def test_every_cell_may_be_run_in_any_order(cell, seed):
 def test_engines_over_parts_of_the_rows_add_up_to_the_whole(kind, backend, first):
     problem = make_problem("lstm", kind)
     parts = [problem.outcome(backend, rows=rows) for rows in (slice(0, first), slice(first, B))]
-    joined = Outcome(
-        sum(part.loss for part in parts),
-        {name: sum(part.gradients[name] for part in parts) for name in parts[0].gradients},
-        {name: np.concatenate([part.by_row[name] for part in parts]) for name in parts[0].by_row},
-    )
-    assert_same(joined, problem.outcome())
+    assert_same(joined(parts), problem.outcome())
 
 
 @every_cell
 def test_parts_of_the_rows_add_up_for_every_cell(cell):
     problem = make_problem(cell)
     parts = [problem.outcome(rows=rows, cut=(2, 2)) for rows in (slice(0, 3), slice(3, B))]
-    expected = problem.outcome()
-    for name, gradient in expected.gradients.items():
-        found = parts[0].gradients[name] + parts[1].gradients[name]
-        np.testing.assert_allclose(found, gradient, rtol=0, atol=TOLERANCE, err_msg=name)
+    assert_same(joined(parts), problem.outcome())
 
 
 @every_engine
 @every_kind
 def test_a_second_step_forgets_the_first(kind, backend):
     problem, other = make_problem("gru-after", kind), make_problem("gru-after", kind, seed=1)
-    tasks = block_major(problem.graph((2, 3)).tasks())
+    tasks = serial_order(problem.graph((2, 3)))
     engine = other.engine(backend, (2, 3))
     run_tasks(engine, tasks)
     engine.load_parameters(problem.parameters)
     problem.load(engine)
     for _ in range(2):
         run_tasks(engine, tasks)
-        assert_same(engine.outcome(), problem.outcome(), tolerance=TOLERANCE)
+        assert_same(outcome_of(engine), problem.outcome(), tolerance=TOLERANCE)
 
 
 @every_engine
 def test_an_outcome_is_a_copy(backend):
     problem = make_problem("lstm", "features")
     engine = problem.engine(backend)
-    tasks = block_major(problem.graph().tasks())
+    tasks = serial_order(problem.graph())
     run_tasks(engine, tasks)
-    outcome = engine.outcome()
-    kept = {name: a.copy() for name, a in [*outcome.gradients.items(), *outcome.by_row.items()]}
+    outcome = outcome_of(engine)
+    kept = {name: a.copy() for name, a in outcome.arrays.items()}
     make_problem("lstm", "features", seed=1).load(engine)
     run_tasks(engine, tasks)
-    for name, value in [*outcome.gradients.items(), *outcome.by_row.items()]:
+    for name, value in outcome.arrays.items():
         np.testing.assert_array_equal(value, kept[name], err_msg=name)
 
 
@@ -117,29 +110,29 @@ def test_an_outcome_is_a_copy(backend):
 def test_a_gradient_range_is_summed_in_place(backend):
     problem = make_problem("lstm", "features")
     engine = problem.engine(backend)
-    run_tasks(engine, block_major(problem.graph().tasks()))
+    run_tasks(engine, serial_order(problem.graph()))
     before = problem.outcome(backend)
     part = engine.gradient_range(1, 3)
     assert part.flags.c_contiguous
     assert part.size == sum(block.n_parameters for block in problem.network.blocks[1:3])
     part *= 3
-    for name, value in engine.outcome().gradients.items():
-        factor = 3 if name.startswith("layer") else 1
-        np.testing.assert_array_equal(value, factor * before.gradients[name], err_msg=name)
+    for name, value in outcome_of(engine).arrays.items():
+        factor = 3 if name.startswith("gradient layer") else 1
+        np.testing.assert_array_equal(value, factor * before.arrays[name], err_msg=name)
 
 
 @every_engine
 def test_gradient_ranges_are_the_blocks_in_order(backend):
     problem = make_problem("gru-after")
     engine = problem.engine(backend)
-    run_tasks(engine, block_major(problem.graph().tasks()))
+    run_tasks(engine, serial_order(problem.graph()))
     blocks = len(problem.network.blocks)
     whole = engine.gradient_range(0, blocks)
     np.testing.assert_array_equal(whole, np.concatenate([engine.gradient_range(i, i + 1) for i in range(blocks)]))
 
 
-def flat(network, arrays):
-    return np.concatenate([arrays[f"{b.name}.{name}"].ravel() for b in network.blocks for name in b.shapes])
+def flat(network, arrays, prefix=""):
+    return np.concatenate([arrays[f"{prefix}{b.name}.{name}"].ravel() for b in network.blocks for name in b.shapes])
 
 
 def named(network, vector):
@@ -158,39 +151,40 @@ def named(network, vector):
 @pytest.mark.parametrize("cell", ["lstm", "gru-after"])
 def test_an_update_is_the_optimizers_alone(cell, backend, optimizer, limit):
     problem = make_problem(cell, mode="train", optimizer=optimizer, lr=0.01, clip=limit)
-    tasks = block_major(problem.graph().tasks())
+    tasks = serial_order(problem.graph())
     engine = problem.engine(backend)
     parameters = flat(problem.network, problem.parameters)
     alone = make_optimizer(problem.spec.training, parameters.size, "float64")
     for _ in range(3):
         run_tasks(engine, tasks)
-        gradient = flat(problem.network, engine.outcome().gradients)
+        gradient = flat(problem.network, outcome_of(engine).arrays, "gradient ")
         norm = float(np.linalg.norm(gradient))
         assert limit is None or norm > limit
-        assert engine.update() == pytest.approx(norm, rel=TOLERANCE)
+        assert engine.norm_square() ** 0.5 == pytest.approx(norm, rel=TOLERANCE)
+        engine.update(norm)
         clip(gradient, norm, limit)
         alone.update(parameters, gradient)
         # What the engine computes next shows its parameters.
         problem.parameters = named(problem.network, parameters)
         run_tasks(engine, tasks)
-        assert_same(engine.outcome(), problem.outcome())
+        assert_same(outcome_of(engine), problem.outcome())
 
 
 @every_engine
-def test_a_gradient_that_is_not_finite_stops_the_update(backend):
+def test_a_gradient_that_is_not_finite_has_no_norm(backend):
     problem = make_problem("lstm", "features", mode="train")
     problem.batch.inputs[2, 1] = np.nan
     engine = problem.engine(backend)
-    run_tasks(engine, block_major(problem.graph().tasks()))
+    run_tasks(engine, serial_order(problem.graph()))
     with pytest.raises(NumericsError, match="the gradient is not finite"):
-        engine.update()
+        finite_norm(engine.norm_square())
 
 
 @every_engine
 def test_the_loss_starts_at_zero_whatever_it_was_replaced_by(backend):
     problem = make_problem("lstm")
     engine = problem.engine(backend)
-    tasks = block_major(problem.graph().tasks())
+    tasks = serial_order(problem.graph())
     run_tasks(engine, tasks)
     first, engine.loss = engine.loss, 1e9
     run_tasks(engine, tasks)
@@ -207,14 +201,14 @@ def test_the_loss_starts_at_zero_whatever_it_was_replaced_by(backend):
 def test_final_states_and_gradients_have_their_documented_shapes(cell, backend):
     problem = make_problem(cell, "features")
     outcome = problem.outcome(backend)
-    shapes = {f"{b.name}.{name}": shape for b in problem.network.blocks for name, shape in b.shapes.items()}
-    assert {name: a.shape for name, a in outcome.gradients.items()} == shapes
+    shapes = {f"gradient {b.name}.{name}": shape for b in problem.network.blocks for name, shape in b.shapes.items()}
     states = {f"{what} {name}": a.shape for what in ("state", "d") for name, a in problem.initial.items()}
     batch, steps, features = B, len(problem.batch.inputs), problem.batch.inputs.shape[-1]
-    assert {name: a.shape for name, a in outcome.by_row.items()} == {**states, "dx": (batch, steps, features)}
+    expected = {**shapes, **states, "dx": (batch, steps, features)}
+    assert {name: a.shape for name, a in outcome.arrays.items()} == expected
 
 
 @every_engine
 @pytest.mark.parametrize(("kind", "mode"), [("tokens", "gradient"), ("features", "train"), ("cotangent", "train")])
 def test_there_is_no_dx_where_nothing_asks_for_it(kind, mode, backend):
-    assert "dx" not in make_problem("lstm", kind, mode=mode).outcome(backend).by_row
+    assert "dx" not in make_problem("lstm", kind, mode=mode).outcome(backend).arrays

@@ -153,6 +153,7 @@ class CountingProducts(NumpyProducts):
     """NumPy's products, and the operations of each: 2 m k n for (m, k) @ (k, n)."""
 
     def __init__(self):
+        super().__init__()
         self.flops = 0
 
     def count(self, a, out):
@@ -177,9 +178,9 @@ class CountingProducts(NumpyProducts):
 
         return Counted()
 
-    def matmul(self, a, b, out):
+    def matmul(self, a, b, out, *, accumulate=False):
         self.count(a, out)
-        super().matmul(a, b, out)
+        super().matmul(a, b, out, accumulate=accumulate)
 
     def counted(self, task, *args, **options):
         """Operations of one call."""

@@ -118,6 +118,32 @@ def test_matmul_takes_any_layout_into_strided_rows(library_name, dtype, sizes, a
     assert_margins_untouched(out)
 
 
+@pytest.mark.parametrize("b_layout", [np.ascontiguousarray, transposed, strided])
+@pytest.mark.parametrize("a_layout", [np.ascontiguousarray, transposed, strided])
+@every_size
+@every_dtype
+@every_library
+def test_matmul_adds_to_strided_rows_when_asked(library_name, dtype, sizes, a_layout, b_layout):
+    rows, inner, columns = sizes
+    a, b = draw(rows, inner, dtype=dtype), draw(inner, columns, dtype=dtype, seed=1)
+    start = draw(rows, columns, dtype=dtype, seed=2)
+    out = strided(start)
+    product_library(library_name).matmul(a_layout(a), b_layout(b), out, accumulate=True)
+    assert_near(out, a, b, start.astype(np.float64))
+    assert_margins_untouched(out)
+
+
+@every_library
+def test_matmul_adds_to_outputs_of_any_size_and_dtype_in_turn(library_name):
+    library = product_library(library_name)
+    for rows, columns, dtype in ((4, 3, "float32"), (2, 5, "float64"), (6, 7, "float64"), (1, 1, "float32")):
+        a, b = draw(rows, INNER, dtype=dtype), draw(INNER, columns, dtype=dtype, seed=1)
+        start = draw(rows, columns, dtype=dtype, seed=2)
+        out = start.copy()
+        library.matmul(a, b, out, accumulate=True)
+        assert_near(out, a, b, start.astype(np.float64))
+
+
 @pytest.mark.parametrize("sizes", [(6, 2, 7, 5), (6, 1, 7, 5), (6, 2, 1, 5), (6, 2, 7, 1), (1, 1, 1, 1)], ids=str)
 @every_dtype
 @every_cell

@@ -34,7 +34,9 @@ drawn = st.fixed_dictionaries(
     },
     optional={
         "embed": sizes, "clip": st.sampled_from([1e-3, 1.0]), "forget_bias": st.floats(-2, 3),
-        "grid": st.sampled_from(["data=2", "data=2", "data=2", "data=1", "data=3"]),
+        "grid": st.sampled_from(["data=2", "pipeline=2", "time=2", "tensor=2"] * 2 + ["data=1", "data=3"]),
+        "order": st.sampled_from(["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]),
+        "virtual_stages": st.sampled_from([1, 1, 2]), "carry": st.booleans(),
         "expect_ranks": st.sampled_from([2, 2, 2, 2, 3]),
     },
 )

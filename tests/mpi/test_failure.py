@@ -17,8 +17,8 @@ BROKEN_GRADIENT = """
 import sys
 from hpcrnn.cells import LSTM
 right = LSTM.weight_gradient
-def wrong(self, x, tape, into, work):
-    right(self, x, tape, into, work)
+def wrong(self, x, tape, into, work, *, accumulate=False):
+    right(self, x, tape, into, work, accumulate=accumulate)
     if into["R"].dtype in {dtypes}:
         into["R"][0, 0] *= 1.5
 LSTM.weight_gradient = wrong
@@ -32,11 +32,11 @@ from mpi4py import MPI
 from hpcrnn.backends.numpy_engine import NumpyEngine
 right = NumpyEngine.update
 calls = []
-def update(self):
+def update(self, norm):
     calls.append(1)
     if MPI.COMM_WORLD.rank == 1 and len(calls) > 2:
         {death}
-    return right(self)
+    return right(self, norm)
 NumpyEngine.update = update
 from hpcrnn.cli import main
 sys.exit(main(["run", *sys.argv[1:]]))
@@ -121,9 +121,9 @@ def test_an_error_of_ours_on_one_rank_alone_ends_all_with_its_line(tmp_path):
         "from hpcrnn.backends.numpy_engine import NumpyEngine\n"
         "from hpcrnn.errors import NumericsError\n"
         "right = NumpyEngine.update\n"
-        "def update(self):\n"
+        "def update(self, norm):\n"
         "    if MPI.COMM_WORLD.rank == 1: raise NumericsError('only here')\n"
-        "    return right(self)\n"
+        "    return right(self, norm)\n"
         "NumpyEngine.update = update"
     )
     # The timeout is the assertion that no rank hangs.

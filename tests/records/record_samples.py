@@ -6,6 +6,7 @@ import uuid
 import numpy as np
 
 from hpcrnn.records.record import Case, Check, Record, Verdict
+from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import build_spec, to_dict
 
 PHASES = ("step", "forward", "backward", "allreduce", "other")
@@ -29,6 +30,7 @@ def make_case(n_ranks=2, n=7, n_warmup=3, *, phases=PHASES, seed=0, valid=True, 
         "flops": 1.25e9,
         "bytes_sent": random.integers(0, 2**62, n_ranks),
         "peak_memory_bytes": random.integers(0, 2**40, n_ranks),
+        "memory_bytes": random.integers(1, 2**40, n_ranks),
         "stop_reason": "interval of the median 4.1 % wide ≤ 5 %",
         "verdict": Verdict(
             "VALID" if valid else "INVALID",
@@ -38,6 +40,37 @@ def make_case(n_ranks=2, n=7, n_warmup=3, *, phases=PHASES, seed=0, valid=True, 
         ),
     }
     return Case(**{**values, **changes})
+
+
+def make_timeline(rows, repetition=0):
+    """A timeline of rows ``(rank, instruction, start_s, end_s)``."""
+    ranks, texts, starts, ends = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Timeline(
+        rank=np.array(ranks, dtype=np.int64),
+        instruction=tuple(texts),
+        start_s=np.array(starts, dtype=np.float64),
+        end_s=np.array(ends, dtype=np.float64),
+        repetition=repetition,
+    )
+
+
+EXCHANGE = (
+    # Rank 0 works until 3, sends y and is done with it at 6; rank 1 posts at 1, waits from 2 to 5.
+    (0, "PostRecv dy(0,0,0) from 1, 64 B", 0.0, 0.5),
+    (0, "F(0,0,0)", 0.5, 3.0),
+    (0, "PostSend y(0,0,0) to 1, 128 B", 3.0, 3.5),
+    (0, "Wait send y(0,0,0)", 3.5, 6.0),
+    (0, "AllReduce(loss) over pipeline, 8 B", 6.0, 6.0),
+    (0, "Wait AllReduce(loss)", 6.0, 9.0),
+    (0, "Update", 9.0, 9.5),
+    (1, "F(1,0,1)", 0.0, 1.0),
+    (1, "PostRecv y(0,0,0) from 0, 128 B", 1.0, 2.0),
+    (1, "Wait recv y(0,0,0)", 2.0, 5.0),
+    (1, "B(1,0,0)", 5.0, 8.0),
+    (1, "AllReduce(loss) over pipeline, 8 B", 8.0, 8.5),
+    (1, "Wait AllReduce(loss)", 8.5, 9.25),
+)
+"""A message whose sender is late and a sum whose second rank is, by hand."""
 
 
 def make_record(*cases, **changes):

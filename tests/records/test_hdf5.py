@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_samples import assert_same, make_case, make_record
+from record_samples import EXCHANGE, assert_same, make_case, make_record, make_timeline
 
 from hpcrnn.errors import FileError, SpecError
 from hpcrnn.records.hdf5 import check_writable, read_record, read_records, write_record
@@ -34,6 +34,35 @@ def test_round_trip_is_exact(tmp_path):
     assert_same(record, again)
     assert again.source == str(tmp_path / "a.h5")
     assert names_in(tmp_path) == ["a.h5"]
+
+
+@pytest.mark.parametrize("rows", [EXCHANGE, EXCHANGE[:1], (), ((0, "Wait \u2603", 0.1, 0.1 + 0.2), (0, "", 0.3, 0.3))])
+def test_a_timeline_comes_back_exactly(tmp_path, rows):
+    record = make_record(make_case(2, timeline=make_timeline(rows, 4), bubble_bound=0.2), make_case(1))
+    write_record(record, tmp_path / "a.h5")
+    again = read_record(tmp_path / "a.h5")
+    assert_same(record, again)
+    assert np.isnan(again.cases[1].bubble_bound)
+    assert again.cases[1].timeline is None
+
+
+def test_a_long_timeline_is_small(tmp_path):
+    rows = [(0, f"Wait recv dhalo({k % 7},{k % 5},{k % 3})", k * 1e-3, k * 1e-3 + 1e-4) for k in range(20_000)]
+    write_record(make_record(make_case(2, timeline=make_timeline(rows))), tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").stat().st_size < 10 * len(rows)
+
+
+def test_a_timeline_that_does_not_fit_is_a_bug(tmp_path):
+    beyond = make_timeline([(2, "Update", 0.0, 1.0)])
+    with pytest.raises(ValueError, match="timeline: it names ranks beyond the 2 there are"):
+        write_record(make_record(make_case(2, timeline=beyond)), tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("path", sorted(Path("results/reference").rglob("*.h5")), ids=lambda path: path.name)
+def test_the_committed_results_can_still_be_read(path):
+    for case in read_record(path).cases:
+        assert case.memory_bytes.shape == (case.n_ranks,)
+        assert case.label
 
 
 @settings(deadline=None, max_examples=20)
@@ -107,7 +136,7 @@ def test_layout_is_the_documented_one(tmp_path):
     write_record(record, path)
     with h5py.File(path) as file:
         assert dict(file.attrs)["schema_name"] == "hpcrnn-record"
-        assert file.attrs["schema_version"] == 1
+        assert file.attrs["schema_version"] == 2
         assert file.attrs["uuid"] == record.uuid
         assert '"MPICH \\u2603"' in file["environment/mpi"].asstr()[()]
         base = file["baseline"][slow.problem_id].attrs
@@ -137,7 +166,7 @@ def test_the_user_block_is_text_with_the_checksum(tmp_path):
 def test_xarray_opens_it(tmp_path, n_warmup):
     xarray = pytest.importorskip("xarray")
     pytest.importorskip("h5netcdf")
-    case = make_case(2, n_warmup=n_warmup)
+    case = make_case(2, n_warmup=n_warmup, timeline=make_timeline(EXCHANGE))
     write_record(make_record(case), tmp_path / "a.h5")
     options = {"engine": "h5netcdf", "phony_dims": "sort"}
     with xarray.open_dataset(tmp_path / "a.h5", group=f"/cases/{case.id}", **options) as data:
@@ -150,6 +179,10 @@ def test_xarray_opens_it(tmp_path, n_warmup):
         assert data.attrs["verdict"] == "VALID"
     with xarray.open_dataset(tmp_path / "a.h5", group=f"/cases/{case.id}/validation", **options) as data:
         assert float(data["tolerance"].sel(quantity="loss")) == 1.6e-7
+    with xarray.open_dataset(tmp_path / "a.h5", group=f"/cases/{case.id}/timeline", **options) as data:
+        assert dict(data.sizes) == {"event": len(EXCHANGE)}
+        assert data["start"].attrs["units"] == "s"
+        assert data["instruction"].astype(str).values.tolist() == [row[1] for row in EXCHANGE]
 
 
 def test_importing_loads_no_h5py():

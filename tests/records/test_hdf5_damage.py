@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from record_samples import assert_same, make_case, make_record
+from record_samples import EXCHANGE, assert_same, make_case, make_record, make_timeline
 
 from hpcrnn.errors import FileError
 from hpcrnn.records.hdf5 import read_array, read_record, read_records, write_record
 
-RECORD = make_record(make_case(2, 3, 1))
+RECORD = make_record(make_case(2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25))
 CASE = f"cases/{RECORD.cases[0].id}"
 
 
@@ -184,8 +184,8 @@ def drop_attribute(where, name):
     ("change", "message"),
     [
         (
-            set_attribute("/", "schema_version", 2),
-            "/ has schema version 2, and this hpcrnn reads up to 1: update hpcrnn",
+            set_attribute("/", "schema_version", 3),
+            "/ has schema version 3, and this hpcrnn reads up to 2: update hpcrnn",
         ),
         (
             set_attribute("/", "schema_version", "one"),
@@ -215,6 +215,39 @@ def drop_attribute(where, name):
         ),
         (replace(f"{CASE}/loss", np.zeros(9)), f"/{CASE} is not consistent: loss has shape (9,), not (4,)"),
         (replace(f"{CASE}/loss", np.zeros(4, np.int8)), f"/{CASE}/loss has type int8, not float64"),
+        (remove(f"{CASE}/memory_bytes"), f"/{CASE} has no memory_bytes"),
+        (drop_attribute(CASE, "bubble_bound"), f"/{CASE} has no attribute bubble_bound"),
+        (remove(f"{CASE}/timeline/instruction"), f"/{CASE}/timeline has no instruction"),
+        (drop_attribute(f"{CASE}/timeline", "repetition"), f"/{CASE}/timeline has no attribute repetition"),
+        (replace(f"{CASE}/timeline/rank", np.zeros(13)), f"/{CASE}/timeline/rank has type float64, not int64"),
+        (
+            replace(f"{CASE}/timeline/start", np.zeros(9)),
+            f"/{CASE} is not consistent: timeline: its columns are of several lengths",
+        ),
+        (
+            replace(f"{CASE}/timeline/rank", np.full(13, 2)),
+            f"/{CASE} is not consistent: timeline: it names ranks beyond the 2 there are",
+        ),
+        (
+            replace(f"{CASE}/timeline/end", np.full(13, np.nan)),
+            f"/{CASE} is not consistent: timeline: it holds times that are not finite",
+        ),
+        (
+            replace(f"{CASE}/timeline/end", np.full(13, -1.0)),
+            f"/{CASE} is not consistent: timeline: an instruction ends before it starts",
+        ),
+        (
+            replace(f"{CASE}/timeline/start", -np.arange(13.0)),
+            f"/{CASE} is not consistent: timeline: a rank's instructions are not in order",
+        ),
+        (
+            set_attribute(f"{CASE}/timeline", "repetition", 3),
+            f"/{CASE} is not consistent: timeline shows repetition 3 of 3",
+        ),
+        (
+            set_attribute(f"{CASE}/timeline", "repetition", -1),
+            f"/{CASE} is not consistent: timeline: its repetition is -1",
+        ),
         (
             replace(f"{CASE}/validation/error", np.zeros(9)),
             f"/{CASE}/validation has columns of several lengths",
@@ -240,6 +273,8 @@ def test_a_layout_that_is_not_ours(path, change, message):
         replace("environment", 1.0),
         replace(f"{CASE}/time", "a text"),
         replace(f"{CASE}/phase", np.zeros((2, 2))),
+        replace(f"{CASE}/timeline", np.arange(3)),
+        replace(f"{CASE}/timeline/instruction", np.arange(13)),
         replace("environment/mpi", np.zeros(2)),
     ],
 )
@@ -251,11 +286,25 @@ def test_a_layout_that_h5py_or_json_stumbles_over(path, change):
 def test_what_a_later_version_adds_is_ignored(path):
     def add(file):
         file["later"] = 1
-        file[f"{CASE}/timeline"] = np.arange(3)
+        file[f"{CASE}/later"] = np.arange(3)
+        file[f"{CASE}/timeline/later"] = np.arange(3)
         file.attrs["note"] = "hello"
 
     edit(path, add)
     assert_same(read_record(path), RECORD)
+
+
+def test_a_file_of_version_1_lacks_what_version_2_added(path):
+    def make_old(file):
+        file.attrs["schema_version"] = 1
+        del file[f"{CASE}/timeline"], file[f"{CASE}/memory_bytes"], file[CASE].attrs["bubble_bound"]
+
+    edit(path, make_old)
+    (case,) = read_record(path).cases
+    assert case.timeline is None
+    assert np.isnan(case.bubble_bound)
+    assert case.memory_bytes.shape == (2,)
+    assert not case.memory_known
 
 
 # --- a user's arrays --------------------------------------------------------------------------------

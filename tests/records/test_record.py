@@ -56,7 +56,15 @@ def test_the_worst_check():
 
 
 def test_names():
-    assert make_case(4).label == "data ×4 · numpy"
+    assert make_case(4).label == "data 4 · numpy"
     assert make_case(1).label == "serial · numpy"
     assert strategy_of({"data": 4}) == "data"
     assert strategy_of({"data": 1}) == strategy_of({}) == "serial"
+    assert strategy_of({"data": 2, "time": 2}) == "hybrid"
+
+
+def test_the_name_of_a_case_says_how_it_is_split():
+    way = {"grid": {"data": 1, "pipeline": 2}, "order": "1f1b", "microbatches": 4, "chunks": 2}
+    assert make_case(2, strategy="pipeline", overrides=way).label == "pipeline 2 · 1f1b M4 C2 · numpy"
+    assert make_case(2).memory_known
+    assert not make_case(2, memory_bytes=np.zeros(2, dtype=np.int64)).memory_known

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hpcrnn.records.record import Case, Check, Record, Verdict, strategy_of
-from hpcrnn.spec import build_spec, to_dict
+from hpcrnn.records.timeline import Timeline
+from hpcrnn.schedules.graph import Task, TaskGraph
+from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.placement import make_placement
+from hpcrnn.schedules.program import Update
+from hpcrnn.schedules.replay import replay
+from hpcrnn.spec import Grid, build_spec, to_dict
 
 PHASES = ("step", "forward", "backward", "weight_gradient", "allreduce", "update", "other")
+WAITING_PHASES = (*PHASES[:4], "post", "wait_recv", "wait_send", *PHASES[4:])
 SHARES = {"forward": 0.31, "backward": 0.33, "weight_gradient": 0.24, "update": 0.08}
 
 ENVIRONMENT = {
@@ -41,11 +49,17 @@ def make_case(
     spread: float = 0.02,
     samples: Sequence[float] | None = None,
     seed: int = 0,
+    grid: Mapping[str, int] | None = None,
+    memory_mib: float = 256.0,
+    timeline: Timeline | None = None,
+    bubble_bound: float = math.nan,
     **overrides: object,
 ) -> Case:
     """Make a case whose steps scatter to the right of ``median_s``, or are exactly ``samples``."""
     spec = to_dict(build_spec({}, {"batch": batch, "backend": backend, **overrides}))
-    spec["parallel"]["grid"] = {"data": n_ranks}
+    grid = dict(grid or {"data": n_ranks})
+    n_ranks = math.prod(grid.values())
+    spec["parallel"]["grid"] = grid
     random = np.random.default_rng([seed, n_ranks, batch, n])
     count = n_warmup + n
     if samples is None:
@@ -54,7 +68,8 @@ def make_case(
     else:
         steps = np.asarray([*[2 * s for s in samples[:1] * n_warmup], *samples], dtype=np.float64)
         count, n_warmup = steps.size, steps.size - len(samples)
-    time_s = _phases(steps, n_ranks, random)
+    phases = PHASES if strategy_of(grid) in ("serial", "data") else WAITING_PHASES
+    time_s = _phases(steps, n_ranks, random, phases, bubble_bound)
     loss = 5.545 * np.exp(-np.arange(count) / 40) + 0.02 * random.standard_normal(count).cumsum() * 0.1
     bad = 3e-2 if not valid else 4e-7
     checks = (
@@ -64,11 +79,11 @@ def make_case(
     )
     return Case(
         spec=spec,
-        strategy=strategy_of({"data": n_ranks}),
+        strategy=strategy_of(grid),
         backend=backend,
         kernel="MKL packed sgemm" if backend == "numpy" else "torch.nn.LSTM",
         n_ranks=n_ranks,
-        phases=PHASES,
+        phases=phases,
         time_s=time_s[n_warmup:],
         warmup_s=time_s[:n_warmup],
         loss=loss,
@@ -76,21 +91,107 @@ def make_case(
         flops=batch * 64 * 2 * 3 * 2 * (512 * 2048 * 2) * 1.0,
         bytes_sent=np.full(n_ranks, 0 if n_ranks == 1 else 16_800_000, dtype=np.int64),
         peak_memory_bytes=np.full(n_ranks, 512 * 2**20, dtype=np.int64),
+        memory_bytes=np.array([(1 - 0.08 * r / n_ranks) * memory_mib * 2**20 for r in range(n_ranks)], dtype=np.int64),
         stop_reason="interval within 5 % of the median",
         verdict=Verdict("VALID" if valid else "INVALID", "H32 L2 B6 T9, float32", 8.0, checks),
+        timeline=timeline,
+        bubble_bound=bubble_bound,
     )
 
 
-def _phases(steps: np.ndarray, n_ranks: int, random: np.random.Generator) -> np.ndarray:
+class _Sizes:
+    """Bytes of what crosses ranks, made up."""
+
+    def value_bytes(self, value, place):
+        return 131_072 if value.kind in ("y", "dy") else 16_384
+
+    def gradient_bytes(self, block, place):
+        return 8_400_000
+
+
+COSTS = {"F": 1.0, "B": 1.1, "W": 0.8}
+
+
+def make_timeline(
+    grid: Mapping[str, int],
+    order: str = "fill_drain",
+    microbatches: int = 1,
+    chunks: int = 1,
+    layers: int = 4,
+    step_s: float = 0.1,
+) -> Timeline:
+    """Run the programs of a schedule on a clock; a step of ``step_s``."""
+    shape = Grid(**grid)
+    recurrent = (False, *[True] * layers, False)
+    graph = TaskGraph(recurrent, microbatches, chunks * shape.time)
+    costs = [1.0 if heavy else 0.1 for heavy in recurrent]
+    placement = make_placement(graph, shape, costs)
+    names = ("input", *(f"layer{k}" for k in range(layers)), "head")
+    programs = Schedule(graph, placement, order, "train", "bucketed", False, names, _Sizes()).programs()
+    random = np.random.default_rng(1)
+
+    def cost(rank, instruction):
+        if isinstance(instruction, Task):
+            return COSTS[instruction.kind] * costs[instruction.block] * (1 + 0.1 * random.random())
+        return 0.4 if isinstance(instruction, Update) else 0.02
+
+    walk = replay(
+        dict(enumerate(programs)), lambda rank, axes: placement.group(placement.place(rank), axes), cost,
+        synchronous=True,
+    )  # fmt: skip
+    assert not walk.stuck
+    scale = step_s / walk.makespan
+    return Timeline(
+        rank=np.repeat(np.arange(shape.n_ranks), [len(p.instructions) for p in programs]),
+        instruction=tuple(str(i) for p in programs for i in p.instructions),
+        start_s=np.concatenate([walk.start[p.rank] for p in programs]) * scale,
+        end_s=np.concatenate([walk.end[p.rank] for p in programs]) * scale,
+        repetition=3,
+    )
+
+
+def strategy_cases(ranks: Sequence[int] = (2, 4)) -> list[Case]:
+    """Make a serial run and every way of splitting a problem, with memory, bounds and some timelines."""
+    size = {"hidden": 512, "layers": 4}
+    one = 0.412
+    cases = [make_case(1, 64, one, memory_mib=380, bubble_bound=0.0, **size)]
+    for n in ranks:
+        ways = [
+            ({"data": n}, {}, 0.0, 0.93, 0.62),
+            ({"pipeline": n}, {"order": "fill_drain", "microbatches": 4}, (n - 1) / (4 + n - 1), 0.95, 0.61),
+            ({"pipeline": n}, {"order": "1f1b", "microbatches": 4, "chunks": 2}, (n - 1) / (8 + n - 1), 0.96, 0.44),
+            ({"pipeline": n}, {"order": "zb_h1", "microbatches": 4}, 0.4 * (n - 1) / (4 + n - 1), 0.9, 0.7),
+            ({"time": n}, {"microbatches": 4}, (n - 1) / (16 + n - 1), 0.91, 0.55),
+            ({"tensor": n}, {}, 0.0, 0.81, 0.3 + 0.7 / n),
+        ]
+        if n > 2:
+            ways += [
+                ({"data": 2, "pipeline": n // 2}, {"order": "1f1b", "microbatches": 4}, 0.2, 0.9, 0.5),
+                ({"data": n // 2, "pipeline": 2}, {"order": "1f1b", "microbatches": 4}, 0.2, 0.88, 0.52),
+            ][: 2 if n > 4 else 1]
+        for k, (grid, cut, bound, share, memory) in enumerate(ways):
+            median = one / (n * (1 - bound) * share)
+            traced = make_timeline(grid, **cut, step_s=median) if set(grid) == {"pipeline"} else None
+            kept = {"bubble_bound": bound, "memory_mib": 380 * memory, "timeline": traced, "seed": n + k}
+            cases.append(make_case(n, 64, median, grid=grid, **kept, **size, **cut))
+    return cases
+
+
+def _phases(
+    steps: np.ndarray, n_ranks: int, random: np.random.Generator, phases: Sequence[str], bubble: float
+) -> np.ndarray:
     """Cut steps into phases; rank 0 is the slowest, the others end up to 4 % earlier."""
-    time_s = np.zeros((steps.size, n_ranks, len(PHASES)))
+    time_s = np.zeros((steps.size, n_ranks, len(phases)))
     early = 1 - 0.04 * random.random((steps.size, n_ranks))
     early[:, 0] = 1.0
     time_s[:, :, 0] = steps[:, None] * early
     shares = {**SHARES, "allreduce": 0.12 if n_ranks > 1 else 0.0}
+    if "wait_recv" in phases:
+        waiting = 0.0 if math.isnan(bubble) else 0.96 * bubble / (1 - bubble)
+        shares |= {"allreduce": 0.02, "post": 0.01, "wait_recv": 0.02 + 0.9 * waiting, "wait_send": 0.1 * waiting}
     scale = 0.98 / sum(shares.values())
     for name, share in shares.items():
-        time_s[:, :, PHASES.index(name)] = time_s[:, :, 0] * share * scale
+        time_s[:, :, phases.index(name)] = time_s[:, :, 0] * share * scale
     time_s[:, :, -1] = time_s[:, :, 0] - time_s[:, :, 1:-1].sum(axis=2)
     return time_s
 
@@ -132,7 +233,7 @@ def _host(rank: int) -> dict[str, object]:
 
 
 def quick_cases() -> list[Case]:
-    """Make the quick set: serial, data ×2 at the same batch, data ×2 at the same batch a rank."""
+    """Make the quick set: serial, data 2 at the same batch, data 2 at the same batch a rank."""
     size = {"hidden": 512}
     return [
         make_case(1, 64, 0.412, **size),

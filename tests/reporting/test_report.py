@@ -149,7 +149,7 @@ def test_both_forms_hold_the_same_numbers(quick, name):
 def test_an_invalid_case_is_in_no_figure(quick):
     out, _ = quick
     alts = [image["alt"] for image in check_page(out / "report.html").of("img")]
-    assert not any("4 ranks" in alt or "data ×4" in alt for alt in alts)
+    assert not any("4 ranks" in alt or "data 4" in alt for alt in alts)
     assert any("data · numpy: 1.00× on 1 rank, 1.89× on 2 ranks" in alt for alt in alts)
 
 

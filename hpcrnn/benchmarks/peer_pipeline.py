@@ -1,0 +1,388 @@
+"""Our layer pipeline beside PyTorch's: ``mpirun -n 2 python -m hpcrnn.benchmarks.peer_pipeline``.
+
+The same recurrent layers with the same parameters on the same ranks, one thread each: forward and backward of one
+batch, the loss linear in the output.  Ours goes through MPI in the order and with the chunks that do best among a
+few; the peer is ``torch.distributed.pipelining`` over gloo, GPipe and 1F1B at several numbers of micro-batches, of
+which the best counts.  A serial run of each is the base::
+
+    1. check    every way computes the serial run's loss and gradients, or the script ends
+    2. screen   a few steps of each order and number of parts of ours; the best go on
+    3. measure  those, every way of the peer and both serial runs take turns, a step each
+
+What was seen in the screening is not counted.  A step is as long as its slowest rank's.  All ranks must share one node:
+gloo is told to use the loopback.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hpcrnn.backends.base import Array, Part
+from hpcrnn.backends.registry import check_backends
+from hpcrnn.benchmarks.planning import Plan, make_plan
+from hpcrnn.benchmarks.script import ScriptParser, on_ranks, positive, say
+from hpcrnn.benchmarks.verification import FACTOR, YARDSTICK_CAP, floor, relative_error
+from hpcrnn.errors import EXIT_VALID, FileError, HpcrnnError, LaunchError, NumericsError, SpecError
+from hpcrnn.execution.measurement import wake_up
+from hpcrnn.execution.world import World
+from hpcrnn.model.network import initial_parameters
+from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
+from hpcrnn.spec import Grid, OrderName, ParallelSpec, RunSpec, build_spec, check_cut
+from hpcrnn.workloads import Batch, Workload, open_workload
+
+_SCREENED_STEPS = 2
+_KEPT = 2
+"""Ways of ours that come through the screening."""
+_WARM_UP = 2
+_PEER_MICROBATCHES = (2, 4, 8)
+_PEER_SCHEDULES = ("GPipe", "1F1B")
+
+
+@dataclass
+class Contender:
+    """One way to run the step, and what was measured of it.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"ours", "torch"}
+    n_ranks : int
+        All, or one: the others sleep.
+    load : callable or None
+        Takes in a batch; None on ranks that do not take part.
+    step : callable
+        Runs one step.
+    part : callable
+        Copies what this rank computed.
+    samples_s : list of float
+        Seconds of every counted step; on rank 0.
+    """
+
+    name: str
+    kind: str
+    n_ranks: int
+    load: Callable[[Batch], None] | None
+    step: Callable[[], object]
+    part: Callable[[], Part]
+    samples_s: list[float] = field(default_factory=list)
+
+    @property
+    def interval(self) -> Interval:
+        """Median step, seconds."""
+        return median_interval(self.samples_s)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The problem, and who runs it.
+
+    Attributes
+    ----------
+    spec : RunSpec
+        Its parallel section is that of no contender.
+    workload : Workload
+    world : World
+    """
+
+    spec: RunSpec
+    workload: Workload
+    world: World
+
+    def plan(self, parallel: ParallelSpec) -> Plan:
+        """Lay the problem out."""
+        grid = parallel.grid or Grid()
+        spec = msgspec.structs.replace(self.spec, parallel=parallel)
+        check_cut(spec, grid)
+        return make_plan(spec, self.workload, grid)
+
+    @property
+    def pipeline(self) -> Grid:
+        """All ranks along the layers."""
+        return Grid(pipeline=self.world.size)
+
+    def ours(self, parallel: ParallelSpec) -> Contender:
+        """Our way to run it, with the given order and parts."""
+        parts = f" M={parallel.microbatches}" if parallel.microbatches > 1 else f" C={parallel.chunks}"
+        return self._executed(f"ours {parallel.order}{parts}", "ours", self.plan(parallel))
+
+    def serial(self, kind: str) -> Contender:
+        """The whole network on rank 0."""
+        return self._executed(f"{kind} serial", kind, self.plan(ParallelSpec(grid=Grid())))
+
+    def _executed(self, name: str, kind: str, plan: Plan) -> Contender:
+        """A plan that the suite's executor runs."""
+        if plan.n_ranks == 1 and not self.world.is_root:
+            return Contender(name, kind, 1, None, _nothing, _nothing_known)
+        communicators = self.world.communicators(plan.grid)
+        rank = self.world.rank if plan.n_ranks > 1 else 0
+        executor = plan.executor(rank, "torch" if kind == "torch" else "numpy", communicators)
+        engine = executor.engine
+        return Contender(name, kind, plan.n_ranks, engine.load_batch, executor.run, engine.part)
+
+    def peer(self, schedule: str, n_microbatches: int) -> Contender:
+        """PyTorch's pipeline."""
+        from hpcrnn.backends.torch_engine import TorchEngine
+        from hpcrnn.backends.torch_pipeline import TorchPipeline
+
+        plan = self.plan(ParallelSpec(grid=self.pipeline, microbatches=n_microbatches))
+        rank, n_ranks = self.world.rank, self.world.size
+        extent = plan.extent(rank)
+        engine = TorchEngine(plan.network, extent, self.spec.training, self.spec.machine.threads)
+        engine.load_parameters(initial_parameters(plan.network, self.spec.problem.seed))
+        pipeline = TorchPipeline(engine, plan.network, extent, rank, n_ranks, schedule)  # type: ignore[arg-type]
+        name = f"torch {schedule} M={n_microbatches}"
+        return Contender(name, "torch", n_ranks, pipeline.load_batch, pipeline.step, pipeline.part)
+
+    def orders(self, parts: Sequence[int]) -> Iterator[ParallelSpec]:
+        """Our ways that are worth a try and can be cut like that."""
+        orders: tuple[OrderName, ...] = ("seq_1f1b", "zb_h1", "fill_drain", "1f1b")
+        for order in orders:
+            for n in parts:
+                # 1f1b takes turns by whole micro-batches; the others need no more than chunks of time.
+                microbatches, chunks = (n, 1) if order == "1f1b" else (1, n)
+                parallel = ParallelSpec(grid=self.pipeline, order=order, microbatches=microbatches, chunks=chunks)
+                try:
+                    self.plan(parallel)
+                except SpecError:
+                    continue
+                yield parallel
+
+    def peers(self) -> list[Contender]:
+        """All ways of the peer that cut the batch evenly, as it requires."""
+        rows = self.spec.problem.batch
+        possible = [n for n in _PEER_MICROBATCHES if rows % n == 0 and n >= self.world.size]
+        if not possible:
+            allowed = f"a multiple of one of {', '.join(map(str, _PEER_MICROBATCHES))}, that being at least the ranks"
+            raise SpecError("problem.batch", rows, allowed)
+        return [self.peer(schedule, n) for schedule in _PEER_SCHEDULES for n in possible]
+
+    def turn(self, contender: Contender, step: int, slept_s: float) -> tuple[float, float]:
+        """Run one step of one contender, from a common start.
+
+        Returns
+        -------
+        spent_s : float
+            Of the slowest rank; on rank 0.
+        slept_s : float
+            How long this rank waited for the others afterwards.
+        """
+        spent_s = 0.0
+        if contender.load is not None:
+            contender.load(self.workload.batch(step))
+            wake_up(slept_s)
+            if contender.n_ranks > 1:
+                self.world.comm.Barrier()
+            start = time.perf_counter()
+            contender.step()
+            spent_s = time.perf_counter() - start
+        slept_s = self.world.quiet_barrier()
+        return max(self.world.comm.gather(spent_s) or [0.0]), slept_s
+
+
+def _nothing() -> None:
+    """What a rank does that does not take part."""
+
+
+def _nothing_known() -> Part:
+    return Part(0.0)
+
+
+def check(contest: Contest, contenders: Sequence[Contender]) -> None:
+    """Run the first step of all and compare loss, gradients and ``dx`` with the first, a serial run.
+
+    The tolerance is the most that the suite allows any exact strategy to differ from a serial run in this dtype.
+
+    Raises
+    ------
+    NumericsError
+        A contender computes something else.
+    """
+    dtype = contest.spec.model.dtype
+    tolerance = FACTOR * YARDSTICK_CAP * floor(dtype)
+    reference: dict[str, Array] = {}
+    for contender in contenders:
+        contest.turn(contender, 0, 0.0)
+        known = contest.world.comm.gather(_comparable(contest, contender.part()))
+
+        def compare(known: Sequence[Mapping[str, Array]] = known or (), name: str = contender.name) -> float:
+            found = {key: array for part in known for key, array in part.items()}
+            if not reference:
+                reference.update(found)
+            worst = max(reference, key=lambda key: _difference(key, found, reference))
+            error = _difference(worst, found, reference)
+            if not error <= tolerance:
+                raise NumericsError(f"{name}: {worst} differs from the serial run by {error:.2g}, not {tolerance:.2g}")
+            return error
+
+        error = contest.world.on_root(compare)
+        say(contest.world, f"checked {contender.name}: {error:.1e}, allowed {tolerance:.1e}", progress=True)
+
+
+def _comparable(contest: Contest, part: Part) -> dict[str, Array]:
+    """The gradients and ``dx`` of a part; and the loss, from the last rank, which has the whole of it."""
+    arrays = {name: piece.value for name, piece in part.pieces.items() if name == "dx" or name.startswith("gradient ")}
+    problem = contest.spec.problem
+    # An inner product with random signs cancels: its error is relative to the terms' root-sum-square.
+    size = (contest.spec.model.hidden / (problem.seq * problem.batch)) ** 0.5
+    return arrays | ({"loss": np.array([part.loss / size])} if part.loss else {})
+
+
+def _difference(key: str, found: Mapping[str, Array], reference: Mapping[str, Array]) -> float:
+    if key not in found:
+        return float("inf")
+    if key == "loss":
+        return abs(float(found[key][0] - reference[key][0]))
+    error = relative_error(found[key], reference[key])
+    return float("inf") if np.isnan(error) else error
+
+
+def screen(contest: Contest, candidates: Sequence[ParallelSpec]) -> list[ParallelSpec]:
+    """Run a few steps of each candidate and keep the fastest; one at a time, to keep memory small."""
+    found: list[float] = []
+    for number, parallel in enumerate(candidates, start=1):
+        contender = contest.ours(parallel)
+        slept_s, times = 0.0, []
+        for step in range(1 + _SCREENED_STEPS):
+            spent_s, slept_s = contest.turn(contender, step, slept_s)
+            times.append(spent_s)
+        found.append(min(times[1:]))
+        text = f"screening {number} of {len(candidates)}: {contender.name} {found[-1] * 1e3:.0f} ms"
+        say(contest.world, text, progress=True)
+        del contender
+        gc.collect()
+    best: list[int] = sorted(range(len(found)), key=found.__getitem__)[:_KEPT]
+    return [candidates[index] for index in contest.world.comm.bcast(best)]
+
+
+def measure(contest: Contest, contenders: Sequence[Contender], max_time_s: float) -> None:
+    """Let all take turns until the time is over; fills ``samples_s`` on rank 0."""
+    slept_s, start, step = 0.0, time.monotonic(), 0
+    while contest.world.comm.bcast(step <= _WARM_UP or time.monotonic() - start < max_time_s):
+        for contender in contenders:
+            spent_s, slept_s = contest.turn(contender, step, slept_s)
+            if step >= _WARM_UP:
+                contender.samples_s.append(spent_s)
+        step += 1
+        elapsed = time.monotonic() - start
+        text = f"round {step}, {_WARM_UP} of them not counted, {elapsed:.0f} of at most {max_time_s:.0f} s"
+        say(contest.world, text, progress=True)
+
+
+def best(contenders: Sequence[Contender], kind: str) -> Contender:
+    """Return the fastest pipeline of ours or of the peer."""
+    piped = [c for c in contenders if c.kind == kind and c.n_ranks > 1]
+    return min(piped, key=lambda c: c.interval.median)
+
+
+def table(contenders: Sequence[Contender]) -> Iterator[str]:
+    """Lines of the result: every contender, and the two ratios that matter."""
+    serial = {c.kind: c.interval for c in contenders if c.n_ranks == 1}
+    yield f"{'':22}  {'n':>3}  {'median step, ms':>26}  {'of own serial run':>24}"
+    for c in contenders:
+        speedup = ratio_interval(serial[c.kind], c.interval)
+        yield f"{c.name:22}  {c.interval.n:3}  {_shown(c.interval, 1e3, 1):>26}  {_shown(speedup, 1, 2) + ' ×':>24}"
+    ours, torch = best(contenders, "ours"), best(contenders, "torch")
+    yield f"{torch.name} / {ours.name}: {_shown(ratio_interval(torch.interval, ours.interval), 1, 2)}"
+    yield f"torch serial / ours serial: {_shown(ratio_interval(serial['torch'], serial['ours']), 1, 2)}"
+
+
+def _shown(interval: Interval, factor: float, digits: int) -> str:
+    values = (value * factor for value in (interval.median, interval.low, interval.high))
+    median, low, high = (f"{value:.{digits}f}" for value in values)
+    return f"{median} [{low}, {high}]"
+
+
+def to_plain(contest: Contest, contenders: Sequence[Contender], versions: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that was measured, as plain values."""
+    ours, torch = best(contenders, "ours"), best(contenders, "torch")
+    ratio = ratio_interval(torch.interval, ours.interval)
+    sections = ("model", "problem", "machine")
+    return {
+        "problem": {name: msgspec.to_builtins(getattr(contest.spec, name)) for name in sections},
+        "n_ranks": contest.world.size,
+        "versions": dict(versions),
+        "contenders": [
+            {"name": c.name, "kind": c.kind, "n_ranks": c.n_ranks, "step_s": c.samples_s} for c in contenders
+        ],
+        "torch_over_ours": {"best_torch": torch.name, "best_ours": ours.name, **vars(ratio)},
+    }
+
+
+def _parse(world: World) -> tuple[RunSpec, Any]:
+    parser = ScriptParser(world, "peer_pipeline", __doc__)
+    parser.add_argument("--cell", choices=("elman", "lstm", "gru"), default="lstm")
+    sizes = {"layers": 4, "hidden": 512, "batch": 64, "seq": 64}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=positive, default=default, metavar="N", help=f"default {default}")
+    parts = parser.add_argument("--parts", type=positive, nargs="+", default=[2, 4, 8, 16], metavar="N")
+    parts.help = "chunks, or micro-batches, that ours is tried with; default 2 4 8 16"
+    parser.add_argument("--max-time", type=float, default=90.0, metavar="S", help="seconds to measure; default 90")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all samples there")
+    arguments = parser.parse_args()
+    chosen = {name: getattr(arguments, name) for name in ("cell", *sizes)}
+    fixed = {"workload": "synthetic", "input": "direct", "mode": "gradient", "backend": "numpy,torch", "threads": 1}
+    return build_spec({}, fixed | chosen), arguments
+
+
+def _check_launch(world: World, spec: RunSpec, out: Path | None) -> None:
+    """Refuse what cannot work, before anything is built."""
+    if world.size < 2:
+        raise LaunchError("1 rank; allowed are 2 or more: mpirun -n 2 python -m hpcrnn.benchmarks.peer_pipeline")
+    if world.ranks_on_node() != world.size:
+        raise LaunchError("the ranks are on several nodes; allowed is one: gloo is told to use the loopback")
+    check_cut(spec, Grid(pipeline=world.size))
+    check_backends(spec)
+    if out is not None and not out.resolve().parent.is_dir():
+        raise FileError(f"{out}: there is no folder {out.resolve().parent}")
+
+
+def main(world: World) -> int:
+    """Check, screen, measure, print."""
+    spec, arguments = _parse(world)
+    _check_launch(world, spec, arguments.out)
+    from hpcrnn.backends.torch_pipeline import VERSION, join_group, leave_group
+
+    folder = Path(world.on_root(lambda: tempfile.mkdtemp(prefix="hpcrnn-")))
+    try:
+        join_group(world.rank, world.size, folder)
+        contest = Contest(spec, open_workload(spec), world)
+        with threadpool_limits(limits=spec.machine.threads):
+            candidates = list(contest.orders(arguments.parts))
+            if not candidates:
+                raise HpcrnnError(f"--parts {arguments.parts}: neither seq nor batch can be cut like that")
+            kept = screen(contest, candidates) if len(candidates) > _KEPT else candidates
+            contenders = [contest.serial("ours"), contest.serial("torch")]
+            contenders += [*map(contest.ours, kept), *contest.peers()]
+            check(contest, contenders)
+            measure(contest, contenders, arguments.max_time)
+        leave_group()
+    finally:
+        if world.is_root:
+            shutil.rmtree(folder, ignore_errors=True)
+    if world.is_root:
+        model, problem = spec.model, spec.problem
+        sizes = f"L{model.layers} H{model.hidden} B{problem.batch} T{problem.seq}"
+        say(world, f"{model.cell} {sizes}, {world.size} ranks of one thread, torch {VERSION}")
+        for line in table(contenders):
+            say(world, line)
+        if arguments.out is not None:
+            versions = {"torch": VERSION, "mpi": world.comm.Get_name(), "numpy": np.__version__}
+            arguments.out.write_text(json.dumps(to_plain(contest, contenders, versions), indent=1) + "\n", "utf-8")
+            say(world, f"written: {arguments.out}")
+    return EXIT_VALID
+
+
+if __name__ == "__main__":
+    raise SystemExit(on_ranks(main))

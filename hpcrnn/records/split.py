@@ -1,0 +1,121 @@
+"""How the work of a case is split: its grid, its order and its pieces, and what that is called.
+
+Read from the specification as it was stored: a file of an earlier version lacks keys, and what it lacks has the
+value that version knew no other of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from hpcrnn.spec import AXES
+
+PLAIN_ORDER = "fill_drain"
+_ORDERED_AXES = ("pipeline", "time")
+"""Axes along which the order of tasks decides how long ranks wait for one another."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the work is cut, and over which ranks.
+
+    Attributes
+    ----------
+    axes : tuple of (str, int)
+        Axes of the grid longer than one, slowest first; empty for a serial run.
+    order : str
+    virtual_stages, microbatches, chunks : int
+    """
+
+    axes: tuple[tuple[str, int], ...] = ()
+    order: str = PLAIN_ORDER
+    virtual_stages: int = 1
+    microbatches: int = 1
+    chunks: int = 1
+
+    @property
+    def name(self) -> str:
+        """Grid and pieces: ``data 2 × pipeline 2 · 1f1b M4 C2``."""
+        return _joined(self.grid_name, self.pieces)
+
+    @property
+    def grid_name(self) -> str:
+        """``data 2 × pipeline 2``, or ``serial``."""
+        return " × ".join(f"{axis} {count}" for axis, count in self.axes) or "serial"
+
+    @property
+    def series_name(self) -> str:
+        """The name without the size of the slowest axis, which grows along a scaling curve.
+
+        ``pipeline · 1f1b M4``; ``data × pipeline 2``.
+        """
+        if not self.axes:
+            return self.name
+        (first, _), *others = self.axes
+        grown = " × ".join([first, *(f"{axis} {count}" for axis, count in others)])
+        return _joined(grown, self.pieces)
+
+    @property
+    def pieces(self) -> str:
+        """Order and pieces, where they are not the plain ones: ``interleaved v2 M4 C2``."""
+        cut = self.microbatches * self.chunks > 1
+        ordered = any(axis in _ORDERED_AXES for axis, _ in self.axes)
+        parts = [self.order] if ordered or (cut and self.order != PLAIN_ORDER) else []
+        counts = {"v": self.virtual_stages, "M": self.microbatches, "C": self.chunks}
+        parts += [f"{letter}{count}" for letter, count in counts.items() if count > 1]
+        return " ".join(parts)
+
+    def place(self, rank: int) -> dict[str, int]:
+        """Coordinates of a rank along every axis, the last axis fastest."""
+        counts, place = dict(self.axes), {}
+        for axis in reversed(AXES):
+            rank, place[axis] = divmod(rank, counts.get(axis, 1))
+        return {axis: place[axis] for axis in AXES}
+
+    def members(self, rank: int, axes: Sequence[str]) -> tuple[int, ...]:
+        """Ranks that differ from a rank along the given axes only, ascending; itself included."""
+        counts, place = dict(self.axes), self.place(rank)
+        ranges = [range(counts.get(axis, 1)) if axis in axes else (place[axis],) for axis in AXES]
+        found = []
+        for coordinates in product(*ranges):
+            number = 0
+            for axis, coordinate in zip(AXES, coordinates, strict=True):
+                number = number * counts.get(axis, 1) + coordinate
+            found.append(number)
+        return tuple(found)
+
+
+def read_split(parallel: Mapping[str, Any], strategy: str, n_ranks: int) -> Split:
+    """Read the ``parallel`` section of a stored specification.
+
+    Parameters
+    ----------
+    parallel : mapping
+    strategy : str
+        Says which axis all ranks lie on where no grid was stored.
+    n_ranks : int
+    """
+    grid = parallel.get("grid")
+    stored = grid if isinstance(grid, Mapping) else {}
+    axes: tuple[tuple[str, int], ...] = tuple((axis, count) for axis in AXES if (count := _count(stored.get(axis))) > 1)
+    if math.prod(count for _, count in axes) != n_ranks:
+        axes = ((strategy, n_ranks),) if n_ranks > 1 else ()
+    return Split(
+        axes=axes,
+        order=str(parallel.get("order", PLAIN_ORDER)),
+        virtual_stages=_count(parallel.get("virtual_stages")),
+        microbatches=_count(parallel.get("microbatches")),
+        chunks=_count(parallel.get("chunks")),
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 1
+
+
+def _joined(grid: str, pieces: str) -> str:
+    return f"{grid} · {pieces}" if pieces else grid

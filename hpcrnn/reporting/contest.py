@@ -1,0 +1,90 @@
+"""The ways of splitting one problem beside one another, each beside the bounds it sets itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpcrnn.records.bubble import measured_bubble
+from hpcrnn.records.statistics import Interval, median_interval
+from hpcrnn.reporting.entries import Entry
+from hpcrnn.reporting.scaling import Point, find_base, make_point, way_of_splitting
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A parallel case beside the bounds its way of splitting sets.
+
+    Attributes
+    ----------
+    point : Point
+        With its speedup over the best serial run, where there is one.
+    bubble : Interval
+        Measured share of rank-time that was no work; NaN where the phases do not tell.
+    bubble_bound : float
+        The share that the schedule must idle; NaN where it is unknown.
+    """
+
+    point: Point
+    bubble: Interval
+    bubble_bound: float
+
+    @property
+    def entry(self) -> Entry:
+        """The case."""
+        return self.point.entry
+
+    @property
+    def speedup_bound(self) -> float:
+        """The speedup that the schedule allows: ranks times what it does not idle."""
+        return self.point.n_ranks * (1.0 - self.bubble_bound)
+
+    @property
+    def share_of_bound(self) -> float:
+        """Efficiency over that of the bound; NaN where either is unknown."""
+        return self.point.speedup.median / self.speedup_bound if self.point.speedup else math.nan
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The ways one problem was split, by ranks and then by median step.
+
+    Attributes
+    ----------
+    contenders : tuple of Contender
+    """
+
+    contenders: tuple[Contender, ...]
+
+    @property
+    def base(self) -> Entry | None:
+        """The serial run all are compared with; None where there is none, or where files have their own."""
+        bases = {c.point.base.entry.number: c.point.base.entry for c in self.contenders if c.point.base}
+        return next(iter(bases.values())) if len(bases) == 1 else None
+
+
+def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
+    """Put the parallel cases of each problem beside one another.
+
+    Returns
+    -------
+    tuple of Contest
+        Only of problems that were split in several ways, or in another than over the batch.
+    """
+    by_problem: dict[tuple[str, bool], list[Entry]] = {}
+    for entry in included:
+        if entry.case.n_ranks > 1:
+            by_problem.setdefault((entry.case.problem_id, entry.case.simulated), []).append(entry)
+    found = []
+    for members in by_problem.values():
+        if any(e.case.strategy != "data" for e in members) or len({way_of_splitting(e.case) for e in members}) > 1:
+            ordered = sorted(members, key=lambda e: (e.case.n_ranks, e.step.median))
+            found.append(Contest(tuple(make_contender(e, included) for e in ordered)))
+    return tuple(found)
+
+
+def make_contender(entry: Entry, included: Sequence[Entry]) -> Contender:
+    """Place a case beside its bounds."""
+    point = make_point(entry, find_base(entry, included))
+    return Contender(point, median_interval(measured_bubble(entry.case)), entry.case.bubble_bound)

@@ -1,0 +1,115 @@
+"""Tables of how the work is split: what each way is, what it achieves beside its bounds, and who waits for whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpcrnn.records.bubble import account_waits
+from hpcrnn.records.timeline import BUSY_KINDS
+from hpcrnn.reporting.content import Table, names, spans
+from hpcrnn.reporting.contest import Contest
+from hpcrnn.reporting.entries import Entry
+from hpcrnn.reporting.units import (
+    MISSING,
+    format_bytes,
+    format_percent,
+    format_percent_interval,
+    format_ratio,
+    format_ratio_interval,
+    format_seconds,
+    printable,
+)
+
+MOST_RANKS = 64
+"""Rows of a case in the table of waits."""
+
+
+def split_table(entries: Sequence[Entry]) -> Table | None:
+    """List the ways of splitting, a row each; None where nothing is split."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        split = entry.case.split
+        sizes = dict(split.axes)
+        grid = [str(sizes.get(axis, 1)) for axis in ("data", "pipeline", "time", "tensor")]
+        pieces = [split.virtual_stages, split.microbatches, split.chunks]
+        key = (split.name, *grid, split.order.replace("_", " "), *map(str, pieces))
+        groups.setdefault(tuple(map(printable, key)), []).append(entry)
+    if all(e.case.n_ranks == 1 for e in entries) and len(groups) < 2:
+        return None
+    rows = [[spans([e.number for e in members]), *key] for key, members in groups.items()]
+    columns = ["No.", "Split", "Data", "Pipeline", "Time", "Tensor", "Order", "Virtual stages"]
+    columns += ["Micro-batches", "Chunks"]
+    if all(row[7] == "1" for row in rows):
+        columns.pop(7)
+        rows = [[*row[:7], *row[8:]] for row in rows]
+    note = (
+        "Data to tensor: ranks along each axis of the grid; their product is the number of ranks. Micro-batches cut a "
+        "rank's sequences, chunks its time steps."
+    )
+    return Table("How the work is split", columns, rows, text_columns=(1, 6), note=note)
+
+
+def contest_table(contest: Contest, entries: Sequence[Entry]) -> Table:
+    """State what each way of splitting a problem achieved, beside what it could have."""
+    called = names(entries)
+    rows = []
+    for c in contest.contenders:
+        speedup, case = c.point.speedup, c.entry.case
+        rows.append(
+            [
+                str(c.entry.number),
+                called[c.entry.number],
+                str(c.point.n_ranks),
+                format_seconds(c.point.time.median),
+                format_ratio(speedup.median) if speedup else MISSING,
+                format_ratio_interval(speedup) if speedup else MISSING,
+                format_ratio(c.speedup_bound),
+                format_percent(c.share_of_bound),
+                format_percent(c.bubble.median),
+                MISSING if math.isnan(c.bubble.median) else format_percent_interval(c.bubble),
+                format_percent(c.bubble_bound),
+                format_bytes(float(case.memory_bytes.max())) if case.memory_known else MISSING,
+            ]
+        )
+    columns = ["No.", "Case", "Ranks", "Median step", "Speedup", "95 % interval", "Bound", "Of the bound"]
+    columns += ["Bubble", "95 % interval", "Bubble bound", "Memory a rank"]
+    note = (
+        "Bound: ranks times what the schedule need not idle. Bubble: the share of the ranks' time that is no work. "
+        "Memory: what the engine of the rank with the most allocated."
+    )
+    return Table("Ways of splitting, by ranks", columns, rows, text_columns=(1,), note=note)
+
+
+def wait_table(entries: Sequence[Entry]) -> Table | None:
+    """Account the waits of each timeline, a row a rank; None where there is no timeline."""
+    called = names(entries)
+    rows = []
+    for entry in entries:
+        case, timeline = entry.case, entry.case.timeline
+        if timeline is None:
+            continue
+        account = account_waits(case, timeline)
+        work = np.where(np.isin(timeline.kinds, BUSY_KINDS), timeline.end_s - timeline.start_s, 0.0)
+        busy = np.bincount(timeline.rank, weights=work, minlength=case.n_ranks)
+        columns = (
+            account.late_sender,
+            account.late_receiver,
+            account.late_rank,
+            account.transfer,
+            account.reduction,
+        )
+        for rank in range(min(case.n_ranks, MOST_RANKS)):
+            cells = [format_seconds(float(column[rank])) for column in (busy, *columns)]
+            rows.append([str(entry.number), called[entry.number], str(rank), *cells])
+    if not rows:
+        return None
+    headings = ["No.", "Case", "Rank", "Working", "Late to send", "Late to receive", "Late to a sum"]
+    headings += ["In transfer", "In a sum"]
+    note = (
+        "Of the step of the timeline. Late: how long other ranks waited for this one, until it posted the message or "
+        "joined the sum. In transfer, in a sum: how long this rank waited after all others were ready."
+    )
+    return Table("Who waits for whom", headings, rows, text_columns=(1,), note=note)
