@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcrnn.errors import FileError, LaunchError, SpecError
-from hpcrnn.spec import Grid, RunSpec, build_spec, option, options, parse_grid, read_toml, resolve_grid, to_dict
+from hpcrnn.errors import FileError, SpecError
+from hpcrnn.spec import Grid, RunSpec, build_spec, option, options, parse_grid, read_toml, to_dict
 
 fixed_examples = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -38,7 +38,10 @@ CHANGED = {
     "lr": 0.25,
     "momentum": 0.5,
     "clip": 2.0,
+    "carry": True,
     "grid": "data=2",
+    "order": "zb_h1",
+    "virtual_stages": 3,
     "microbatches": 2,
     "chunks": 3,
     "allreduce": "flat",
@@ -52,6 +55,7 @@ CHANGED = {
     "min_repeats": 4,
     "max_repeats": 60,
     "baseline": False,
+    "trace": True,
     "out": "results/x.h5",
     "overwrite": True,
 }
@@ -203,7 +207,7 @@ def test_any_allowed_values_are_accepted_and_survive_being_stored(overrides):
 SIZE = "an integer >= 1 and <= 2147483647"
 ALL_KEYS = ", ".join(leaf.key for leaf in LEAVES)
 MODEL_KEYS = "cell, hidden, layers, embed, input, activation, reset, forget_bias, dtype"
-GRID_FORM = "axis=count, comma-separated, axes: data"
+GRID_FORM = "axis=count, comma-separated, axes: data, pipeline, time, tensor"
 
 
 @pytest.mark.parametrize(
@@ -242,8 +246,11 @@ GRID_FORM = "axis=count, comma-separated, axes: data"
         ({"machine": {"backend": 3}}, "machine.backend = 3: allowed is a list of numpy or torch"),
         ({"machine": {"backend": "numpy,numpy"}}, "machine.backend = 'numpy,numpy': allowed is each backend once"),
         ({"parallel": {"grid": {"data": 0}}}, f"parallel.grid.data = 0: allowed is {SIZE}"),
-        ({"parallel": {"grid": {"depth": 2}}}, "parallel.grid.depth = 2: allowed is one of the keys data"),
-        ({"parallel": {"grid": 2}}, "parallel.grid = 2: allowed is the keys data"),
+        (
+            {"parallel": {"grid": {"depth": 2}}},
+            "parallel.grid.depth = 2: allowed is one of the keys data, pipeline, time, tensor",
+        ),
+        ({"parallel": {"grid": 2}}, "parallel.grid = 2: allowed is the keys data, pipeline, time, tensor"),
         (
             {"measure": {"min_repeats": 20, "max_repeats": 5}},
             "measure.min_repeats = 20: allowed is at most max_repeats (5)",
@@ -280,7 +287,7 @@ def test_a_grid_text_that_cannot_be_read_is_refused(text):
     [
         ("data=0", f"parallel.grid.data = 0: allowed is {SIZE}"),
         ("data=-2", f"parallel.grid.data = -2: allowed is {SIZE}"),
-        ("depth=2", "parallel.grid.depth = 2: allowed is one of the keys data"),
+        ("depth=2", "parallel.grid.depth = 2: allowed is one of the keys data, pipeline, time, tensor"),
     ],
 )
 def test_a_grid_text_of_a_wrong_axis_or_size_is_refused_by_name(text, message):
@@ -428,57 +435,7 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
     assert str(raised.value) == f"{tmp_path / 'none.toml'}: cannot be read as TOML: No such file or directory"
 
 
-# The grid of a run
-
-
-ALONE = "; each rank believes it is alone, so mpirun and mpi4py use different MPI libraries"
-
-
-def test_every_rank_is_on_data_unless_the_grid_says_otherwise():
-    assert resolve_grid(build_spec({}), 4) == Grid(data=4)
-    assert resolve_grid(build_spec({}, {"grid": "data=2", "expect_ranks": 2}), 2) == Grid(data=2)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "n_ranks", "message"),
-    [
-        ({"expect_ranks": 4}, 3, "machine.expect_ranks = 4: MPI started 3"),
-        (
-            {"expect_ranks": 4},
-            1,
-            "machine.expect_ranks = 4: MPI started 1" + ALONE,
-        ),
-        (
-            {"grid": "data=2"},
-            3,
-            "parallel.grid = data=2: its product is 2, allowed is the number of ranks, 3 (mpirun -n 2, or a grid of 3)",
-        ),
-    ],
-)
-def test_a_launch_that_is_not_what_was_asked_for_is_refused(overrides, n_ranks, message):
-    with pytest.raises(LaunchError) as raised:
-        resolve_grid(build_spec({}, overrides), n_ranks)
-    assert str(raised.value) == message
-    assert raised.value.exit_code == 4
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"batch": 2}, "problem.batch = 2: allowed is at least one row a rank of data=3"),
-        ({"batch": 11, "microbatches": 4}, "parallel.microbatches = 4: allowed is at most the 3 rows of a rank"),
-        ({"seq": 5, "chunks": 6}, "parallel.chunks = 6: allowed is at most seq (5)"),
-    ],
-)
-def test_a_problem_that_cannot_be_cut_that_often_is_refused(overrides, message):
-    with pytest.raises(SpecError) as raised:
-        resolve_grid(build_spec({}, overrides), 3)
-    assert str(raised.value) == message
-
-
-def test_a_problem_cut_as_often_as_it_can_be_is_accepted():
-    spec = build_spec({}, {"batch": 11, "microbatches": 3, "seq": 5, "chunks": 5})
-    assert resolve_grid(spec, 3) == Grid(data=3)
+# Measuring
 
 
 def test_few_repetitions_need_not_say_that_the_least_is_fewer():

@@ -11,7 +11,6 @@ Two costs that a user pays beside the arithmetic:
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 
 from hpcrnn.backends.base import Array, Part
 from hpcrnn.benchmarks.planning import Plan, make_plan
-from hpcrnn.benchmarks.script import on_ranks, say
+from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.transport import Transport
@@ -157,7 +156,7 @@ def _step_cases(n_ranks: int) -> list[tuple[str, dict[str, object], Grid]]:
     ]
     if n_ranks == 1:
         return cases
-    sizes = {"batch": 2 * n_ranks, "seq": 32 * n_ranks, "layers": max(4, n_ranks)}
+    sizes: dict[str, object] = {"batch": 2 * n_ranks, "seq": 32 * n_ranks, "layers": max(4, n_ranks)}
     return [
         *cases,
         ("fill_drain C=16", sizes | {"order": "fill_drain", "chunks": 16}, Grid(pipeline=n_ranks)),
@@ -171,6 +170,7 @@ def _step_cases(n_ranks: int) -> list[tuple[str, dict[str, object], Grid]]:
 def _program_cases() -> list[tuple[str, dict[str, object], Grid]]:
     side = round(LARGE**0.5)
     deep: dict[str, object] = {"layers": LARGE, "order": "seq_1f1b"}
+    wide: dict[str, object] = {"batch": LARGE}
     return [
         ("seq_1f1b C=16", deep | {"chunks": 16, "seq": 64}, Grid(pipeline=LARGE)),
         ("seq_1f1b M=8 C=16", deep | {"chunks": 16, "microbatches": 8}, Grid(pipeline=LARGE)),
@@ -181,15 +181,13 @@ def _program_cases() -> list[tuple[str, dict[str, object], Grid]]:
             {"layers": side, "order": "seq_1f1b", "microbatches": 8, "seq": 256},
             Grid(pipeline=side, time=side),
         ),
-        ("bucketed", {"batch": LARGE}, Grid(data=LARGE)),
+        ("bucketed", wide, Grid(data=LARGE)),
     ]
 
 
 def main(world: World) -> int:
     """Print what instructions and programs cost."""
-    if len(sys.argv) > 1:
-        say(world, (__doc__ or "").partition("\n")[0])
-        return EXIT_VALID
+    ScriptParser(world, "overhead", __doc__).parse_args()
     say(world, f"executor, {world.size} rank(s); goal: under {INSTRUCTION_GOAL_S * 1e6:.0f} µs an instruction")
     for name, flags, grid in _step_cases(world.size):
         cost = measure_step(world, flags, grid)

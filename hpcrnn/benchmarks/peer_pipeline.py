@@ -1,13 +1,13 @@
 """Our layer pipeline beside PyTorch's: ``mpirun -n 2 python -m hpcrnn.benchmarks.peer_pipeline``.
 
 The same recurrent layers with the same parameters on the same ranks, one thread each: forward and backward of one
-batch, the loss linear in the output.  Ours goes through MPI in the order and with the chunks that do best among a
-few; the peer is ``torch.distributed.pipelining`` over gloo, GPipe and 1F1B at several numbers of micro-batches, of
-which the best counts.  A serial run of each is the base::
+batch, the loss linear in the output.  Ours goes through MPI in several orders and with several numbers of
+chunks; the peer is ``torch.distributed.pipelining`` over gloo, GPipe and 1F1B at several numbers of micro-batches.
+The best of each counts.  A serial run of each is the base::
 
-    1. check    every way computes the serial run's loss and gradients, or the script ends
-    2. screen   a few steps of each order and number of parts of ours; the best go on
-    3. measure  those, every way of the peer and both serial runs take turns, a step each
+    1. screen   a few steps of every way of both; the best of each go on
+    2. check    they compute the serial run's loss and gradients, or the script ends
+    3. measure  they and both serial runs take turns, a step each
 
 What was seen in the screening is not counted.  A step is as long as its slowest rank's.  All ranks must share one node:
 gloo is told to use the loopback.
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,14 @@ from hpcrnn.errors import EXIT_VALID, FileError, HpcrnnError, LaunchError, Numer
 from hpcrnn.execution.measurement import wake_up
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import initial_parameters
+from hpcrnn.records.environment import host_facts
 from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
 from hpcrnn.spec import Grid, OrderName, ParallelSpec, RunSpec, build_spec, check_cut
 from hpcrnn.workloads import Batch, Workload, open_workload
 
 _SCREENED_STEPS = 2
 _KEPT = 2
-"""Ways of ours that come through the screening."""
+"""Ways of ours, and of the peer, that come through the screening."""
 _WARM_UP = 2
 _PEER_MICROBATCHES = (2, 4, 8)
 _PEER_SCHEDULES = ("GPipe", "1F1B")
@@ -82,6 +84,10 @@ class Contender:
     def interval(self) -> Interval:
         """Median step, seconds."""
         return median_interval(self.samples_s)
+
+
+Maker = Callable[[], Contender]
+"""Builds a contender: its buffers and messages."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class Contest:
         name = f"torch {schedule} M={n_microbatches}"
         return Contender(name, "torch", n_ranks, pipeline.load_batch, pipeline.step, pipeline.part)
 
-    def orders(self, parts: Sequence[int]) -> Iterator[ParallelSpec]:
+    def orders(self, parts: Sequence[int]) -> Iterator[Maker]:
         """Our ways that are worth a try and can be cut like that."""
         orders: tuple[OrderName, ...] = ("seq_1f1b", "zb_h1", "fill_drain", "1f1b")
         for order in orders:
@@ -157,16 +163,16 @@ class Contest:
                     self.plan(parallel)
                 except SpecError:
                     continue
-                yield parallel
+                yield partial(self.ours, parallel)
 
-    def peers(self) -> list[Contender]:
+    def peers(self) -> list[Maker]:
         """All ways of the peer that cut the batch evenly, as it requires."""
         rows = self.spec.problem.batch
         possible = [n for n in _PEER_MICROBATCHES if rows % n == 0 and n >= self.world.size]
         if not possible:
             allowed = f"a multiple of one of {', '.join(map(str, _PEER_MICROBATCHES))}, that being at least the ranks"
             raise SpecError("problem.batch", rows, allowed)
-        return [self.peer(schedule, n) for schedule in _PEER_SCHEDULES for n in possible]
+        return [partial(self.peer, schedule, n) for schedule in _PEER_SCHEDULES for n in possible]
 
     def turn(self, contender: Contender, step: int, slept_s: float) -> tuple[float, float]:
         """Run one step of one contender, from a common start.
@@ -248,11 +254,13 @@ def _difference(key: str, found: Mapping[str, Array], reference: Mapping[str, Ar
     return float("inf") if np.isnan(error) else error
 
 
-def screen(contest: Contest, candidates: Sequence[ParallelSpec]) -> list[ParallelSpec]:
+def screen(contest: Contest, candidates: Sequence[Maker]) -> list[Maker]:
     """Run a few steps of each candidate and keep the fastest; one at a time, to keep memory small."""
+    if len(candidates) <= _KEPT:
+        return list(candidates)
     found: list[float] = []
-    for number, parallel in enumerate(candidates, start=1):
-        contender = contest.ours(parallel)
+    for number, make in enumerate(candidates, start=1):
+        contender = make()
         slept_s, times = 0.0, []
         for step in range(1 + _SCREENED_STEPS):
             spent_s, slept_s = contest.turn(contender, step, slept_s)
@@ -304,15 +312,15 @@ def _shown(interval: Interval, factor: float, digits: int) -> str:
     return f"{median} [{low}, {high}]"
 
 
-def to_plain(contest: Contest, contenders: Sequence[Contender], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that was measured, as plain values."""
+def to_plain(contest: Contest, contenders: Sequence[Contender], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that was measured, and on what, as plain values."""
     ours, torch = best(contenders, "ours"), best(contenders, "torch")
     ratio = ratio_interval(torch.interval, ours.interval)
     sections = ("model", "problem", "machine")
     return {
         "problem": {name: msgspec.to_builtins(getattr(contest.spec, name)) for name in sections},
         "n_ranks": contest.world.size,
-        "versions": dict(versions),
+        "environment": dict(facts),
         "contenders": [
             {"name": c.name, "kind": c.kind, "n_ranks": c.n_ranks, "step_s": c.samples_s} for c in contenders
         ],
@@ -362,15 +370,15 @@ def main(world: World) -> int:
             candidates = list(contest.orders(arguments.parts))
             if not candidates:
                 raise HpcrnnError(f"--parts {arguments.parts}: neither seq nor batch can be cut like that")
-            kept = screen(contest, candidates) if len(candidates) > _KEPT else candidates
-            contenders = [contest.serial("ours"), contest.serial("torch")]
-            contenders += [*map(contest.ours, kept), *contest.peers()]
+            makers = [*screen(contest, candidates), *screen(contest, contest.peers())]
+            contenders = [contest.serial("ours"), contest.serial("torch"), *(make() for make in makers)]
             check(contest, contenders)
             measure(contest, contenders, arguments.max_time)
         leave_group()
     finally:
         if world.is_root:
             shutil.rmtree(folder, ignore_errors=True)
+    facts = {"mpi": world.facts(), "host": host_facts(), "torch": VERSION}
     if world.is_root:
         model, problem = spec.model, spec.problem
         sizes = f"L{model.layers} H{model.hidden} B{problem.batch} T{problem.seq}"
@@ -378,8 +386,8 @@ def main(world: World) -> int:
         for line in table(contenders):
             say(world, line)
         if arguments.out is not None:
-            versions = {"torch": VERSION, "mpi": world.comm.Get_name(), "numpy": np.__version__}
-            arguments.out.write_text(json.dumps(to_plain(contest, contenders, versions), indent=1) + "\n", "utf-8")
+            found = to_plain(contest, contenders, facts)
+            arguments.out.write_text(json.dumps(found, indent=1, default=str) + "\n", "utf-8")
             say(world, f"written: {arguments.out}")
     return EXIT_VALID
 

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.transport import GridCommunicators, Transport
 from hpcrnn.model.network import Network, build_network, initial_parameters
 from hpcrnn.model.sharding import Shard, shard_shapes
-from hpcrnn.schedules.graph import TaskGraph, Value
+from hpcrnn.schedules.graph import TaskGraph, TaskKind, Value
 from hpcrnn.schedules.lifetimes import assign_slots
 from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.placement import Place, Placement, imbalance, make_placement, split
 from hpcrnn.schedules.program import Program
 from hpcrnn.schedules.validation import validate, validate_rank
+from hpcrnn.simulation.unit_cost import operation_cost, simulate
 from hpcrnn.spec import BackendName, Grid, RunSpec
 from hpcrnn.workloads import Workload
 
@@ -182,6 +184,14 @@ class Plan:
         """Fraction of the step that each axis loses because its shares are uneven, where it is any."""
         lost = {axis: imbalance(shares) for axis, shares in self.shares().items()}
         return {axis: fraction for axis, fraction in lost.items() if fraction > 0}
+
+    def bubble_bound(self) -> float:
+        """Fraction of the ranks' time that must idle even if every task takes exactly its operations' share."""
+        if self.n_ranks == 1:
+            return 0.0
+        shares = cast("dict[TaskKind, float]", dict.fromkeys(self.schedule.graph.kinds, 1.0))
+        cost = operation_cost(block_costs(self.network, self.spec), self.cut, shares=shares)
+        return simulate(self.schedule, cost).bubble
 
     def memory_bytes(self, rank: int) -> int:
         """Estimate of what a rank allocates."""

@@ -208,6 +208,7 @@ def _case(
         stop_reason=samples.stop_reason,
         verdict=verdict,
         timeline=samples.timeline,
+        bubble_bound=plan.bubble_bound(),
     )
 
 

@@ -32,7 +32,7 @@ class ScriptParser(argparse.ArgumentParser):
     def __init__(self, world: World, name: str, description: str | None) -> None:
         self._is_root = world.is_root
         prog = f"mpirun -n N python -m hpcrnn.benchmarks.{name}"
-        text = (description or "").partition("\n")[0]
+        text = (description or "").partition(": ``")[0]
         super().__init__(prog=prog, description=text, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

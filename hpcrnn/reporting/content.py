@@ -117,7 +117,7 @@ def problem_table(analysis: Analysis) -> Table:
         key = (*where, describe_problem(e.case), *how, printable(e.case.kernel))
         groups.setdefault(key, []).append(e)
     rows = [
-        [spans([e.number for e in members]), *key, ", ".join({case_name(e.case): None for e in members})]
+        [spans([e.number for e in members]), *key, _run_as(members)]
         for key, members in groups.items()
     ]
     columns = ["No.", *(["File"] if several else []), "Problem", *([] if shared else ["Settings"])]
@@ -125,6 +125,12 @@ def problem_table(analysis: Analysis) -> Table:
     note = f"All cases: {settings[analysis.entries[0].number]}." if shared else ""
     first = 2 if several else 1
     return Table("Cases", columns, rows, text_columns=tuple(range(first, len(columns))), note=note)
+
+
+def _run_as(members: Sequence[Entry], most: int = 6) -> str:
+    """List the names of cases; many are counted, for the next table lists them."""
+    names_ = list({case_name(e.case): None for e in members})
+    return ", ".join(names_) if len(names_) <= most else f"{len(names_)} ways, listed below"
 
 
 def timing_table(entries: Sequence[Entry]) -> Table:

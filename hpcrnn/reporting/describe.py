@@ -13,7 +13,7 @@ PLAIN_VALUES = {
     "model.activation": "tanh",
     "model.reset": "after",
     "model.input": "auto",
-    "parallel.carry": False,
+    "training.carry": False,
     "training.clip": None,
     "problem.features": None,
 }
@@ -77,7 +77,7 @@ def _all_tokens(case: Case) -> dict[str, str]:
 
 
 def _token(name: str, key: str, value: object) -> str:
-    if name == "parallel.carry":
+    if name == "training.carry":
         return "states carried" if value else "states not carried"
     if isinstance(value, str):
         return shorten(printable(value), 32)

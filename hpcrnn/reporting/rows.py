@@ -37,6 +37,7 @@ from hpcrnn.reporting.units import (
     format_percent,
     format_seconds,
     has_bounds,
+    in_two,
     plural,
     shorten,
 )
@@ -62,16 +63,7 @@ def entry_labels(entries: Sequence[Entry], length: int = 200) -> list[str]:
 
 def wrapped(labels: Sequence[str], length: int = 28) -> list[str]:
     """Break the labels of rows into two lines where they are long, between their parts."""
-    return [_in_two(label, length) for label in labels]
-
-
-def _in_two(label: str, length: int) -> str:
-    if len(label) <= length:
-        return label
-    parts = label.split(" · ")
-    breaks = [(" · ".join(parts[:k]), " · ".join(parts[k:])) for k in range(1, len(parts))] or [(label, "")]
-    lines = min(breaks, key=lambda pair: max(map(len, pair)))
-    return "\n".join(shorten(line, length + 4) for line in lines if line)
+    return ["\n".join(shorten(line, length + 4) for line in in_two(label, length)) for label in labels]
 
 
 def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from hpcrnn.records.record import STEP, Case, FloatArray, Record
-from hpcrnn.records.split import Split
+from hpcrnn.records.split import PLAIN_ORDER, Split
 from hpcrnn.records.statistics import Interval, ratio_interval
 from hpcrnn.reporting.describe import case_name, loss_unit, mode_of, short_source, threads_of
 from hpcrnn.reporting.entries import Entry, make_entries
@@ -355,7 +355,7 @@ def _pieces(case: Case) -> dict[str, Any]:
     return {key: value for key, value in parallel.items() if key != "grid"}
 
 
-_EARLIER = {"order": "fill_drain", "virtual_stages": 1, "carry": False}
+_EARLIER = {"order": PLAIN_ORDER, "virtual_stages": 1}
 """What files of an earlier version were run with, and do not say."""
 
 

@@ -35,7 +35,8 @@ def split_table(entries: Sequence[Entry]) -> Table | None:
         sizes = dict(split.axes)
         grid = [str(sizes.get(axis, 1)) for axis in ("data", "pipeline", "time", "tensor")]
         pieces = [split.virtual_stages, split.microbatches, split.chunks]
-        key = (split.name, *grid, split.order.replace("_", " "), *map(str, pieces))
+        order = split.order if split.order in split.pieces else MISSING
+        key = (split.name, *grid, order, *map(str, pieces))
         groups.setdefault(tuple(map(printable, key)), []).append(entry)
     if all(e.case.n_ranks == 1 for e in entries) and len(groups) < 2:
         return None

@@ -6,11 +6,14 @@ columns.  The case table holds to 80 characters; what needs more room stands in 
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.record import Record
+from hpcrnn.records.statistics import median_interval
 from hpcrnn.reporting.describe import (
     case_name,
     command_line,
@@ -28,10 +31,13 @@ from hpcrnn.reporting.entries import Entry, make_entries
 from hpcrnn.reporting.scaling import Base, describe_base, find_base, make_point, phase_breakdown
 from hpcrnn.reporting.units import (
     MISSING,
+    format_bytes,
     format_gflops,
     format_interval,
+    format_percent,
     format_ratio,
     format_seconds,
+    in_two,
     plural,
     printable,
     significant,
@@ -44,6 +50,11 @@ ASCII = str.maketrans(
     {"×": "x", "·": "|", "–": "-", "—": "-", "→": ">", "µ": "u", "…": "~", "“": '"', "”": '"', "∞": "inf"}
 )
 """For a terminal that cannot show them."""
+
+OTHER_COLUMNS = 58
+"""Characters that a row of the case table takes beside the case's name and the digits of n, the rate with it."""
+RATE_COLUMN = 9
+"""Of them the rate: the first to give way to long names."""
 
 
 def show(records: Sequence[Record], console: Console) -> None:
@@ -98,12 +109,16 @@ def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], consol
     )
     table.add_column("case", overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    for heading in ("n", "median step", "95 % interval", "speedup", "GFLOP/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
     names = _names(entries)
+    room = console.width - OTHER_COLUMNS - max(len(str(entry.step.n)) for entry in entries)
+    rated = max(map(len, names)) <= room
+    room += 0 if rated else RATE_COLUMN
+    for heading in ("n", "median step", "95 % interval", "speedup", *(["GFLOP/s"] if rated else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
     bases: dict[str, Base] = {}
     for entry, name in zip(entries, names, strict=True):
-        cells = _cells(entry, name, everything, bases)
+        cells = _cells(entry, "\n ".join(in_two(name, room)), everything, bases)
+        cells = cells if rated else cells[:-1]
         styles = ("", "green" if entry.included else "bold red", *[""] * (len(cells) - 2))
         table.add_row(*(Text(_fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
     console.print(table)
@@ -135,6 +150,7 @@ def _details(entry: Entry) -> list[str]:
     shares = phase_breakdown(entry).shares
     phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
     lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
+    lines += _split_details(entry)
     loss, parts = entry.case.loss, []
     if mode_of(entry.case) == "train" and loss.size:
         unit = f" {loss_unit(entry.case)}".rstrip()
@@ -144,6 +160,19 @@ def _details(entry: Entry) -> list[str]:
     if entry.case.stop_reason:
         parts.append(f"stopped: {printable(entry.case.stop_reason)}")
     return [*lines, "; ".join(parts)] if parts else lines
+
+
+def _split_details(entry: Entry) -> list[str]:
+    """Say what the split costs in waiting and saves in memory; nothing for a serial run."""
+    case, parts = entry.case, []
+    if case.n_ranks == 1:
+        return []
+    if math.isfinite(case.bubble_bound):
+        bubble = median_interval(measured_bubble(case)).median
+        parts.append(f"bubble {format_percent(bubble)}, bound {format_percent(case.bubble_bound)}")
+    if case.memory_known:
+        parts.append(f"at most {format_bytes(float(case.memory_bytes.max()))} a rank")
+    return ["; ".join(parts)] if parts else []
 
 
 def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry]) -> None:

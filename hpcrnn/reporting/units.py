@@ -191,6 +191,18 @@ def shorten(text: str, length: int) -> str:
     return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
+def in_two(text: str, length: int) -> list[str]:
+    """Break a text longer than ``length`` between two of its parts, so that the longer line is short.
+
+    ``in_two("data 2 × pipeline 2 · 1f1b M4 · numpy", 28)`` is ``["data 2 × pipeline 2", "1f1b M4 · numpy"]``.
+    """
+    parts = text.split(" · ")
+    if len(text) <= length or len(parts) == 1:
+        return [text]
+    breaks = [[" · ".join(parts[:k]), " · ".join(parts[k:])] for k in range(1, len(parts))]
+    return min(breaks, key=lambda lines: max(map(len, lines)))
+
+
 def _with_unit(value: float, units: tuple[Unit, ...], digits: int) -> str:
     if math.isnan(value):
         return MISSING

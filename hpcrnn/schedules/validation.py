@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from hpcrnn.errors import ScheduleError
+from hpcrnn.schedules.drawing import refusal
 from hpcrnn.schedules.graph import Task, Value
 from hpcrnn.schedules.lowering import Schedule, carried_values
 from hpcrnn.schedules.placement import Place
@@ -24,7 +24,6 @@ from hpcrnn.schedules.program import (
     Axes,
     Carry,
     Collective,
-    Instruction,
     Message,
     Post,
     PostRecv,
@@ -34,8 +33,8 @@ from hpcrnn.schedules.program import (
 )
 from hpcrnn.schedules.replay import message_key, replay
 
-_CONTEXT = 3
-_SHOWN_RANKS = 8
+_NAMED = 8
+"""Ranks that a deadlock names."""
 
 
 def validate(programs: Sequence[Program], schedule: Schedule) -> None:
@@ -83,7 +82,12 @@ def validate_rank(schedule: Schedule, rank: int) -> Program:
 
 
 class _RankCheck:
-    """Walks one rank's program and keeps what has been done and begun so far."""
+    """Walks one rank's program and keeps what has been done and begun so far.
+
+    That no task overwrites what is being sent needs no check: a buffer lives until the wait, a task writes each
+    buffer once and before it is sent, and a backward task leaves ``y`` as it is for the weight gradient of the
+    block after.
+    """
 
     def __init__(self, programs: Mapping[int, Program], rank: int, schedule: Schedule) -> None:
         self._programs, self._rank, self._s = programs, rank, schedule
@@ -100,7 +104,6 @@ class _RankCheck:
         self._sent: set[Value] = set()
         self._received: set[Value] = set()
         self._arrived: set[Value] = set()
-        self._sending: dict[Task, Value] = {}
         self._reduced: set[int] = set()
         self._scalars: set[str] = set()
         self._carried = self._updated = False
@@ -134,7 +137,7 @@ class _RankCheck:
             self._refuse(reason)
 
     def _refuse(self, reason: str) -> None:
-        raise _error(self._programs, self._rank, self._step, reason)
+        raise refusal(self._programs, self._rank, self._step, reason)
 
     def _task(self, task: Task) -> None:
         self._require(task in self._own, "not a task of this rank")
@@ -145,8 +148,6 @@ class _RankCheck:
         for needed in self._graph.needs(task):
             if needed in self._missing:
                 self._refuse(f"needs {needed} first")
-        if task in self._sending:
-            self._refuse(f"the send of {self._sending[task]} is still under way")
         self._missing.remove(task)
         self._left[task.kind, task.block] -= 1
 
@@ -170,9 +171,6 @@ class _RankCheck:
             self._refuse(f"the value goes {'to' if sends else 'from'} rank {peer} and has {n_bytes} bytes")
         seen.add(value)
         self._in_flight[post] = self._step
-        if sends and value.kind == "y":
-            # A backward task works in place on what the forward task left.
-            self._sending[Task("B", value.block, value.microbatch, value.chunk)] = value
 
     def _crosses(self, value: Value, *, sends: bool) -> bool:
         """Whether a value leaves, or reaches, this rank."""
@@ -243,9 +241,6 @@ class _RankCheck:
         del self._in_flight[post]
         if isinstance(post, PostRecv):
             self._arrived.add(post.value)
-        elif isinstance(post, PostSend):
-            value = post.value
-            self._sending.pop(Task("B", value.block, value.microbatch, value.chunk), None)
         elif isinstance(post, AllReduce):
             self._summing -= 1
 
@@ -315,10 +310,10 @@ def check_matching(programs: Mapping[int, Program], ranks: Sequence[int] | Mappi
             if rank not in checked:
                 continue
             if key not in ends[other]:
-                raise _error(programs, rank, step, f"{message.value} is never {missing} by rank {message.peer}")
+                raise refusal(programs, rank, step, f"{message.value} is never {missing} by rank {message.peer}")
             there = ends[other][key][2].n_bytes
             if there != message.n_bytes:
-                raise _error(programs, rank, step, f"rank {message.peer} has {there} bytes for it")
+                raise refusal(programs, rank, step, f"rank {message.peer} has {there} bytes for it")
 
 
 def check_collectives(programs: Sequence[Program], schedule: Schedule) -> None:
@@ -340,16 +335,16 @@ def check_collectives(programs: Sequence[Program], schedule: Schedule) -> None:
             for at, (step, post) in enumerate(posts):
                 if at >= len(expected) or post != expected[at]:
                     wanted = expected[at] if at < len(expected) else "nothing more"
-                    raise _error(programs, rank, step, f"rank {leader} begins {wanted} here: collectives must match")
+                    raise refusal(programs, rank, step, f"rank {leader} begins {wanted} here: collectives must match")
             if len(posts) < len(expected):
                 step = len(program.instructions)
-                raise _error(programs, rank, step, f"rank {leader} also begins {expected[len(posts)]}")
+                raise refusal(programs, rank, step, f"rank {leader} also begins {expected[len(posts)]}")
     for group, (leader, expected) in first.items():
         for rank in group:
             begun = [i for i in programs[rank].instructions if isinstance(i, AllReduce | AllReduceScalar)]
             absent = next((post for post in expected if post not in begun), None)
             if absent is not None:
-                raise _error(programs, rank, len(programs[rank].instructions), f"rank {leader} also begins {absent}")
+                raise refusal(programs, rank, len(programs[rank].instructions), f"rank {leader} also begins {absent}")
 
 
 def check_lockstep(programs: Sequence[Program], schedule: Schedule) -> None:
@@ -366,7 +361,7 @@ def check_lockstep(programs: Sequence[Program], schedule: Schedule) -> None:
         mine, expected = (_exchanging(p) for p in (program, programs[leader]))
         for (step, task), (_, there) in zip(mine, expected, strict=True):
             if task != there:
-                raise _error(programs, rank, step, f"rank {leader} does {there} here: tensor ranks work in lockstep")
+                raise refusal(programs, rank, step, f"rank {leader} does {there} here: tensor ranks work in lockstep")
 
 
 def _exchanging(program: Program) -> list[tuple[int, Task]]:
@@ -389,37 +384,5 @@ def check_progress(programs: Sequence[Program], schedule: Schedule) -> None:
     stuck = replay(dict(enumerate(programs)), group, lambda *_: 1.0, synchronous=True).stuck
     if stuck:
         rank, step = next(iter(stuck.items()))
-        others = ", ".join(f"rank {r} at step {s}" for r, s in list(stuck.items())[1:_SHOWN_RANKS])
-        raise _error(programs, rank, step, f"deadlock: never ends; nor does {others or 'any other'}")
-
-
-def _error(programs: Mapping[int, Program] | Sequence[Program], rank: int, step: int, reason: str) -> ScheduleError:
-    here: Instruction | str = "the end"
-    if step < len(programs[rank].instructions):
-        here = programs[rank].instructions[step]
-    return ScheduleError(f"rank {rank}, step {step}, {here}: {reason}\n{grid(programs, rank, step)}")
-
-
-def grid(programs: Mapping[int, Program] | Sequence[Program], rank: int, step: int) -> str:
-    """Draw the neighbourhood of one instruction: a row a step, a column a rank, the place marked.
-
-    Returns
-    -------
-    str
-        Lines of text; the marked cell is wrapped in ``>`` and ``<``.
-    """
-    known = sorted(programs) if isinstance(programs, Mapping) else list(range(len(programs)))
-    at = known.index(rank)
-    first = max(0, min(at - _SHOWN_RANKS // 2, len(known) - _SHOWN_RANKS))
-    ranks = known[first : first + _SHOWN_RANKS]
-    steps = range(max(0, step - _CONTEXT), step + _CONTEXT + 1)
-    table = [["step", *(f"rank {r}" for r in ranks)]]
-    for s in steps:
-        row = [str(s)]
-        for r in ranks:
-            instructions = programs[r].instructions
-            text = str(instructions[s]) if s < len(instructions) else "-"
-            row.append(f">{text}<" if (r, s) == (rank, step) else text)
-        table.append(row)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table)
+        others = ", ".join(f"rank {r} at step {s}" for r, s in list(stuck.items())[1:_NAMED])
+        raise refusal(programs, rank, step, f"deadlock: never ends; nor does {others or 'any other'}")

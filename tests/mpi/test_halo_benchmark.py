@@ -2,10 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 from launching import case_script, mpirun
 
 from hpcrnn.benchmarks.halo import SIZES
+from hpcrnn.execution.transport import _joined
 
 pytestmark = pytest.mark.mpi
 
@@ -39,6 +41,29 @@ def test_every_size_has_a_row_with_its_ratio(tmp_path):
     assert [row.split()[0] for row in rows] == [f"{B}x{H}" for B, H in SIZES]
     assert all(float(re.search(r"([0-9.]+) \[nan, nan\]$", row)[1]) > 0 for row in rows)
     assert goal.startswith("goal: at most 1.3 times")
+
+
+def test_states_that_fill_one_array_travel_as_one():
+    stack = np.zeros((2, 3, 5))
+    (whole,) = _joined(tuple(stack))
+    assert whole is stack
+    flat = np.zeros(30)
+    (whole,) = _joined((flat[:13], flat[13:]))
+    assert whole is flat
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        (np.zeros(3), np.zeros(3)),
+        (np.zeros((2, 3))[1], np.zeros((2, 3))[0]),
+        tuple(np.zeros((2, 3))[::-1]),  # in the wrong order
+        tuple(np.zeros((3, 3))[:2]),  # not the whole
+        tuple(np.zeros((2, 6))[:, :3]),  # with gaps
+    ],
+)
+def test_states_that_do_not_travel_each_on_its_own(arrays):
+    assert _joined(arrays) is arrays
 
 
 @pytest.mark.parametrize(

@@ -1,68 +1,88 @@
-"""Small networks, their programs, and how to check them."""
+"""Small schedules of every kind, and sizes that tell every value apart."""
 
 from dataclasses import replace
-from typing import NamedTuple
 
 from hypothesis import settings
 
-from hpcrnn.model.network import Network, build_network
 from hpcrnn.schedules.graph import TaskGraph
-from hpcrnn.schedules.lowering import build_programs
-from hpcrnn.schedules.placement import Placement
-from hpcrnn.schedules.program import Program
-from hpcrnn.schedules.validation import validate
-from hpcrnn.spec import build_spec
-from hpcrnn.workloads import Interface
+from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.placement import make_placement
+from hpcrnn.spec import Grid
 
 fixed_examples = settings(derandomize=True, deadline=None, max_examples=60)
 
-
-def token_network(layers=2):
-    """Blocks ``input``, ``layer0``, ..., ``head``, each with parameters; no two of the same size."""
-    spec = build_spec({}, {"cell": "elman", "hidden": 5, "embed": 3, "layers": layers})
-    return build_network(spec, Interface("tokens", 7, "cross_entropy", 7))
+PIPELINE_ORDERS = ("fill_drain", "1f1b", "seq_1f1b", "zb_h1")
 
 
-def bare_network():
-    """Blocks ``layer0``, ``head``; the head has no parameters."""
-    spec = build_spec({}, {"cell": "lstm", "hidden": 2, "layers": 1, "input": "direct", "workload": "synthetic"})
-    return build_network(spec, Interface("features", 3, "linear", 2))
+class DistinctSizes:
+    """No two values, and no two blocks, of the same size; the same on both ends of a message."""
+
+    def value_bytes(self, value, place):
+        kind = ("y", "dy", "halo", "dhalo").index(value.kind)
+        return 10_000 * (kind + 1) + 1000 * value.block + 100 * value.microbatch + 10 * value.chunk + place.tensor
+
+    def gradient_bytes(self, block, place):
+        return 500 + block
 
 
-class Built(NamedTuple):
-    """Programs of all ranks, and what a validator needs to judge them."""
+def make_schedule(
+    grid="data=1",
+    microbatches=1,
+    chunks=1,
+    order="fill_drain",
+    *,
+    layers=None,
+    n_virtual=1,
+    mode="train",
+    allreduce="bucketed",
+    carry=False,
+    bare=False,
+):
+    """Input layer, recurrent layers of the same cost, head; ``bare``: no input layer.
 
-    network: Network
-    graph: TaskGraph
-    programs: tuple[Program, ...]
-    update: bool
-
-    @property
-    def sizes(self):
-        return [4 * block.n_parameters for block in self.network.blocks]
-
-    def check(self, programs=None):
-        validate(programs or self.programs, self.graph, self.sizes, update=self.update)
-
-    def with_rank(self, rank, instructions):
-        """The programs with one rank's instructions replaced."""
-        changed = list(self.programs)
-        changed[rank] = replace(changed[rank], instructions=tuple(instructions))
-        return changed
-
-    def with_all(self, change):
-        """The programs with every rank's instructions changed by a function."""
-        return [replace(p, instructions=tuple(change(list(p.instructions)))) for p in self.programs]
+    At least one layer a stage; ``chunks`` are those of a segment.
+    """
+    axes = dict(part.split("=") for part in grid.split(","))
+    grid = Grid(**{axis: int(count) for axis, count in axes.items()})
+    layers = max(layers or 1, grid.pipeline * n_virtual)
+    recurrent = (*([] if bare else [False]), *[True] * layers, False)
+    graph = TaskGraph(recurrent, microbatches, chunks * grid.time, backward=mode != "forward")
+    placement = make_placement(graph, grid, [float(r) for r in recurrent], n_virtual=n_virtual)
+    names = (*([] if bare else ["input"]), *(f"layer{k}" for k in range(layers)), "head")
+    return Schedule(graph, placement, order, mode, allreduce, carry, names, DistinctSizes())
 
 
-def build(network=None, ranks=1, microbatches=1, chunks=1, mode="train", allreduce="bucketed"):
-    network = network or token_network()
-    graph, programs = build_programs(
-        network,
-        Placement(ranks),
-        n_microbatches=microbatches,
-        n_chunks=chunks,
-        mode=mode,
-        allreduce=allreduce,
-    )
-    return Built(network, graph, programs, mode == "train")
+SMALL = {
+    "serial train": make_schedule(chunks=2),
+    "serial gradient": make_schedule(microbatches=2, mode="gradient"),
+    "serial forward": make_schedule(microbatches=2, chunks=2, mode="forward"),
+    "serial carry": make_schedule(microbatches=2, carry=True),
+    "no input layer": make_schedule("data=2", chunks=2, bare=True),
+    "data bucketed": make_schedule("data=2", chunks=2),
+    "data flat": make_schedule("data=2", microbatches=2, allreduce="flat"),
+    "data gradient": make_schedule("data=3", mode="gradient"),
+    "pipeline": make_schedule("pipeline=2"),
+    "pipeline fill_drain": make_schedule("pipeline=2", 2, 1, "fill_drain", mode="gradient"),
+    "pipeline 1f1b": make_schedule("pipeline=3", 2, 1, "1f1b"),
+    "pipeline seq_1f1b": make_schedule("pipeline=2", 2, 2, "seq_1f1b"),
+    "pipeline zb_h1": make_schedule("pipeline=2", 2, 2, "zb_h1"),
+    "pipeline forward": make_schedule("pipeline=2", 3, 2, mode="forward"),
+    "pipeline interleaved": make_schedule("pipeline=2", 2, 2, "interleaved", n_virtual=2),
+    "time": make_schedule("time=2"),
+    "time carry": make_schedule("time=2", 2, 1, carry=True),
+    "time seq_1f1b": make_schedule("time=2", 2, 2, "seq_1f1b", layers=2),
+    "time zb_h1": make_schedule("time=3", 1, 1, "zb_h1", layers=2, carry=True),
+    "time forward": make_schedule("time=2", 2, 1, mode="forward", carry=True),
+    "tensor": make_schedule("tensor=2", chunks=2),
+    "data, pipeline": make_schedule("data=2,pipeline=2", 2, 1, "1f1b"),
+    "data, tensor": make_schedule("data=2,tensor=2", allreduce="flat"),
+    "pipeline, time": make_schedule("pipeline=2,time=2", 2, 1, "seq_1f1b", carry=True),
+    "pipeline, tensor": make_schedule("pipeline=2,tensor=2", 2, 1, "seq_1f1b"),
+    "time, tensor": make_schedule("time=2,tensor=2", 1, 2),
+}
+"""One of everything, small enough to change each instruction."""
+
+
+def with_instructions(programs, changes):
+    """Programs with those of some ranks replaced: ``changes`` is from rank to instructions."""
+    return [replace(p, instructions=tuple(changes.get(p.rank, p.instructions))) for p in programs]
