@@ -89,7 +89,7 @@ def test_show_prints_every_case(result):
     ended = hpcrnn("show", result, cwd=result.parent)
     assert ended.code == 0, ended.err
     assert "serial" in ended.out
-    assert "data ×2" in ended.out
+    assert "data 2" in ended.out
     assert "VALID" in ended.out
     assert "\x1b" not in ended.out
 
@@ -126,6 +126,26 @@ def test_a_dry_run_says_what_it_would_start_and_starts_nothing(sweep_folder):
     assert ended.err.count("-m hpcrnn run") == 3
     assert "--batch 8" in ended.err
     assert not (sweep_folder / "results").exists()
+
+
+def test_a_group_may_say_on_how_many_ranks_it_runs(sweep_folder):
+    groups = (
+        'each = [{ ranks = [1] }, { grid = "data={ranks}", chunks = 2 },'
+        ' { ranks = [2], grid = "pipeline={ranks}" }]\n[model]'
+    )
+    (sweep_folder / "each.toml").write_text(SWEEP.replace('["strong", "weak"]', '["strong"]').replace("[model]", groups))
+    sweep = load_sweep(sweep_folder / "each.toml", None)
+    found = [(point.ranks, str(point.spec.parallel.grid), point.spec.parallel.chunks) for point in sweep.points]
+    assert found == [(1, "None", 1), (1, "data=1", 2), (2, "data=2", 2), (2, "pipeline=2", 1)]
+
+
+@pytest.mark.parametrize("ranks", ["[3]", "[]", "2"])
+def test_a_group_on_ranks_the_sweep_does_not_have_is_refused(ranks, sweep_folder):
+    text = SWEEP.replace("[model]", f"each = [{{ ranks = {ranks} }}]\n[model]")
+    (sweep_folder / "each.toml").write_text(text)
+    ended = hpcrnn("sweep", "each.toml", "--dry-run", cwd=sweep_folder)
+    assert ended.code == 1
+    assert f"sweep.each.ranks = {ranks}: allowed is some of sweep.ranks (1, 2)" in ended.err
 
 
 @pytest.mark.mpi
@@ -240,9 +260,3 @@ def test_any_flags_make_a_specification_or_an_error_of_ours(pairs):
     except HpcrnnError as error:
         refusal = str(error)
     assert len(refusal.splitlines()) <= 1
-
-
-def test_the_cost_of_measuring_is_measured(tmp_path):
-    ended = start([sys.executable, "-m", "hpcrnn.benchmarks.overhead"], cwd=tmp_path, timeout=60)
-    assert ended.code == 0, ended.err
-    assert [line.split()[1] for line in ended.out.splitlines()] == ["instructions:", "instructions:"]

@@ -20,11 +20,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -47,7 +47,8 @@ from hpcrnn.workloads import Batch, Workload, open_workload
 _SCREENED_STEPS = 2
 _KEPT = 2
 """Ways of ours, and of the peer, that come through the screening."""
-_WARM_UP = 2
+_WARM_UP = 1
+"""Rounds not counted; screening and check have warmed up what lasts."""
 _PEER_MICROBATCHES = (2, 4, 8)
 _PEER_SCHEDULES = ("GPipe", "1F1B")
 
@@ -86,8 +87,11 @@ class Contender:
         return median_interval(self.samples_s)
 
 
-Maker = Callable[[], Contender]
-"""Builds a contender: its buffers and messages."""
+class Maker(NamedTuple):
+    """A contender that is not yet built: its name, and what makes its buffers and messages."""
+
+    name: str
+    make: Callable[[], Contender]
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,7 @@ class Contest:
 
     def ours(self, parallel: ParallelSpec) -> Contender:
         """Our way to run it, with the given order and parts."""
-        parts = f" M={parallel.microbatches}" if parallel.microbatches > 1 else f" C={parallel.chunks}"
-        return self._executed(f"ours {parallel.order}{parts}", "ours", self.plan(parallel))
+        return self._executed(_name(parallel), "ours", self.plan(parallel))
 
     def serial(self, kind: str) -> Contender:
         """The whole network on rank 0."""
@@ -163,7 +166,7 @@ class Contest:
                     self.plan(parallel)
                 except SpecError:
                     continue
-                yield partial(self.ours, parallel)
+                yield Maker(_name(parallel), partial(self.ours, parallel))
 
     def peers(self) -> list[Maker]:
         """All ways of the peer that cut the batch evenly, as it requires."""
@@ -172,7 +175,11 @@ class Contest:
         if not possible:
             allowed = f"a multiple of one of {', '.join(map(str, _PEER_MICROBATCHES))}, that being at least the ranks"
             raise SpecError("problem.batch", rows, allowed)
-        return [partial(self.peer, schedule, n) for schedule in _PEER_SCHEDULES for n in possible]
+        return [
+            Maker(f"torch {schedule} M={n}", partial(self.peer, schedule, n))
+            for schedule in _PEER_SCHEDULES
+            for n in possible
+        ]
 
     def turn(self, contender: Contender, step: int, slept_s: float) -> tuple[float, float]:
         """Run one step of one contender, from a common start.
@@ -195,6 +202,11 @@ class Contest:
             spent_s = time.perf_counter() - start
         slept_s = self.world.quiet_barrier()
         return max(self.world.comm.gather(spent_s) or [0.0]), slept_s
+
+
+def _name(parallel: ParallelSpec) -> str:
+    parts = f"M={parallel.microbatches}" if parallel.microbatches > 1 else f"C={parallel.chunks}"
+    return f"ours {parallel.order} {parts}"
 
 
 def _nothing() -> None:
@@ -259,8 +271,8 @@ def screen(contest: Contest, candidates: Sequence[Maker]) -> list[Maker]:
     if len(candidates) <= _KEPT:
         return list(candidates)
     found: list[float] = []
-    for number, make in enumerate(candidates, start=1):
-        contender = make()
+    for number, candidate in enumerate(candidates, start=1):
+        contender = candidate.make()
         slept_s, times = 0.0, []
         for step in range(1 + _SCREENED_STEPS):
             spent_s, slept_s = contest.turn(contender, step, slept_s)
@@ -328,6 +340,11 @@ def to_plain(contest: Contest, contenders: Sequence[Contender], facts: Mapping[s
     }
 
 
+def _chosen(makers: Iterable[Maker], only: Sequence[str]) -> list[Maker]:
+    """Those whose name holds one of the texts; all if there are none."""
+    return [maker for maker in makers if not only or any(text in maker.name for text in only)]
+
+
 def _parse(world: World) -> tuple[RunSpec, Any]:
     parser = ScriptParser(world, "peer_pipeline", __doc__)
     parser.add_argument("--cell", choices=("elman", "lstm", "gru"), default="lstm")
@@ -336,6 +353,9 @@ def _parse(world: World) -> tuple[RunSpec, Any]:
         parser.add_argument(f"--{name}", type=positive, default=default, metavar="N", help=f"default {default}")
     parts = parser.add_argument("--parts", type=positive, nargs="+", default=[2, 4, 8, 16], metavar="N")
     parts.help = "chunks, or micro-batches, that ours is tried with; default 2 4 8 16"
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="TEXT", help="ways whose name holds one of these, e.g. seq_1f1b GPipe"
+    )
     parser.add_argument("--max-time", type=float, default=90.0, metavar="S", help="seconds to measure; default 90")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all samples there")
     arguments = parser.parse_args()
@@ -367,11 +387,14 @@ def main(world: World) -> int:
         join_group(world.rank, world.size, folder)
         contest = Contest(spec, open_workload(spec), world)
         with threadpool_limits(limits=spec.machine.threads):
-            candidates = list(contest.orders(arguments.parts))
-            if not candidates:
-                raise HpcrnnError(f"--parts {arguments.parts}: neither seq nor batch can be cut like that")
-            makers = [*screen(contest, candidates), *screen(contest, contest.peers())]
-            contenders = [contest.serial("ours"), contest.serial("torch"), *(make() for make in makers)]
+            ours = _chosen(contest.orders(arguments.parts), arguments.only)
+            peers = _chosen(contest.peers(), arguments.only)
+            if not ours or not peers:
+                side, known = ("torch", contest.peers()) if ours else ("ours", contest.orders(arguments.parts))
+                names = ", ".join(maker.name for maker in known) or "none: --parts cuts neither seq nor batch"
+                raise HpcrnnError(f"no way of {side} is left by --parts and --only; there are {names}")
+            makers = [*screen(contest, ours), *screen(contest, peers)]
+            contenders = [contest.serial("ours"), contest.serial("torch"), *(maker.make() for maker in makers)]
             check(contest, contenders)
             measure(contest, contenders, arguments.max_time)
         leave_group()

@@ -77,7 +77,7 @@ class Cut:
         else:
             states = () if block.cell is None else block.cell.state_names
             elements = len(states) * n_rows * units
-        return elements * self._itemsize
+        return int(elements * self._itemsize)
 
     def gradient_bytes(self, block: int, place: Place) -> int:
         """Size of a block's gradient on a place."""

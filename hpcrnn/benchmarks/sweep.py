@@ -8,6 +8,10 @@ A sweep file is a run specification with one more section::
     scaling = ["strong", "weak"]     # weak: the batch grows with the ranks
     vary = { cell = ["lstm", "gru"] }                        # every combination
     each = [{ hidden = 256, seq = 100 }, { hidden = 512, seq = 50 }]   # keys that go together
+
+A group of ``each`` may say on how many ranks it runs, and ``{ranks}`` in a text is their number::
+
+    each = [{ ranks = [2, 4], grid = "pipeline={ranks}", chunks = 8 }, { ranks = [4], grid = "data=2,time=2" }]
 """
 
 from __future__ import annotations
@@ -180,11 +184,15 @@ def load_sweep(path: Path, output: Path | None) -> Sweep:
 
 def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterator[Point]:
     names = [option(key).name for key in section.vary]
-    together = [{option(key).name: value for key, value in group.items()} for group in section.each] or [{}]
-    choices = itertools.product(*section.vary.values(), together, section.scaling, section.ranks)
+    groups = [_group(group, section.ranks) for group in section.each] or [(section.ranks, {})]
+    together = [(ranks, group) for ranks_of_group, group in groups for ranks in ranks_of_group]
+    choices = itertools.product(*section.vary.values(), section.scaling, together)
     seen: set[str] = set()
-    for *values, group, scaling, ranks in itertools.islice(choices, _MOST_POINTS + 1):
-        overrides = dict(zip(names, values, strict=True)) | group
+    for *values, scaling, (ranks, group) in itertools.islice(choices, _MOST_POINTS + 1):
+        overrides = {
+            name: value.replace("{ranks}", str(ranks)) if isinstance(value, str) else value
+            for name, value in (dict(zip(names, values, strict=True)) | group).items()
+        }
         spec = build_spec(raw, overrides)
         if spec.measure.out is not None:
             raise SpecError("measure.out", spec.measure.out, "nothing in a sweep: its points name their files")
@@ -203,6 +211,15 @@ def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterato
         # A file that is there but not whole or not valid is made anew.
         measure = msgspec.structs.replace(spec.measure, out=str(path), overwrite=True)
         yield Point(name, ranks, msgspec.structs.replace(spec, measure=measure), path)
+
+
+def _group(group: dict[str, Any], all_ranks: tuple[int, ...]) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Split a group of keys that go together into the ranks it runs on and the keys."""
+    ranks = group.get("ranks", list(all_ranks))
+    allowed = f"some of sweep.ranks ({', '.join(map(str, all_ranks))})"
+    if not isinstance(ranks, list) or not ranks or not set(ranks) <= set(all_ranks):
+        raise SpecError("sweep.each.ranks", ranks, allowed)
+    return tuple(ranks), {option(key).name: value for key, value in group.items() if key != "ranks"}
 
 
 def run_sweep(sweep: Sweep, *, dry_run: bool) -> SweepOutcome:

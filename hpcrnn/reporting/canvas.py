@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcrnn.reporting.units import significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Item = TypeVar("Item")
 
 BLACK, GREY, PALE = "#000000", "#5f6368", "#dfe1e5"
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -291,6 +293,31 @@ def set_ticks(axis: Any, ticks: Sequence[float], labels: Sequence[str]) -> None:
 def once(ax: Axes, label: str) -> str:
     """Return the label for the first artist that bears it, else one the legend leaves out."""
     return "_" + label if label in ax.get_legend_handles_labels()[1] else label
+
+
+def pages(
+    items: Sequence[Item],
+    most: int,
+    name: str,
+    draw: Callable[[str, Sequence[Item]], Drawing],
+    together: Callable[[Item], object] = lambda _: None,
+) -> Iterator[Drawing]:
+    """Draw at most so many items a figure; items ``together`` calls equal share a sheet where they fit."""
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        groups.setdefault(together(item), []).append(item)
+    sheets: list[list[Item]] = []
+    for group in groups.values():
+        # Spread evenly: thirteen at eight a sheet are 6 and 7, not 8 and 5.
+        n_parts = math.ceil(len(group) / most)
+        for k in range(n_parts):
+            part = group[len(group) * k // n_parts : len(group) * (k + 1) // n_parts]
+            if sheets and len(sheets[-1]) + len(part) <= most:
+                sheets[-1] += part
+            else:
+                sheets.append(part)
+    for index, sheet in enumerate(sheets, 1):
+        yield draw(name if len(sheets) == 1 else f"{name}_{index}", sheet)
 
 
 def save(drawing: Drawing, stem: Path) -> None:

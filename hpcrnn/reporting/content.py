@@ -22,7 +22,7 @@ from hpcrnn.reporting.describe import (
     worst_check,
 )
 from hpcrnn.reporting.entries import Entry, percentile
-from hpcrnn.reporting.scaling import Analysis, describe_base, find_base, make_point
+from hpcrnn.reporting.scaling import Analysis, describe_base, find_base, make_point, phase_names
 from hpcrnn.reporting.units import (
     MISSING,
     format_bytes,
@@ -116,10 +116,7 @@ def problem_table(analysis: Analysis) -> Table:
         how = [] if shared else [settings[e.number]]
         key = (*where, describe_problem(e.case), *how, printable(e.case.kernel))
         groups.setdefault(key, []).append(e)
-    rows = [
-        [spans([e.number for e in members]), *key, _run_as(members)]
-        for key, members in groups.items()
-    ]
+    rows = [[spans([e.number for e in members]), *key, _run_as(members)] for key, members in groups.items()]
     columns = ["No.", *(["File"] if several else []), "Problem", *([] if shared else ["Settings"])]
     columns += ["Recurrent product", "Run as"]
     note = f"All cases: {settings[analysis.entries[0].number]}." if shared else ""
@@ -203,8 +200,7 @@ def phase_table(analysis: Analysis) -> Table:
     """Tabulate the phases of a step with their shares: what the bars draw."""
     called = names(analysis.entries)
     # A phase that took no time anywhere is a column of noughts.
-    phases = list({name: None for b in analysis.phases for name in b.seconds})
-    phases = [p for p in phases if any(b.seconds.get(p, 0.0) > 0 for b in analysis.phases)]
+    phases = [p for p in phase_names(analysis.phases) if any(b.seconds.get(p, 0.0) > 0 for b in analysis.phases)]
     rows = [
         [str(b.entry.number), called[b.entry.number]]
         + [

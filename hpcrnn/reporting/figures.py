@@ -7,9 +7,8 @@ along a quantity (ranks, training steps), never along categories.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,14 +24,14 @@ from hpcrnn.reporting.canvas import (
     new_axes,
     number,
     once,
+    pages,
     rank_axis,
     set_ticks,
 )
-from hpcrnn.reporting.contest import contests
 from hpcrnn.reporting.describe import common_problem, distinctions
 from hpcrnn.reporting.rows import ROWS_A_FIGURE, draw_phases, draw_steps, entry_labels
-from hpcrnn.reporting.scaling import Analysis, Base, LossCurve, Point, Series, describe_base, scaled
-from hpcrnn.reporting.strategies import draw_bubbles, draw_memory, draw_strategies
+from hpcrnn.reporting.scaling import Analysis, Base, LossCurve, Point, Series, describe_base, phase_names, scaled
+from hpcrnn.reporting.strategies import draw_contests
 from hpcrnn.reporting.timelines import draw_timeline
 from hpcrnn.reporting.units import (
     format_percent,
@@ -50,70 +49,33 @@ CURVES_A_FIGURE = len(SERIES_STYLES)
 INTERVAL_NOTE = "Bars are the 95 % interval of the median; a hollow marker has none (n too small)."
 IDEAL: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.5}
 
-Item = TypeVar("Item")
-
 
 def draw_all(analysis: Analysis) -> Iterator[Drawing]:
     """Draw every figure there are numbers for, one at a time; to be used under ``drawing_style()``."""
-    yield from _pages(analysis.strong, CURVES_A_FIGURE, "strong_time", draw_strong_time)
+    yield from pages(analysis.strong, CURVES_A_FIGURE, "strong_time", draw_strong_time)
     based = [s for s in analysis.strong if any(p.speedup for p in s.points)]
-    yield from _pages(based, CURVES_A_FIGURE, "strong_speedup", draw_strong_speedup)
-    yield from _pages(based, CURVES_A_FIGURE, "strong_efficiency", draw_strong_efficiency)
-    yield from _pages(analysis.weak, CURVES_A_FIGURE, "weak_time", draw_weak_time)
+    yield from pages(based, CURVES_A_FIGURE, "strong_speedup", draw_strong_speedup)
+    yield from pages(based, CURVES_A_FIGURE, "strong_efficiency", draw_strong_efficiency)
+    yield from pages(analysis.weak, CURVES_A_FIGURE, "weak_time", draw_weak_time)
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
-    yield from _pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
+    yield from pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
     yield from draw_contests(analysis)
-    yield from _pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
+    yield from pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
     phases = [b for b in analysis.phases if b.seconds]
-    names = list({name: None for b in phases for name in b.seconds})
-    yield from _pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
+    names = phase_names(phases)
+    yield from pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
     traced = [e for e in analysis.included if e.case.timeline is not None]
-    yield from _pages(traced, 1, "timeline", lambda name, one: draw_timeline(name, one[0]))
+    yield from pages(traced, 1, "timeline", lambda name, one: draw_timeline(name, one[0]))
     for unit in {curve.unit: None for curve in analysis.losses}:
         curves = [c for c in analysis.losses if c.unit == unit]
         # Curves of one problem ought to lie on one another: they belong on one sheet.
-        yield from _pages(
+        yield from pages(
             curves,
             CURVES_A_FIGURE,
             "loss_nats" if unit else "loss",
             draw_loss,
             lambda c: c.entry.case.problem_id,
         )
-
-
-def draw_contests(analysis: Analysis) -> Iterator[Drawing]:
-    """Draw the ways of splitting each problem, its bubbles and its memory."""
-    found = contests(analysis.included)
-    yield from _pages(found, 1, "strategies", lambda name, one: draw_strategies(name, one[0]))
-    bound = [c for c in found if any(math.isfinite(x.bubble_bound) for x in c.contenders)]
-    yield from _pages(bound, 1, "bubble", lambda name, one: draw_bubbles(name, one[0]))
-    weighed = [c for c in found if any(x.entry.case.memory_known for x in c.contenders)]
-    yield from _pages(weighed, 1, "memory", lambda name, one: draw_memory(name, one[0]))
-
-
-def _pages(
-    items: Sequence[Item],
-    most: int,
-    name: str,
-    draw: Callable[[str, Sequence[Item]], Drawing],
-    together: Callable[[Item], object] = lambda _: None,
-) -> Iterator[Drawing]:
-    """Draw at most so many items a figure; items ``together`` calls equal share a sheet where they fit."""
-    groups: dict[object, list[Item]] = {}
-    for item in items:
-        groups.setdefault(together(item), []).append(item)
-    pages: list[list[Item]] = []
-    for group in groups.values():
-        # Spread evenly: thirteen at eight a sheet are 6 and 7, not 8 and 5.
-        n_parts = math.ceil(len(group) / most)
-        for k in range(n_parts):
-            part = group[len(group) * k // n_parts : len(group) * (k + 1) // n_parts]
-            if pages and len(pages[-1]) + len(part) <= most:
-                pages[-1] += part
-            else:
-                pages.append(part)
-    for number_, page in enumerate(pages, 1):
-        yield draw(name if len(pages) == 1 else f"{name}_{number_}", page)
 
 
 def draw_strong_time(name: str, series: Sequence[Series]) -> Drawing:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcrnn.records.record import OTHER
 from hpcrnn.records.statistics import is_outlier
 from hpcrnn.reporting.canvas import (
     BLACK,
@@ -167,7 +166,7 @@ def _phase_styles(breakdowns: Sequence[PhaseBreakdown], phase_names: Sequence[st
     present = {name for b in breakdowns for name, seconds in b.seconds.items() if seconds > 0}
     unknown = [name for name in phase_names if name not in PHASE_STYLES]
     styles = {name: MORE_PHASE_STYLES[k % len(MORE_PHASE_STYLES)] for k, name in enumerate(unknown)}
-    for name in sorted(phase_names, key=lambda name: name == OTHER):
+    for name in phase_names:
         if name in present:
             yield name, *(PHASE_STYLES | styles)[name]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,15 @@ from hpcrnn.reporting.canvas import (
     new_axes,
     number,
     once,
+    pages,
     set_ticks,
     widest_text_in,
 )
-from hpcrnn.reporting.contest import Contender, Contest
+from hpcrnn.reporting.contest import Contender, Contest, contests
 from hpcrnn.reporting.describe import common_problem
 from hpcrnn.reporting.entries import Entry
-from hpcrnn.reporting.rows import ROW_IN, ROW_OF_TWO_IN, entry_labels, row_axis, value_axis, wrapped
+from hpcrnn.reporting.rows import ROW_IN, ROW_OF_TWO_IN, ROWS_A_FIGURE, entry_labels, row_axis, value_axis, wrapped
+from hpcrnn.reporting.scaling import Analysis, describe_base
 from hpcrnn.reporting.units import (
     BYTES,
     MISSING,
@@ -48,6 +50,22 @@ MOST_DOTS = 64
 
 Group = tuple[str, Sequence[Entry]]
 """A heading and the cases below it."""
+
+
+def draw_contests(analysis: Analysis) -> Iterator[Drawing]:
+    """Draw the ways of splitting each problem, their bubbles and their memory; at most so many rows a figure."""
+    found = [sheet for contest in contests(analysis.included) for sheet in _sheets(contest)]
+    yield from pages(found, 1, "strategies", lambda name, one: draw_strategies(name, one[0]))
+    bound = [c for c in found if any(math.isfinite(x.bubble_bound) for x in c.contenders)]
+    yield from pages(bound, 1, "bubble", lambda name, one: draw_bubbles(name, one[0]))
+    weighed = [c for c in found if any(x.entry.case.memory_known for x in c.contenders)]
+    yield from pages(weighed, 1, "memory", lambda name, one: draw_memory(name, one[0]))
+
+
+def _sheets(contest: Contest) -> list[Contest]:
+    """Cut a contest of many into sheets of about the same length."""
+    n, n_sheets = len(contest.contenders), math.ceil(len(contest.contenders) / ROWS_A_FIGURE)
+    return [Contest(contest.contenders[n * k // n_sheets : n * (k + 1) // n_sheets]) for k in range(n_sheets)]
 
 
 def draw_strategies(name: str, contest: Contest) -> Drawing:
@@ -89,7 +107,8 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
         "One problem on equal ranks, split in different ways; each group by time. The bubble bound is the speedup "
         "left when ranks idle no more than their schedule must. Bars in black are the 95 % interval."
     )
-    _finish(figure, ax, title, rows, groups)
+    base = rows[0].point.base if contest.base else None
+    _finish(figure, ax, title, rows, groups, f"; base: {describe_base(base)}" if base else "")
     return Drawing(name, "strategies", title, caption, alt, figure)
 
 
@@ -222,10 +241,12 @@ def _sentences(entries: Sequence[Entry], words: Sequence[str]) -> str:
     return " ".join(f"{label}: {text}." for label, text in zip(entry_labels(entries), words, strict=True))
 
 
-def _finish(figure: Figure, ax: Axes, title: str, rows: Sequence[Contender], groups: Sequence[Group]) -> None:
+def _finish(
+    figure: Figure, ax: Axes, title: str, rows: Sequence[Contender], groups: Sequence[Group], more: str = ""
+) -> None:
     two_lines = any("\n" in text.get_text() for text in (*ax.get_yticklabels(), *ax.texts))
     n_rows = sum(HEADING + len(members) for _, members in groups)
     finish(
-        figure, ax, title, common_problem([r.entry.case for r in rows]),
+        figure, ax, title, common_problem([r.entry.case for r in rows]) + more,
         height_in=(ROW_OF_TWO_IN if two_lines else ROW_IN) * max(2.0, n_rows), right_in=widest_text_in(ax) + 0.2,
     )  # fmt: skip

@@ -107,7 +107,7 @@ def draw_timeline(name: str, entry: Entry) -> Drawing:
 
 
 def _draw_bars(ax: Axes, timeline: Timeline, rows: npt.NDArray[np.int64], scale: float, color: str, label: str) -> None:
-    """Draw instructions of one kind; a hair of white tells neighbours apart."""
+    """Draw instructions of one kind; a hair of white tells tasks apart, and is not to hide a post."""
     from matplotlib.collections import PolyCollection
 
     if not rows.size:
@@ -116,8 +116,8 @@ def _draw_bars(ax: Axes, timeline: Timeline, rows: npt.NDArray[np.int64], scale:
     below, above = timeline.rank[rows] - _HEIGHT / 2, timeline.rank[rows] + _HEIGHT / 2
     corners = np.stack([(left, below), (right, below), (right, above), (left, above)]).transpose(2, 0, 1)
     bars = PolyCollection(
-        list(corners), facecolor=color, edgecolor="white", linewidth=0.3, zorder=2, label=label,
-        rasterized=len(timeline) > MOST_VECTORS,
+        list(corners), facecolor=color, edgecolor=color if label == "communication" else "white", linewidth=0.3,
+        zorder=2, label=label, rasterized=len(timeline) > MOST_VECTORS,
     )  # fmt: skip
     ax.add_collection(bars, autolim=False)
 
@@ -160,9 +160,9 @@ def _busy_shares(timeline: Timeline, kinds: npt.NDArray[np.str_], n_ranks: int) 
 
 
 def _rank_name(case: Case, rank: int) -> str:
-    """Name a rank, and say where it lies in a grid of several axes."""
+    """Name a rank, with its place in a grid of several axes."""
     axes, place = [axis for axis, _ in case.split.axes], case.split.place(rank)
-    where = ", ".join(f"{axis} {place[axis]}" for axis in axes)
+    where = ", ".join(str(place[axis]) for axis in axes)
     return f"rank {rank} ({where})" if len(axes) > 1 else f"rank {rank}"
 
 
@@ -182,10 +182,12 @@ def _caption(entry: Entry, timeline: Timeline, arrows: Sequence[Transfer]) -> st
         messages = " An arrow runs from where a message is posted to the end of its receiver's wait."
     else:
         messages = ""
+    axes = [axis for axis, _ in case.split.axes]
+    places = f" In brackets a rank's place along {', '.join(axes)}." if len(axes) > 1 else ""
     measured = "" if case.simulated else f", repetition {timeline.repetition + 1} of {len(case.time_s)}"
     return (
         f"{what}{measured}. Hatched is the bubble: what no work and no post covers.{messages}{left_out} "
-        f"On the right, each rank's share of the step that is work."
+        f"On the right, each rank's share of the step that is work.{places}"
     )
 
 

@@ -22,6 +22,8 @@ from hpcrnn.errors import FileError, SpecError
 from hpcrnn.records.hdf5 import check_writable, read_record, read_records, write_record
 from hpcrnn.records.record import Verdict
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
@@ -58,7 +60,7 @@ def test_a_timeline_that_does_not_fit_is_a_bug(tmp_path):
         write_record(make_record(make_case(2, timeline=beyond)), tmp_path / "a.h5")
 
 
-@pytest.mark.parametrize("path", sorted(Path("results/reference").rglob("*.h5")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(REFERENCE.rglob("*.h5")), ids=lambda path: path.name)
 def test_the_committed_results_can_still_be_read(path):
     for case in read_record(path).cases:
         assert case.memory_bytes.shape == (case.n_ranks,)

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from factory import make_case, make_record, many_cases, quick_cases
+from factory import make_case, make_record, many_cases, quick_cases, strategy_cases
 from rich.console import Console
 
 from hpcrnn.reporting.tables import show
@@ -92,3 +92,20 @@ def test_hostile_text_is_shown_as_it_is():
 def test_a_command_line_is_never_wrapped():
     argv = ("hpcrnn", "run", *(f"--flag-{k}" for k in range(40)))
     assert f"$ {' '.join(argv)}" in shown([make_record([make_case()], argv=argv)])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_strategies_fit_and_are_broken_between_their_parts(width, terminal):
+    text = shown([make_record(strategy_cases())], width, terminal=terminal)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert all(len(line.rstrip()) <= width for line in plain.splitlines())
+    assert len(re.findall(r"\d+ ms +\d+–\d+ ms +(?:base|\d\.\d\d×)", plain)) == 14
+    assert ("GFLOP/s" in plain) == (width >= 100)
+    if width == 80:
+        assert re.search(r"^pipeline 2 +VALID .*\n fill_drain M4 · numpy *$", plain, re.MULTILINE)
+    else:
+        assert re.search(r"^data 2 × pipeline 2 · 1f1b M4 · numpy +VALID", plain, re.MULTILINE)
+    joined = " ".join(plain.split())
+    assert "bubble 32 %, bound 27 %; at most 167 MiB a rank" in joined
+    assert "wait recv 11" in joined

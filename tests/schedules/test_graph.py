@@ -1,15 +1,10 @@
-"""Cutting, placing and ordering the tasks of a step."""
+"""Cutting the work of a step into tasks and values."""
 
-import random
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from program_samples import fixed_examples
 
-from hpcrnn.schedules.graph import Task, TaskGraph
-from hpcrnn.schedules.order import block_major
-from hpcrnn.schedules.placement import Placement, split
+from hpcrnn.schedules.graph import Task, TaskGraph, Value
 
 GRAPHS = st.builds(
     TaskGraph,
@@ -55,6 +50,16 @@ def test_a_forward_graph_is_the_forward_part():
     assert drawn(TaskGraph((False, True, False), 1, 2, backward=False)) == forward
 
 
+def test_what_goes_in_and_out_of_a_task_in_the_middle():
+    graph = TaskGraph((False, True, False), 1, 3)
+    forward, backward = Task("F", 1, 0, 1), Task("B", 1, 0, 1)
+    assert list(map(str, graph.values_into(forward))) == ["y(0,0,1)", "halo(1,0,0)"]
+    assert list(map(str, graph.values_out_of(forward))) == ["y(1,0,1)", "halo(1,0,1)"]
+    assert list(map(str, graph.values_into(backward))) == ["dy(1,0,1)", "dhalo(1,0,1)"]
+    assert list(map(str, graph.values_out_of(backward))) == ["dy(0,0,1)", "dhalo(1,0,0)"]
+    assert graph.values_into(Task("W", 1, 0, 1)) == graph.values_out_of(Task("W", 1, 0, 1)) == ()
+
+
 @given(GRAPHS)
 @fixed_examples
 def test_microbatches_need_nothing_of_one_another(graph):
@@ -71,74 +76,34 @@ def test_every_task_is_there_once_and_needs_only_others_that_are(graph):
     assert all(needed in tasks for task in tasks for needed in graph.needs(task))
 
 
-@given(GRAPHS, st.randoms(use_true_random=False))
-@fixed_examples
-def test_block_major_does_every_task_after_what_it_needs(graph, rng):
-    tasks = list(graph.tasks())
-    rng.shuffle(tasks)
-    order = block_major(tasks)
-    assert sorted(map(str, order)) == sorted(map(str, tasks))
-    place = {task: index for index, task in enumerate(order)}
-    assert all(place[needed] < place[task] for task in tasks for needed in graph.needs(task))
-
-
 @given(GRAPHS)
 @fixed_examples
-def test_block_major_keeps_a_blocks_tasks_together(graph):
-    order = block_major(graph.tasks())
-    visits = [(task.kind == "F", task.block) for task in order]
-    assert len({*visits}) == sum(a != b for a, b in zip(visits, [None, *visits], strict=False))
+def test_a_value_joins_its_producer_and_its_consumer(graph):
+    for task in graph.tasks():
+        assert all(value.consumer == task for value in graph.values_into(task))
+        assert all(task in map(producer_of, graph.values_into(value.consumer)) for value in graph.values_out_of(task))
+        assert all(value.producer == task for value in graph.values_out_of(task))
 
 
-@given(GRAPHS)
-@fixed_examples
-def test_a_weight_gradient_follows_its_backward_task(graph):
-    order = block_major(graph.tasks())
-    for index, task in enumerate(order):
-        if task.kind == "W":
-            assert order[index - 1] == Task("B", task.block, task.microbatch, task.chunk)
+def producer_of(value):
+    return value.producer
 
 
-def test_the_order_written_out():
-    graph = TaskGraph((True, False), 2, 2)
-    tasks = list(graph.tasks())
-    random.Random(0).shuffle(tasks)  # noqa: S311
-    assert " ".join(map(str, block_major(tasks))) == (
-        "F(0,0,0) F(0,0,1) F(0,1,0) F(0,1,1) F(1,0,0) F(1,0,1) F(1,1,0) F(1,1,1) "
-        "B(1,0,1) W(1,0,1) B(1,0,0) W(1,0,0) B(1,1,1) W(1,1,1) B(1,1,0) W(1,1,0) "
-        "B(0,0,1) W(0,0,1) B(0,0,0) W(0,0,0) B(0,1,1) W(0,1,1) B(0,1,0) W(0,1,0)"
+def transposed(thing):
+    """Blocks for chunks and chunks for blocks; states for outputs."""
+    kinds = {"y": "halo", "halo": "y", "dy": "dhalo", "dhalo": "dy"}
+    return type(thing)(kinds.get(thing.kind, thing.kind), thing.chunk, thing.microbatch, thing.block)
+
+
+def test_blocks_and_chunks_of_recurrent_layers_are_transposes_of_one_another():
+    layers, chunks = TaskGraph((True,) * 3, 2, 4), TaskGraph((True,) * 4, 2, 3)
+    for task in layers.tasks():
+        assert {transposed(v) for v in layers.values_into(task)} == set(chunks.values_into(transposed(task)))
+        assert {transposed(v) for v in layers.values_out_of(task)} == set(chunks.values_out_of(transposed(task)))
+
+
+def test_tasks_and_values_are_told_apart_by_everything_they_hold():
+    assert (
+        len({Task("F", 0, 0, 0), Task("B", 0, 0, 0), Task("F", 1, 0, 0), Task("F", 0, 1, 0), Task("F", 0, 0, 1)}) == 5
     )
-
-
-@pytest.mark.parametrize(
-    ("length", "parts", "sizes"),
-    [(7, 3, [3, 2, 2]), (6, 3, [2, 2, 2]), (5, 1, [5]), (3, 3, [1, 1, 1]), (2, 3, [1, 1, 0]), (0, 2, [0, 0])],
-)
-def test_split_by_example(length, parts, sizes):
-    assert [part.stop - part.start for part in split(length, parts)] == sizes
-
-
-@given(st.integers(0, 1000), st.integers(1, 50))
-@fixed_examples
-def test_split_cuts_contiguous_parts_that_differ_by_one_at_most(length, parts):
-    cut = split(length, parts)
-    assert [index for part in cut for index in range(length)[part]] == list(range(length))
-    sizes = [part.stop - part.start for part in cut]
-    assert len(sizes) == parts
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] - sizes[-1] <= 1
-
-
-@pytest.mark.parametrize("n_replicas", [1, 2, 3])
-def test_replicas_do_the_whole_graph_on_their_own_rows(n_replicas):
-    graph, placement = TaskGraph((True, False), 2, 2), Placement(n_replicas)
-    ranks = range(n_replicas)
-    assert placement.n_ranks == n_replicas
-    assert all(set(placement.tasks(graph, rank)) == set(graph.tasks()) for rank in ranks)
-    assert [row for rank in ranks for row in range(7)[placement.rows(7, rank)]] == list(range(7))
-
-
-@pytest.mark.parametrize("rank", [-1, 2])
-def test_a_rank_that_is_not_there_has_no_tasks(rank):
-    with pytest.raises(ValueError, match=f"rank {rank} of 2"):
-        Placement(2).tasks(TaskGraph((True,), 1, 1), rank)
+    assert Value("y", 0, 0, 0) != Value("dy", 0, 0, 0)

@@ -119,7 +119,7 @@ def test_changes_of_every_verdict_occur():
     counts = sum((verdicts(name)[0] for name in SMALL), Counter())
     assert counts["harmless"] > 0.05 * counts.total()
     assert counts["wrong"] > 0.5 * counts.total()
-    assert counts["strict"] < 0.05 * counts.total()
+    assert counts["strict"] < counts["harmless"]
 
 
 def begun(instruction):
@@ -129,11 +129,7 @@ def begun(instruction):
 def without_message(programs, value):
     """Programs that neither send nor receive a value."""
     kept = {
-        p.rank: [
-            i
-            for i in p.instructions
-            if not isinstance(begun(i), PostSend | PostRecv) or begun(i).value != value
-        ]
+        p.rank: [i for i in p.instructions if not isinstance(begun(i), PostSend | PostRecv) or begun(i).value != value]
         for p in programs
     }
     return with_instructions(programs, kept)
@@ -178,7 +174,7 @@ def test_messages_between_replicas_match_but_are_refused(grid):
     schedule = make_schedule(grid)
     programs = schedule.programs()
     new = with_instructions(programs, {p.rank: [crossed(i, schedule) for i in p.instructions] for p in programs})
-    assert what_is_wrong(new, schedule) == "the gradients are not what it should be"
+    assert what_is_wrong(new, schedule) == "the loss is not what it should be"
     assert "the value goes to rank" in refusal(new, schedule) or "the value goes from rank" in refusal(new, schedule)
 
 

@@ -1,131 +1,130 @@
-"""A program as text, and back."""
+"""Programs as text: written, read, and kept beside the tests to be looked at."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from program_samples import bare_network, build, fixed_examples
+from program_samples import fixed_examples, make_schedule
 
 from hpcrnn.errors import ScheduleError
-from hpcrnn.schedules.graph import Task
-from hpcrnn.schedules.program import AllReduce, AllReduceLoss, Program, Update, Wait, parse_program
+from hpcrnn.schedules.graph import Task, Value
+from hpcrnn.schedules.program import (
+    AllReduce,
+    AllReduceScalar,
+    Carry,
+    PostRecv,
+    PostSend,
+    Program,
+    Update,
+    Wait,
+    parse_program,
+)
+from hpcrnn.spec import AXES, Grid
 
-HEAD = "# hpcrnn program 1: rank 0 of 2, blocks input layer0 head"
+GOLDEN = Path(__file__).parent / "golden"
 
-GOLDEN = {
-    "serial_train": {},
-    "data2_bucketed_train_2_chunks": {"ranks": 2, "chunks": 2},
-    "data3_flat_train_2_microbatches": {"ranks": 3, "microbatches": 2, "allreduce": "flat"},
-    "data2_forward": {"ranks": 2, "mode": "forward"},
+SAMPLES = {
+    "serial_train": (make_schedule(chunks=2, layers=2), 0),
+    "data2_bucketed": (make_schedule("data=2", chunks=2, layers=2), 0),
+    "pipeline2_seq_1f1b": (make_schedule("pipeline=2", 2, 2, "seq_1f1b"), 0),
+    "pipeline2_zb_h1": (make_schedule("pipeline=2", 2, 2, "zb_h1"), 1),
+    "pipeline2_interleaved": (make_schedule("pipeline=2", 2, 1, "interleaved", n_virtual=2), 1),
+    "time2_carry": (make_schedule("time=2", 2, 1, layers=2, carry=True), 1),
+    "pipeline2_time2": (make_schedule("pipeline=2,time=2", 2, 1, "seq_1f1b"), 1),
+    "data2_tensor2_flat": (make_schedule("data=2,tensor=2", allreduce="flat"), 3),
 }
 
 
-def golden_path(name):
-    return Path(__file__).parent / "golden" / f"{name}.txt"
+@pytest.mark.parametrize("name", SAMPLES)
+def test_programs_are_those_kept_beside_the_tests(name):
+    """Write them anew with ``HPCRNN_GOLDEN=1 pytest tests/schedules/test_program.py``, and look at the difference."""
+    schedule, rank = SAMPLES[name]
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("HPCRNN_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(schedule.program(rank).to_text())
+    assert schedule.program(rank).to_text() == path.read_text()
 
 
-def first_program(name):
-    return build(**GOLDEN[name]).programs[0]
+def test_nothing_else_is_kept_there():
+    assert {path.stem for path in GOLDEN.glob("*")} == set(SAMPLES)
 
 
-# To write the golden files anew, when a schedule is meant to change:
-#   PYTHONPATH=tests/schedules python tests/schedules/test_program.py
-# and read the difference: it is what the change does.
-@pytest.mark.parametrize("name", GOLDEN)
-def test_a_built_program_is_the_golden_one(name):
-    assert first_program(name).to_text() == golden_path(name).read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", SAMPLES)
+def test_golden_programs_are_read_back(name):
+    schedule, rank = SAMPLES[name]
+    assert parse_program((GOLDEN / f"{name}.txt").read_text()) == schedule.program(rank)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_a_golden_file_reads_as_the_built_program(name):
-    assert parse_program(golden_path(name).read_text(encoding="utf-8")) == first_program(name)
-
-
-def test_there_is_no_golden_file_without_a_test():
-    assert {path.stem for path in golden_path("").parent.iterdir()} == set(GOLDEN)
-
-
-@pytest.mark.parametrize("name", GOLDEN)
-def test_replicas_differ_by_their_rank_only(name):
-    programs = build(**GOLDEN[name]).programs
-    texts = {p.to_text().replace(f"rank {rank} of", "rank 0 of") for rank, p in enumerate(programs)}
-    assert texts == {programs[0].to_text()}
-
-
-SMALL = st.integers(0, 20)
-TASKS = st.builds(Task, st.sampled_from("FBW"), SMALL, SMALL, SMALL)
+numbers = st.integers(0, 10**6)
+axes = st.lists(st.sampled_from(AXES), min_size=1, max_size=4, unique=True).map(tuple)
+values = st.builds(Value, st.sampled_from(["y", "dy", "halo", "dhalo"]), numbers, numbers, numbers)
+posts = st.one_of(
+    st.builds(PostRecv, values, numbers, numbers),
+    st.builds(PostSend, values, numbers, numbers),
+    st.builds(AllReduce, numbers, numbers, axes, numbers),
+    st.builds(AllReduceScalar, st.sampled_from(["loss", "norm"]), axes),
+)
+others = st.one_of(
+    st.builds(Task, st.sampled_from("FBW"), numbers, numbers, numbers), st.just(Carry()), st.just(Update())
+)
 
 
 @st.composite
 def programs(draw):
-    """Any instructions in any order, valid or not; but a wait needs something to wait for."""
-    instructions = []
-    for choice in draw(st.lists(st.sampled_from(["task", "post", "loss", "wait", "update"]), max_size=20)):
-        posts = [i for i in instructions if isinstance(i, AllReduce | AllReduceLoss)]
-        if choice == "task":
-            instructions.append(draw(TASKS))
-        elif choice == "post":
-            # The same blocks have the same bytes.
-            start, stop = draw(st.tuples(SMALL, SMALL))
-            instructions.append(AllReduce(start, stop, 1000 * start + stop))
-        elif choice == "loss":
-            instructions.append(AllReduceLoss())
-        elif choice == "wait" and posts:
-            instructions.append(Wait(draw(st.sampled_from(posts))))
-        elif choice == "update":
-            instructions.append(Update())
-    names = st.from_regex(r"[a-z]+[0-9]*", fullmatch=True)
-    blocks = draw(st.lists(names, min_size=1, max_size=4))
-    return Program(draw(SMALL), draw(st.integers(1, 20)), tuple(blocks), tuple(instructions))
+    """Any instructions at all, as long as what is waited for was begun."""
+    begun = draw(st.lists(posts, max_size=8, unique_by=lambda post: post.handle))
+    instructions = [*begun, *map(Wait, draw(st.permutations(begun))), *draw(st.lists(others, max_size=8))]
+    grid = draw(st.builds(Grid, **{axis: st.integers(1, 2000) for axis in AXES}))
+    names = draw(st.lists(st.from_regex(r"[a-z]+[0-9]*", fullmatch=True), min_size=1, max_size=4))
+    return Program(draw(numbers), grid, tuple(names), tuple(instructions))
 
 
 @given(programs())
 @fixed_examples
-def test_text_reads_back_as_the_same_program(program):
+def test_text_is_read_back_as_it_was_written(program):
     assert parse_program(program.to_text()) == program
 
 
-def test_text_names_the_blocks_and_ends_with_a_newline():
-    program = Program(1, 3, ("layer0", "head"), (Task("F", 0, 0, 0), Update()))
-    assert program.to_text() == "# hpcrnn program 1: rank 1 of 3, blocks layer0 head\nF(0,0,0)\nUpdate\n"
+HEAD = "# hpcrnn program 2: rank 0 of pipeline=2, blocks input layer0 head\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "expected"),
     [
         ("", "line 1: not the head of a program: ''"),
         ("F(0,0,0)\n", "line 1: not the head of a program: 'F(0,0,0)'"),
-        (HEAD.replace("1:", "2:") + "\n", f"line 1: not the head of a program: {HEAD.replace('1:', '2:')!r}"),
-        (f"{HEAD}\nF(0,0,0)\nG(0,0,0)\n", "line 3: not an instruction: 'G(0,0,0)'"),
-        (f"{HEAD}\nF(0,0)\n", "line 2: not an instruction: 'F(0,0)'"),
-        (f"{HEAD}\nF(0,-1,0)\n", "line 2: not an instruction: 'F(0,-1,0)'"),
-        (f"{HEAD}\nUpdate \n", "line 2: not an instruction: 'Update '"),
-        (f"{HEAD}\n\nUpdate\n", "line 2: not an instruction: ''"),
-        (f"{HEAD}\nAllReduce(0:1)\n", "line 2: not an instruction: 'AllReduce(0:1)'"),
-        (f"{HEAD}\nAllReduce(loss) 4 B\n", "line 2: not an instruction: 'AllReduce(loss) 4 B'"),
-        (f"{HEAD}\nWait AllReduce(0:1)\n", "line 2: not an instruction: 'Wait AllReduce(0:1)'"),
+        (HEAD.replace("program 2", "program 1"), "line 1: not the head of a program: '# hpcrnn program 1"),
+        (HEAD.replace("pipeline=2", "pipeline=0"), "line 1: pipeline"),
+        (HEAD.replace("pipeline", "depth"), "line 1: "),
+        (HEAD + "F(0,0)\n", "line 2: not an instruction: 'F(0,0)'"),
+        (HEAD + "F(0,0,-1)\n", "line 2: not an instruction: 'F(0,0,-1)'"),
+        (HEAD + "G(0,0,0)\n", "line 2: not an instruction: 'G(0,0,0)'"),
+        (HEAD + "F(0,0,0)\nPostSend x(0,0,0) to 1, 8 B\n", "line 3: not an instruction"),
         (
-            f"{HEAD}\nAllReduce(0:1) 4 B\nWait AllReduce(0:2)\n",
-            "line 3: not an instruction: 'Wait AllReduce(0:2)'",
+            HEAD + "Wait send y(0,0,0)\nPostSend y(0,0,0) to 1, 8 B\n",
+            "line 2: not an instruction: 'Wait send y(0,0,0)'",
         ),
+        (HEAD + "Update\n\n", "line 3: not an instruction: ''"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named(text, message):
+def test_text_that_is_no_program_is_refused_with_its_line(text, expected):
     with pytest.raises(ScheduleError) as raised:
         parse_program(text)
-    assert str(raised.value) == message
+    assert expected in str(raised.value)
 
 
-def test_bytes_sent_are_those_of_all_collectives():
-    network = bare_network()
-    gradient = 4 * network.n_parameters
-    assert [p.bytes_sent for p in build(network, ranks=2).programs] == [gradient + 8] * 2
-    assert build(network, ranks=2, allreduce="flat").programs[0].bytes_sent == gradient + 8
-    assert build(network, ranks=2, mode="forward").programs[0].bytes_sent == 8
-    assert build(network).programs[0].bytes_sent == 0
+def test_posts_are_told_apart_even_with_the_same_numbers():
+    value = Value("y", 0, 0, 0)
+    assert (
+        len({PostRecv(value, 1, 8), PostSend(value, 1, 8), Wait(PostRecv(value, 1, 8)), Wait(PostSend(value, 1, 8))})
+        == 4
+    )
 
 
-if __name__ == "__main__":
-    for golden in GOLDEN:
-        golden_path(golden).write_text(first_program(golden).to_text(), encoding="utf-8")
+def test_bytes_sent_are_those_of_sends_and_sums():
+    program = SAMPLES["time2_carry"][0].program(1)
+    lines = [line for line in program.to_text().splitlines() if line.startswith(("PostSend", "AllReduce"))]
+    assert program.bytes_sent == sum(int(line.split()[-2]) for line in lines) > 0

@@ -1,167 +1,215 @@
-"""Programs that are right are accepted, those that are not are refused, and the message shows where."""
+"""Programs that are wrong are refused, and the message shows where."""
 
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from program_samples import bare_network, build, fixed_examples, token_network
+from program_samples import make_schedule, with_instructions
 
 from hpcrnn.errors import ScheduleError
-from hpcrnn.schedules.graph import Task
-from hpcrnn.schedules.program import AllReduce, AllReduceLoss, Update, Wait
-from hpcrnn.schedules.validation import grid
-
-NETWORKS = [token_network(1), token_network(3), bare_network()]
-
-
-@given(
-    network=st.sampled_from(NETWORKS),
-    ranks=st.integers(1, 5),
-    microbatches=st.integers(1, 3),
-    chunks=st.integers(1, 3),
-    mode=st.sampled_from(["train", "gradient", "forward"]),
-    allreduce=st.sampled_from(["bucketed", "flat"]),
-)
-@fixed_examples
-def test_every_program_that_is_built_is_accepted(**options):
-    build(**options).check()
+from hpcrnn.schedules import validation
+from hpcrnn.schedules.drawing import grid
+from hpcrnn.schedules.graph import Task, Value
+from hpcrnn.schedules.program import AllReduce, AllReduceScalar, Carry, PostRecv, PostSend, Update, Wait
+from hpcrnn.schedules.validation import validate, validate_rank
+from hpcrnn.spec import Grid
 
 
-def test_a_thousand_ranks_are_validated():
-    build(token_network(4), ranks=1024, chunks=2).check()
-
-
-def refusal(built, programs=None):
+def refusal(schedule, programs):
     with pytest.raises(ScheduleError) as raised:
-        built.check(programs)
+        validate(programs, schedule)
     return str(raised.value)
 
 
-def first_line(built, programs):
-    return refusal(built, programs).splitlines()[0]
+def first_line(schedule, programs):
+    return refusal(schedule, programs).splitlines()[0]
 
 
-def with_replaced(built, old, new, rank=1):
-    """The programs with one instruction of one rank replaced, wherever it stands."""
-    changed = [new if i == old else i for i in built.programs[rank].instructions]
-    assert changed != list(built.programs[rank].instructions)
-    return built.with_rank(rank, changed)
+def exchanged(schedule, old, new, rank=1):
+    """The programs with one instruction of one rank replaced, wherever it stands; None drops it."""
+    programs = schedule.programs()
+    changed = [new if i == old else i for i in programs[rank].instructions]
+    assert changed != list(programs[rank].instructions)
+    return with_instructions(programs, {rank: [i for i in changed if i is not None]})
 
 
-# Blocks input, layer0, head; F F F loss B W 2:3 B W 1:2 B W 0:1 and four waits.
-BUILT = build(token_network(1), ranks=2)
-LOSS = AllReduceLoss()
-SUM0, SUM1, SUM2 = AllReduce(0, 1, 84), AllReduce(1, 2, 180), AllReduce(2, 3, 168)
+# Blocks input, layer0, head; F F F loss B W 2:3 B W 1:2 B W 0:1, four waits, the update.
+DATA = make_schedule("data=2")
+LOSS = AllReduceScalar("loss", ("data",))
+SUM0, SUM1, SUM2 = (AllReduce(block, block + 1, ("data",), 500 + block) for block in range(3))
 
+# Rank 1 is the last stage: y(1,0,0) comes, dy(1,0,0) goes.
+PIPE = make_schedule("pipeline=2")
+RECV, SEND = PostRecv(Value("y", 1, 0, 0), 0, 11000), PostSend(Value("dy", 1, 0, 0), 0, 21000)
+NORM = AllReduceScalar("norm", ("pipeline",))
 
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        (Task("F", 1, 0, 0), Task("F", 3, 0, 0), "rank 1, step 1, F(3,0,0): not a task of this graph"),
-        (Task("F", 1, 0, 0), Task("F", 1, 1, 0), "rank 1, step 1, F(1,1,0): not a task of this graph"),
-        (Task("F", 1, 0, 0), Task("F", 1, 0, 1), "rank 1, step 1, F(1,0,1): not a task of this graph"),
-        (Task("F", 1, 0, 0), Task("F", 0, 0, 0), "rank 1, step 1, F(0,0,0): done twice"),
-        (Task("F", 0, 0, 0), Task("F", 1, 0, 0), "rank 1, step 0, F(1,0,0): needs F(0,0,0) first"),
-        (SUM2, AllReduce(2, 3, 169), "rank 1, step 6, AllReduce(2:3) 169 B: the gradients have 168 bytes"),
-        (SUM2, AllReduce(2, 4, 168), "rank 1, step 6, AllReduce(2:4) 168 B: blocks are 0:3"),
-        (SUM2, AllReduce(2, 2, 0), "rank 1, step 6, AllReduce(2:2) 0 B: blocks are 0:3"),
-        (SUM2, SUM1, "rank 1, step 6, AllReduce(1:2) 180 B: the gradient of block 1 is not complete"),
-        (SUM1, SUM2, "rank 1, step 9, AllReduce(2:3) 168 B: block 2 is summed twice"),
-        (SUM1, LOSS, "rank 1, step 9, AllReduce(loss) 8 B: the loss is summed twice"),
-        (Task("F", 2, 0, 0), LOSS, "rank 1, step 2, AllReduce(loss) 8 B: the loss is not complete"),
-        (Wait(SUM1), Wait(SUM2), "rank 1, step 15, Wait AllReduce(2:3): waits for what was not begun"),
-        (Wait(SUM0), Update(), "rank 1, step 16, Update: AllReduce(0:1) 84 B is still under way"),
-    ],
-)
-def test_a_rule_that_is_broken_is_named_with_its_place(old, new, expected):
-    assert first_line(BUILT, with_replaced(BUILT, old, new)) == expected
-
-
-def without(built, *dropped, rank=1):
-    return built.with_rank(rank, [i for i in built.programs[rank].instructions if i not in dropped])
+LOOP = make_schedule("time=2", carry=True)
+CARRIED = PostSend(Value("halo", 1, 0, 1), 0, 31010)
 
 
 @pytest.mark.parametrize(
-    ("dropped", "expected"),
+    ("schedule", "old", "new", "expected"),
     [
-        ([Task("F", 2, 0, 0)], "rank 1, step 2, AllReduce(loss) 8 B: the loss is not complete"),
-        ([Task("W", 0, 0, 0), SUM0, Wait(SUM0)], "the end: 1 tasks are missing, the first W(0,0,0)"),
-        ([SUM0, Wait(SUM0)], "the end: the gradient of block 0 is never summed"),
-        ([LOSS, Wait(LOSS)], "the end: the loss is never summed"),
-        ([Update()], "the end: the update is missing"),
-        ([Wait(SUM0), Update()], "AllReduce(0:1) 84 B: is never waited for"),
+        (DATA, Task("F", 1, 0, 0), Task("F", 3, 0, 0), "rank 1, step 1, F(3,0,0): not a task of this rank"),
+        (DATA, Task("F", 1, 0, 0), Task("F", 1, 1, 0), "rank 1, step 1, F(1,1,0): not a task of this rank"),
+        (DATA, Task("F", 1, 0, 0), Task("F", 0, 0, 0), "rank 1, step 1, F(0,0,0): done twice"),
+        (DATA, Task("F", 0, 0, 0), Task("F", 1, 0, 0), "rank 1, step 0, F(1,0,0): needs F(0,0,0) first"),
+        (DATA, SUM2, AllReduce(2, 3, ("data",), 9), "over data, 9 B: the gradients have 502 bytes"),
+        (DATA, SUM2, AllReduce(2, 3, ("time",), 502), "over time, 502 B: block 2 is replicated over data"),
+        (DATA, SUM2, AllReduce(2, 4, ("data",), 502), "blocks of this rank are 0, 1, 2"),
+        (DATA, SUM2, AllReduce(2, 2, ("data",), 0), "blocks of this rank are 0, 1, 2"),
+        (DATA, SUM2, SUM1, "rank 1, step 6, AllReduce(1:2) over data, 501 B: the gradient of block 1 is not complete"),
+        (DATA, SUM1, SUM2, "rank 1, step 9, AllReduce(2:3) over data, 502 B: block 2 is summed twice"),
+        (DATA, SUM1, LOSS, "rank 1, step 9, AllReduce(loss) over data, 8 B: the loss is summed twice"),
+        (DATA, Task("F", 2, 0, 0), LOSS, "rank 1, step 2, AllReduce(loss) over data, 8 B: the loss is not complete"),
+        (DATA, LOSS, AllReduceScalar("loss", ("time",)), "is summed over data"),
+        (DATA, Wait(SUM1), Wait(SUM2), "Wait AllReduce(2:3): waits for what was not begun"),
+        (DATA, Wait(SUM0), Update(), "Update: AllReduce(0:1) is still under way"),
+        (DATA, Wait(SUM0), Carry(), "Carry: nothing is carried on this rank"),
+        (PIPE, RECV, SEND, "PostSend dy(1,0,0) to 0, 21000 B: needs B(2,0,0) first"),
+        (PIPE, RECV, PostRecv(Value("y", 2, 0, 0), 0, 1), "not a value that crosses ranks here"),
+        (PIPE, RECV, PostRecv(RECV.value, 1, 11000), "the value goes from rank 0 and has 11000 bytes"),
+        (PIPE, RECV, PostRecv(RECV.value, 0, 11001), "the value goes from rank 0 and has 11000 bytes"),
+        (PIPE, SEND, PostSend(SEND.value, 0, 1), "the value goes to rank 0 and has 21000 bytes"),
+        (PIPE, SEND, RECV, "PostRecv y(1,0,0) from 0, 11000 B: recv y(1,0,0) is begun twice"),
+        (PIPE, Wait(RECV), None, "F(2,0,0): needs y(1,0,0) received first"),
+        (PIPE, Wait(SEND), None, "PostSend dy(1,0,0) to 0, 21000 B: is never waited for"),
+        (PIPE, Task("W", 2, 0, 0), NORM, "AllReduce(norm) over pipeline, 8 B: the gradient is not complete"),
+        (LOOP, CARRIED, Task("F", 0, 0, 0), "F(0,0,0): not a task of this rank"),
+        (LOOP, Wait(CARRIED), Update(), "Update: send halo(1,0,1) is still under way"),
     ],
 )
-def test_what_is_missing_is_named(dropped, expected):
-    assert expected in first_line(BUILT, without(BUILT, *dropped))
+def test_a_rule_that_is_broken_is_named_with_its_place(schedule, old, new, expected):
+    line = first_line(schedule, exchanged(schedule, old, new))
+    assert line.startswith("rank 1, step ")
+    assert line.endswith(expected)
+
+
+def without(schedule, *dropped, rank=1):
+    programs = schedule.programs()
+    return with_instructions(programs, {rank: [i for i in programs[rank].instructions if i not in dropped]})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "dropped", "expected"),
+    [
+        (DATA, [Task("F", 2, 0, 0)], "rank 1, step 2, AllReduce(loss) over data, 8 B: the loss is not complete"),
+        (DATA, [Task("W", 0, 0, 0), SUM0, Wait(SUM0)], "the end: 1 tasks are missing, the first W(0,0,0)"),
+        (DATA, [SUM0, Wait(SUM0)], "the end: the gradient of block 0 is never summed"),
+        (DATA, [LOSS, Wait(LOSS)], "the end: the loss is never summed"),
+        (DATA, [Update()], "the end: the update is missing"),
+        (DATA, [Wait(SUM0), Update()], "AllReduce(0:1) over data, 500 B: is never waited for"),
+        (PIPE, [NORM, Wait(NORM)], "the end: the norm is never summed"),
+        (PIPE, [SEND, Wait(SEND)], "PostRecv dy(1,0,0) from 1, 21000 B: dy(1,0,0) is never sent by rank 1"),
+        (LOOP, [CARRIED, Wait(CARRIED)], "the end: halo(1,0,1) is never sent"),
+    ],
+)
+def test_what_is_missing_is_named(schedule, dropped, expected):
+    assert first_line(schedule, without(schedule, *dropped)).endswith(expected)
+
+
+def test_a_receive_that_comes_too_late_is_refused():
+    schedule = make_schedule("pipeline=2", mode="forward")
+    programs = schedule.programs()
+    extra = PostRecv(Value("y", 1, 0, 0), 0, 11000)
+    kept = [i for i in programs[1].instructions if i not in (extra, Wait(extra))]
+    head, tail = kept[:2], kept[2:]
+    # Without the value the task is refused first; so ask of a program that had the value once.
+    both = [extra, Wait(extra), *head, extra, Wait(extra), *tail]
+    assert "is begun twice" in first_line(schedule, with_instructions(programs, {1: both}))
+
+
+def test_states_for_the_next_step_must_not_overwrite_those_of_this_one():
+    programs = LOOP.programs()
+    arrives = PostRecv(Value("halo", 1, 0, 1), 1, 31010)
+    kept = [i for i in programs[0].instructions if i not in (arrives, Wait(arrives))]
+    changed = with_instructions(programs, {0: [arrives, Wait(arrives), *kept]})
+    assert first_line(LOOP, changed).endswith("would overwrite what F(1,0,0) starts from")
 
 
 def test_a_mode_without_update_refuses_one():
-    built = build(mode="gradient")
-    programs = built.with_rank(0, [*built.programs[0].instructions, Update()])
-    assert first_line(built, programs).endswith("the end: this mode has no update")
+    schedule = make_schedule(mode="gradient")
+    (program,) = schedule.programs()
+    changed = with_instructions([program], {0: [*program.instructions, Update()]})
+    assert first_line(schedule, changed).endswith("Update: this mode has no update")
 
 
 def test_nothing_may_follow_the_update():
-    programs = BUILT.with_rank(0, [*BUILT.programs[0].instructions, Update()])
-    assert first_line(BUILT, programs).endswith("Update: nothing may follow the update")
+    programs = DATA.programs()
+    changed = with_instructions(programs, {0: [*programs[0].instructions, Update()]})
+    assert first_line(DATA, changed).endswith("Update: nothing may follow the update")
 
 
-def test_a_sum_may_not_begin_before_the_last_chunks_weight_gradient():
-    built = build(ranks=2, chunks=2)
-    instructions = list(built.programs[0].instructions)
-    late = Task("W", 3, 0, 0)
-    post = next(i for i in instructions if isinstance(i, AllReduce) and i.start == 3)
-    instructions.remove(late)
-    instructions.insert(instructions.index(post) + 1, late)
-    expected = f"rank 0, step {instructions.index(post)}, {post}: the gradient of block 3 is not complete"
-    assert first_line(built, built.with_rank(0, instructions)) == expected
+def test_ranks_must_begin_the_same_sums():
+    flat = make_schedule("data=2", allreduce="flat")
+    programs = [DATA.programs()[0], flat.programs()[1]]
+    line = first_line(DATA, programs)
+    assert "rank 0 begins AllReduce(2:3) over data, 502 B here: collectives must match" in line
 
 
-def test_a_gradient_cannot_be_summed_in_forward_mode():
-    built = build(ranks=2, mode="forward")
-    post = AllReduce(0, 1, built.sizes[0])
-    programs = built.with_all(lambda found: [*found, post, Wait(post)])
-    assert first_line(built, programs).endswith("the gradient of block 0 is not complete")
+def test_a_deadlock_names_the_ranks_that_wait():
+    programs = PIPE.programs()
+    y = next(i for i in programs[0].instructions if isinstance(i, PostSend))
+    dy = next(i for i in programs[0].instructions if isinstance(i, PostRecv))
+    # Rank 0 sends y and only then posts what rank 1 sends; rank 1 posts y only after it has sent.
+    kept = [i for i in programs[0].instructions if i not in (y, dy)]
+    at = kept.index(Task("F", 1, 0, 0)) + 1
+    assert validate([*with_instructions(programs, {0: [*kept[:at], y, dy, *kept[at:]]})], PIPE) is None
+    first = with_instructions(programs, {0: [*kept[:at], Wait(dy), y, dy, *kept[at:]]})
+    assert first_line(PIPE, first).endswith("Wait recv dy(1,0,0): waits for what was not begun")
 
 
-def test_ranks_must_begin_the_same_collectives():
-    flat = build(token_network(1), ranks=2, allreduce="flat")
-    programs = [BUILT.programs[0], flat.programs[1]]
-    assert "rank 0 begins AllReduce(2:3) 168 B here: collectives must match" in first_line(BUILT, programs)
+def test_sends_that_wait_for_one_another_are_a_deadlock():
+    schedule = make_schedule("pipeline=2", 2, 1, "1f1b", mode="gradient")
+    programs = schedule.programs()
+    late = {}
+    for program, kind in zip(programs, ("dy", "y"), strict=True):
+        found = list(program.instructions)
+        for post in [i for i in found if isinstance(i, PostRecv) and i.value.microbatch == 1 and i.value.kind == kind]:
+            found.remove(post)
+            found.insert(found.index(Wait(post)), post)  # begun only when it is needed
+        late[program.rank] = found
+    line = first_line(schedule, with_instructions(programs, late))
+    assert "deadlock: never ends; nor does rank 1 at step" in line
 
 
-@pytest.mark.parametrize("header", [{"rank": 0}, {"n_ranks": 1}, {"rank": 2, "n_ranks": 3}], ids=str)
+@pytest.mark.parametrize("header", [{"rank": 0}, {"grid": Grid()}, {"rank": 2, "grid": Grid(data=3)}], ids=str)
 def test_a_program_must_be_of_the_rank_that_runs_it(header):
-    changed = replace(BUILT.programs[1], **header)
-    expected = f"rank 1, step 0, F(0,0,0): the program is of rank {changed.rank} of {changed.n_ranks}, not 1 of 2"
-    assert first_line(BUILT, [BUILT.programs[0], changed]) == expected
+    programs = DATA.programs()
+    changed = replace(programs[1], **header)
+    line = first_line(DATA, [programs[0], changed])
+    assert line == f"rank 1, step 0, F(0,0,0): the program is of rank {changed.rank} of {changed.grid}"
 
 
 def test_a_program_of_a_serial_run_is_refused_among_several():
     """It would begin no sum, and the others would wait for it forever."""
-    alone = replace(build(token_network(1)).programs[0], rank=1, n_ranks=2)
-    assert first_line(BUILT, [BUILT.programs[0], alone]).endswith("the end: the loss is never summed")
+    alone = replace(make_schedule().program(0), rank=1, grid=Grid(data=2))
+    assert "the end: the gradient of block 0 is never summed" in first_line(DATA, [DATA.programs()[0], alone])
 
 
 GRID = """\
-step  rank 0                rank 1
-0     F(0,0,0)              F(0,0,0)
-1     F(1,0,0)              F(1,0,0)
-2     F(2,0,0)              F(2,0,0)
-3     AllReduce(loss) 8 B   >AllReduce(loss) 8 B<
-4     B(2,0,0)              B(2,0,0)
-5     W(2,0,0)              W(2,0,0)
-6     AllReduce(2:3) 168 B  AllReduce(2:3) 168 B"""
+step  rank 0                         rank 1
+0     F(0,0,0)                       F(0,0,0)
+1     F(1,0,0)                       F(1,0,0)
+2     F(2,0,0)                       F(2,0,0)
+3     AllReduce(loss) over data, 8 B  >AllReduce(loss) over data, 8 B<
+4     B(2,0,0)                       B(2,0,0)
+5     W(2,0,0)                       W(2,0,0)
+6     AllReduce(2:3) over data, 502 B  AllReduce(2:3) over data, 502 B"""
+
+
+def cells(text):
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
 
 
 def test_the_grid_shows_the_neighbourhood_and_marks_the_place():
-    assert grid(BUILT.programs, 1, 3) == GRID
+    drawn = grid(DATA.programs(), 1, 3)
+    assert cells(drawn) == cells(GRID)
+    columns = {line.index("rank 1" if "rank" in line else line.split("  ")[-1]) for line in drawn.splitlines()[1:3]}
+    assert len(columns) == 1
 
 
 def test_an_error_carries_the_grid():
-    message = refusal(BUILT, with_replaced(BUILT, Task("F", 1, 0, 0), Task("F", 0, 0, 0)))
+    message = refusal(DATA, exchanged(DATA, Task("F", 1, 0, 0), Task("F", 0, 0, 0)))
     assert ">F(0,0,0)<" in message
     rows = [line.split() for line in message.splitlines()[1:]]
     assert rows[0] == ["step", "rank", "0", "rank", "1"]
@@ -170,19 +218,52 @@ def test_an_error_carries_the_grid():
 
 @pytest.mark.parametrize(("rank", "first"), [(0, 0), (4, 0), (6, 2), (8, 4), (11, 4)])
 def test_of_many_ranks_the_grid_shows_eight_around_the_place(rank, first):
-    built = build(token_network(1), ranks=12)
-    message = refusal(built, with_replaced(built, Task("F", 1, 0, 0), Task("F", 0, 0, 0), rank))
+    schedule = make_schedule("data=12")
+    message = refusal(schedule, exchanged(schedule, Task("F", 1, 0, 0), Task("F", 0, 0, 0), rank))
     assert message.startswith(f"rank {rank}, step 1, F(0,0,0): done twice\n")
-    head, *rows = [line.split("  ") for line in message.splitlines()[1:]]
-    shown = [cell.strip() for cell in head if cell.strip()]
-    assert shown == ["step", *(f"rank {r}" for r in range(first, first + 8))]
-    marked = [cell.strip() for cell in rows[1] if cell.strip()]
-    assert marked.index(">F(0,0,0)<") == shown.index(f"rank {rank}")
+    head, *rows = cells(message.split("\n", 1)[1])
+    assert head == ["step", *(f"rank {r}" for r in range(first, first + 8))]
+    assert rows[1].index(">F(0,0,0)<") == head.index(f"rank {rank}")
     assert message.count(">") == 1
 
 
 def test_an_error_at_the_end_marks_the_place_after_the_last():
-    message = refusal(BUILT, without(BUILT, Update()))
-    place = len(BUILT.programs[1].instructions) - 1
+    message = refusal(DATA, without(DATA, Update()))
+    place = len(DATA.program(1).instructions) - 1
     assert message.startswith(f"rank 1, step {place}, the end: the update is missing\n")
     assert any(line.split() == [str(place), "Update", ">-<"] for line in message.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("grid_text", "rank", "neighbours"),
+    [("pipeline=1024", 512, [511, 512, 513]), ("data=64,pipeline=16", 16, [16, 17]), ("time=1024", 1023, [1022, 1023])],
+)
+def test_one_rank_of_a_thousand_needs_the_programs_of_its_neighbours_only(monkeypatch, grid_text, rank, neighbours):
+    schedule = make_schedule(grid_text, 4, 2, "seq_1f1b")
+    asked = []
+    build = type(schedule).program
+    monkeypatch.setattr(type(schedule), "program", lambda self, r: asked.append(r) or build(self, r))
+    assert validate_rank(schedule, rank).rank == rank
+    assert sorted(asked) == neighbours
+
+
+def test_one_rank_is_checked_against_its_neighbours(monkeypatch):
+    build = type(PIPE).program
+
+    def silent(self, rank):
+        program = build(self, rank)
+        kept = [i for i in program.instructions if not isinstance(i, PostSend)]
+        return replace(program, instructions=tuple(kept)) if rank == 0 else program
+
+    monkeypatch.setattr(type(PIPE), "program", silent)
+    with pytest.raises(ScheduleError, match="is never sent by rank 0"):
+        validate_rank(PIPE, 1)
+
+
+def test_every_thousandth_rank_costs_the_same(monkeypatch):
+    """A thousand replicas: the work of checking one does not grow with their number."""
+    steps = []
+    run = validation._RankCheck.run
+    monkeypatch.setattr(validation._RankCheck, "run", lambda self: steps.append(self._rank) or run(self))
+    validate_rank(make_schedule("data=1024", 2, 2), 1000)
+    assert steps == [1000]

@@ -42,3 +42,8 @@ def test_marks_fall_everywhere_and_values_are_uniform():
 def test_one_step_has_no_room_for_two_marks():
     with pytest.raises(SpecError, match=r"problem\.seq = 1: allowed is an integer >= 2 for the adding workload"):
         open_workload(make_spec("adding", seq=1))
+
+
+def test_sequences_that_stand_alone_carry_no_states():
+    with pytest.raises(SpecError, match="training.carry = True: allowed is false for the adding workload"):
+        open_workload(make_spec("adding", carry=True))

@@ -63,3 +63,19 @@ def test_windows_keep_the_columns_of_a_matrix():
 )
 def test_row_range(cut, expected):
     assert list(row_range(cut, 5)) == expected
+
+
+def test_windows_that_carry_go_on_where_the_row_ended():
+    series = np.arange(100)
+    steps = [random_windows(series, 3, step, range(5), 8, carry=True) for step in range(20)]
+    np.testing.assert_array_equal(steps[0], random_windows(series, 3, 0, range(5), 8))
+    for before, after in zip(steps, steps[1:], strict=False):
+        np.testing.assert_array_equal(after[0], before[-1])
+    # Each window goes up by one, at the end of the series back to its start.
+    assert all(((np.diff(window, axis=0) % 100) == 1).all() for window in steps)
+
+
+def test_rows_that_carry_do_not_depend_on_the_rows_around_them():
+    series = np.arange(100)
+    whole = random_windows(series, 3, 4, range(6), 8, carry=True)
+    np.testing.assert_array_equal(random_windows(series, 3, 4, range(2, 5), 8, carry=True), whole[:, 2:5])
