@@ -40,7 +40,7 @@ from hpcrnn.execution.measurement import wake_up
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.environment import host_facts
-from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
+from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.spec import Grid, OrderName, ParallelSpec, RunSpec, build_spec, check_cut
 from hpcrnn.workloads import Batch, Workload, open_workload
 
@@ -306,16 +306,22 @@ def best(contenders: Sequence[Contender], kind: str) -> Contender:
     return min(piped, key=lambda c: c.interval.median)
 
 
+def paired_ratio(numerator: Contender, denominator: Contender) -> Interval:
+    """Median of the ratios within each round: drift of the machine, which both meet alike, drops out."""
+    pairs = zip(numerator.samples_s, denominator.samples_s, strict=True)
+    return median_interval([a / b for a, b in pairs])
+
+
 def table(contenders: Sequence[Contender]) -> Iterator[str]:
     """Lines of the result: every contender, and the two ratios that matter."""
-    serial = {c.kind: c.interval for c in contenders if c.n_ranks == 1}
+    serial = {c.kind: c for c in contenders if c.n_ranks == 1}
     yield f"{'':22}  {'n':>3}  {'median step, ms':>26}  {'of own serial run':>24}"
     for c in contenders:
-        speedup = ratio_interval(serial[c.kind], c.interval)
+        speedup = paired_ratio(serial[c.kind], c)
         yield f"{c.name:22}  {c.interval.n:3}  {_shown(c.interval, 1e3, 1):>26}  {_shown(speedup, 1, 2) + ' ×':>24}"
     ours, torch = best(contenders, "ours"), best(contenders, "torch")
-    yield f"{torch.name} / {ours.name}: {_shown(ratio_interval(torch.interval, ours.interval), 1, 2)}"
-    yield f"torch serial / ours serial: {_shown(ratio_interval(serial['torch'], serial['ours']), 1, 2)}"
+    yield f"{torch.name} / {ours.name}: {_shown(paired_ratio(torch, ours), 1, 2)}"
+    yield f"torch serial / ours serial: {_shown(paired_ratio(serial['torch'], serial['ours']), 1, 2)}"
 
 
 def _shown(interval: Interval, factor: float, digits: int) -> str:
@@ -327,7 +333,7 @@ def _shown(interval: Interval, factor: float, digits: int) -> str:
 def to_plain(contest: Contest, contenders: Sequence[Contender], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was measured, and on what, as plain values."""
     ours, torch = best(contenders, "ours"), best(contenders, "torch")
-    ratio = ratio_interval(torch.interval, ours.interval)
+    ratio = paired_ratio(torch, ours)
     sections = ("model", "problem", "machine")
     return {
         "problem": {name: msgspec.to_builtins(getattr(contest.spec, name)) for name in sections},

@@ -68,6 +68,9 @@ DIMENSIONS = {
 }
 
 
+_WORTH_COMPRESSING = 256
+
+
 class MalformedError(Exception):
     """A file is not laid out as it should be.
 
@@ -245,8 +248,8 @@ def _fill_timeline(group: h5py.Group, timeline: Timeline) -> None:
 
 
 def _compression(size: int) -> dict[str, Any]:
-    """Options of a compressed dataset; what is empty has nothing to compress."""
-    return {"compression": "gzip", "shuffle": True} if size else {}
+    """Options of a dataset; small ones lie plain, for the index of a compressed one is larger than they are."""
+    return {"compression": "gzip", "shuffle": True} if size >= _WORTH_COMPRESSING else {}
 
 
 def _fill_array(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.reporting.entries import Entry
-from hpcrnn.reporting.scaling import Point, find_base, make_point, way_of_splitting
+from hpcrnn.reporting.scaling import Point, bases_of, find_base, make_point, way_of_splitting
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Contest:
-    """The ways one problem was split, by ranks and then by median step.
+    """The ways one problem was split, by ranks and then by speedup, where there is one.
 
     Attributes
     ----------
@@ -58,10 +58,14 @@ class Contest:
     contenders: tuple[Contender, ...]
 
     @property
-    def base(self) -> Entry | None:
-        """The serial run all are compared with; None where there is none, or where files have their own."""
-        bases = {c.point.base.entry.number: c.point.base.entry for c in self.contenders if c.point.base}
-        return next(iter(bases.values())) if len(bases) == 1 else None
+    def points(self) -> tuple[Point, ...]:
+        """The contenders as points of a strong curve."""
+        return tuple(c.point for c in self.contenders)
+
+    @property
+    def weighed_base(self) -> Entry | None:
+        """A serial run whose memory is known, the same in every file; None where there is none."""
+        return next((b.entry for b in bases_of(self.points) if b.entry.case.memory_known), None)
 
 
 def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
@@ -79,9 +83,14 @@ def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
     found = []
     for members in by_problem.values():
         if any(e.case.strategy != "data" for e in members) or len({way_of_splitting(e.case) for e in members}) > 1:
-            ordered = sorted(members, key=lambda e: (e.case.n_ranks, e.step.median))
-            found.append(Contest(tuple(make_contender(e, included) for e in ordered)))
+            found.append(Contest(tuple(sorted((make_contender(e, included) for e in members), key=_place))))
     return tuple(found)
+
+
+def _place(contender: Contender) -> tuple[int, float, float]:
+    """Order by ranks and then by speedup: files with bases of their own are compared by it, not by time."""
+    speedup = contender.point.speedup
+    return contender.point.n_ranks, -speedup.median if speedup else 0.0, contender.point.time.median
 
 
 def make_contender(entry: Entry, included: Sequence[Entry]) -> Contender:

@@ -30,7 +30,16 @@ from hpcrnn.reporting.canvas import (
 )
 from hpcrnn.reporting.describe import common_problem, distinctions
 from hpcrnn.reporting.rows import ROWS_A_FIGURE, draw_phases, draw_steps, entry_labels
-from hpcrnn.reporting.scaling import Analysis, Base, LossCurve, Point, Series, describe_base, phase_names, scaled
+from hpcrnn.reporting.scaling import (
+    Analysis,
+    LossCurve,
+    Point,
+    Series,
+    bases_of,
+    describe_bases,
+    phase_names,
+    scaled,
+)
 from hpcrnn.reporting.strategies import draw_contests
 from hpcrnn.reporting.timelines import draw_timeline
 from hpcrnn.reporting.units import (
@@ -64,7 +73,8 @@ def draw_all(analysis: Analysis) -> Iterator[Drawing]:
     phases = [b for b in analysis.phases if b.seconds]
     names = phase_names(phases)
     yield from pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
-    traced = [e for e in analysis.included if e.case.timeline is not None]
+    traced = [e for e in analysis.included if e.case.timeline is not None and len(e.case.timeline)]
+    traced = [e for e in traced if e.case.n_ranks > 1] or traced  # alone, a rank waits for nobody
     yield from pages(traced, 1, "timeline", lambda name, one: draw_timeline(name, one[0]))
     for unit in {curve.unit: None for curve in analysis.losses}:
         curves = [c for c in analysis.losses if c.unit == unit]
@@ -86,7 +96,7 @@ def draw_strong_time(name: str, series: Sequence[Series]) -> Drawing:
     seen = _draw_curves(ax, series, labels, lambda p: scaled(p.time, 1 / unit.factor))
     _name_values(ax, series, lambda p: (p.time.median / unit.factor, format_seconds(p.time.median)), RIGHT_ABOVE)
     most = max(p.n_ranks for s in series for p in s.points)
-    bases = _bases(series)
+    bases = bases_of(p for s in series for p in s.points)
     for base in bases:
         time = base.entry.step.median / unit.factor
         ax.plot([1, most], [time, time / most], label=once(ax, "ideal: base / ranks"), **IDEAL)
@@ -177,7 +187,7 @@ def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
     labels, subtitle = _labels_and_base(series)
     seen = _draw_curves(ax, series, labels, lambda p: scaled(p.time, 1 / unit.factor))
     _name_values(ax, series, lambda p: (p.time.median / unit.factor, format_seconds(p.time.median)), BELOW)
-    for base in _bases(series):
+    for base in bases_of(p for s in series for p in s.points):
         ax.axhline(base.entry.step.median / unit.factor, label=once(ax, "ideal: flat at t(1)"), **IDEAL)
     rank_axis(ax, [p.n_ranks for s in series for p in s.points])
     # From zero, flat looks flat; only curves an order apart need a logarithm.
@@ -313,27 +323,10 @@ def _series_labels(series: Sequence[Series]) -> list[str]:
 def _labels_and_base(series: Sequence[Series]) -> tuple[list[str], str]:
     """Name each curve with its base, and say what all have in common; a base they share is said once."""
     labels, problem = _series_labels(series), common_problem(_cases(series))
-    bases = [_base_text(s) for s in series]
+    bases = [describe_bases(s.points) for s in series]
     if len(series) > 1 and len(set(bases)) == 1:
         return labels, f"{problem}; {bases[0]}"
     return [f"{label}; {base}" for label, base in zip(labels, bases, strict=True)], problem
-
-
-def _base_text(series: Series) -> str:
-    """Name what a curve is compared with; several files have several bases."""
-    bases = _bases([series])
-    if not bases:
-        return "no VALID serial run to compare with"
-    if len(bases) == 1:
-        return f"base: {describe_base(bases[0])}"
-    times = sorted(b.entry.step.median for b in bases)
-    return f"base: each file's own best serial run, 1 rank, {format_seconds(times[0])} to {format_seconds(times[-1])}"
-
-
-def _bases(series: Sequence[Series]) -> list[Base]:
-    points = (p for s in series for p in s.points if p.base)
-    found = {p.base.entry.number: p.base for p in points if p.base}
-    return list(found.values())
 
 
 def _cases(series: Sequence[Series]) -> list[Case]:

@@ -221,6 +221,22 @@ def describe_base(base: Base) -> str:
     return f"{case_name(case)}, 1 rank{threads}, {format_seconds(base.entry.step.median)}{where}"
 
 
+def bases_of(points: Iterable[Point]) -> list[Base]:
+    """Return the bases of points, each once."""
+    return list({p.base.entry.number: p.base for p in points if p.base}.values())
+
+
+def describe_bases(points: Iterable[Point]) -> str:
+    """Name what points are compared with; several files have several bases."""
+    bases = bases_of(points)
+    if not bases:
+        return "no VALID serial run to compare with"
+    if len(bases) == 1:
+        return f"base: {describe_base(bases[0])}"
+    times = sorted(b.entry.step.median for b in bases)
+    return f"base: each file's own best serial run, 1 rank, {format_seconds(times[0])} to {format_seconds(times[-1])}"
+
+
 def make_point(entry: Entry, base: Base | None) -> Point:
     """Place a case on a strong curve: speedup over the base, and that over the ranks."""
     if base is None:

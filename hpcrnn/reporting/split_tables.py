@@ -90,7 +90,7 @@ def wait_table(entries: Sequence[Entry]) -> Table | None:
     rows = []
     for entry in entries:
         case, timeline = entry.case, entry.case.timeline
-        if timeline is None:
+        if timeline is None or case.n_ranks == 1:
             continue
         account = account_waits(case, timeline)
         work = np.where(np.isin(timeline.kinds, BUSY_KINDS), timeline.end_s - timeline.start_s, 0.0)

@@ -28,7 +28,7 @@ from hpcrnn.reporting.contest import Contender, Contest, contests
 from hpcrnn.reporting.describe import common_problem
 from hpcrnn.reporting.entries import Entry
 from hpcrnn.reporting.rows import ROW_IN, ROW_OF_TWO_IN, ROWS_A_FIGURE, entry_labels, row_axis, value_axis, wrapped
-from hpcrnn.reporting.scaling import Analysis, describe_base
+from hpcrnn.reporting.scaling import Analysis, describe_bases
 from hpcrnn.reporting.units import (
     BYTES,
     MISSING,
@@ -104,11 +104,10 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
         ],
     )
     caption = (
-        "One problem on equal ranks, split in different ways; each group by time. The bubble bound is the speedup "
+        "One problem on equal ranks, split in different ways; the fastest of each group first. The bubble bound is the speedup "
         "left when ranks idle no more than their schedule must. Bars in black are the 95 % interval."
     )
-    base = rows[0].point.base if contest.base else None
-    _finish(figure, ax, title, rows, groups, f"; base: {describe_base(base)}" if base else "")
+    _finish(figure, ax, title, rows, groups, f"; {describe_bases(contest.points)}")
     return Drawing(name, "strategies", title, caption, alt, figure)
 
 
@@ -153,7 +152,7 @@ def draw_memory(name: str, contest: Contest) -> Drawing:
     """Draw what the engines of the ranks allocated, the largest as a bar and each rank as a dot."""
     figure, ax = new_axes()
     rows = [c for c in contest.contenders if c.entry.case.memory_known]
-    serial = contest.base if contest.base is not None and contest.base.case.memory_known else None
+    serial = contest.weighed_base
     groups: list[Group] = _by_ranks([c.entry for c in rows])
     if serial is not None:
         groups.insert(0, ("1 rank", [serial]))

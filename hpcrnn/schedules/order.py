@@ -1,7 +1,7 @@
 """In which order a rank takes its tasks.
 
 A rank's tasks are grouped in *units* that run in one go.  Where layers are pipelined a unit is one chunk of one
-micro-batch through all blocks of a stage; where only time is cut it is one block over the rank's whole segment:
+micro-batch through all blocks of a stage; where only time is cut it is one layer over the rank's whole segment:
 the transpose.  A micro-batch has J units on a rank; its backward units come in reverse.
 
 Every order is an interleaving of the same two rows, forward units and backward units, and differs only in how
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from hpcrnn.schedules.graph import Task, TaskGraph, TaskKind
 from hpcrnn.schedules.placement import Place, Placement, split
@@ -126,19 +126,31 @@ def _rows_by_chunk(graph: TaskGraph, placement: Placement, place: Place) -> Rows
 
 
 def _rows_by_block(graph: TaskGraph, placement: Placement, place: Place) -> Rows:
-    """A unit is a block of a micro-batch over the rank's segment: the transpose."""
-    blocks, chunks, parts = placement.blocks_at(place), placement.chunks_at(place), range(graph.n_microbatches)
-    forward = [(block, m) for m in parts for block in blocks]
-    backward = [(block, m) for m in parts for block in reversed(blocks)]
+    """A unit is a layer of a micro-batch over the rank's segment: the transpose.
+
+    Input layer and head go with the layers beside them: they exchange nothing, so alone they would be units that
+    no other rank waits for.
+    """
+    layers = _layers(graph, placement.blocks_at(place))
+    chunks, parts = placement.chunks_at(place), range(graph.n_microbatches)
+    forward = [(layer, m) for m in parts for layer in layers]
+    backward = [(layer[::-1], m) for m in parts for layer in reversed(layers)]
     return Rows(
-        tuple(tuple(Task("F", block, m, c) for c in chunks) for block, m in forward),
-        tuple(tuple(Task("B", block, m, c) for c in reversed(chunks)) for block, m in backward),
-        tuple(tuple(Task("W", block, m, c) for c in reversed(chunks)) for block, m in backward),
-        per_microbatch=len(blocks),
+        tuple(tuple(Task("F", b, m, c) for b in layer for c in chunks) for layer, m in forward),
+        tuple(tuple(Task("B", b, m, c) for b in layer for c in reversed(chunks)) for layer, m in backward),
+        tuple(tuple(Task("W", b, m, c) for b in layer for c in reversed(chunks)) for layer, m in backward),
+        per_microbatch=len(layers),
         ranks_after=placement.grid.time - 1 - place.time,
         units_after=placement.grid.time - 1 - place.time,
         units_before=place.time,
     )
+
+
+def _layers(graph: TaskGraph, blocks: Sequence[int]) -> list[tuple[int, ...]]:
+    """Recurrent blocks, each with the others before it; the last also with those after it."""
+    heavy = [at for at, block in enumerate(blocks) if graph.recurrent[block]]
+    bounds = [0, *(at + 1 for at in heavy[:-1]), len(blocks)]
+    return [tuple(blocks[start:stop]) for start, stop in pairwise(bounds)]
 
 
 def _in_turns(

@@ -164,8 +164,6 @@ class _RankCheck:
         elif carried:
             first = Task("F", value.block, value.microbatch, self._s.placement.segments[0][0])
             self._require(first not in self._missing, f"would overwrite what {first} starts from")
-        elif value.consumer not in self._missing:
-            self._refuse(f"{value.consumer} is done already")
         peer, n_bytes = self._peer(value, sends=sends), self._s.sizes.value_bytes(value, self._place)
         if (post.peer, post.n_bytes) != (peer, n_bytes):
             self._refuse(f"the value goes {'to' if sends else 'from'} rank {peer} and has {n_bytes} bytes")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.records.timeline import Timeline
+from hpcrnn.schedules.drawing import refusal
 from hpcrnn.schedules.graph import Task, TaskGraph, TaskKind
 from hpcrnn.schedules.lifetimes import peak_live
 from hpcrnn.schedules.lowering import Schedule
@@ -190,6 +191,9 @@ def simulate(schedule: Schedule, cost: Cost) -> Simulation:
         return cost(places[rank], instruction) if isinstance(instruction, Task) else 0.0
 
     walk = replay(programs, members, duration)
+    if walk.stuck:
+        rank, step = next(iter(walk.stuck.items()))
+        raise refusal(programs, rank, step, "deadlock: never ends")
     busy = {
         rank: sum(cost(places[rank], i) for i in program.instructions if isinstance(i, Task))
         for rank, program in programs.items()

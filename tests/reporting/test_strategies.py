@@ -99,7 +99,7 @@ def test_a_contest_by_hand():
     ]
     (contest,) = contests(analyse([make_record(cases)]).included)
     assert [c.entry.number for c in contest.contenders] == [4, 3, 2]
-    assert contest.base.number == 1
+    assert contest.weighed_base.number == 1
     pipeline = contest.contenders[2]
     assert pipeline.point.speedup.median == pytest.approx(2.0)
     assert pipeline.speedup_bound == pytest.approx(3.0)
@@ -119,7 +119,17 @@ def test_problems_and_simulations_are_contests_of_their_own():
     cases = [fixed({"time": 2}), fixed({"time": 2}, hidden=64), replace(fixed({"time": 2}), simulated=True)]
     found = contests(analyse([make_record(cases)]).included)
     assert [len(c.contenders) for c in found] == [1, 1, 1]
-    assert all(c.base is None for c in found)
+    assert all(c.weighed_base is None for c in found)
+
+
+def test_files_with_bases_of_their_own_are_compared_by_speedup():
+    slow = make_record([fixed({"data": 1}, 4.0), fixed({"time": 2}, 2.5)], source="a.h5")
+    fast = make_record([fixed({"data": 1}), fixed({"tensor": 2})], source="b.h5", seed=1)
+    (contest,) = contests(analyse([slow, fast]).included)
+    assert [c.entry.case.strategy for c in contest.contenders] == ["time", "tensor"]
+    with drawing_style():
+        figure = draw_strategies("x", contest).figure
+    assert "each file's own best serial run, 1 rank, 4.40 s to 17.6 s" in " ".join(t.get_text() for t in figure.texts)
 
 
 # --- figures ----------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class Node:
         self.memory = {}  # address -> (tenant, {part: symbol})
         self.sending, self.receiving = {}, set()  # addresses under way
         self.active = {}  # post -> what its wait needs
-        self.gradients = {block: () for block in self.blocks}
+        self.gradients = dict.fromkeys(self.blocks, ())
         self.summing = set()
         self.loss, self.norm, self.updated = (), None, None
         self.n_sums = {}

@@ -98,12 +98,24 @@ BOTH = """
     F02F03 B03B02W03W02 F12F13 B13B12W13W12
 """
 
-# Two layers, three segments: a unit is a layer; the input layer and the head are units too, drawn as "-".
-TIME_SEQ_1F1B = """
-    - F00 F00 - - F10 - F10 B00W00 - B00W00 - - B10W10 B10W10 -
-    - F01 F01 - - - F11 B01W01 F11 B01W01 - - - B11W11 B11W11 -
-    - F02 F02 - - B02W02 F12 B02W02 F12 - - - - B12W12 B12W12 -
-"""
+# Two layers, three segments: a unit is a layer, with the input layer or the head beside it.
+SEGMENTS = {
+    "1f1b": """
+        F00F00 F10F10 B00W00B00W00 B10W10B10W10
+        F01F01 F11F11 B01W01B01W01 B11W11B11W11
+        F02F02 B02W02B02W02 F12F12 B12W12B12W12
+    """,
+    "seq_1f1b": """
+        F00 F00 F10 F10 B00W00 B00W00 B10W10 B10W10
+        F01 F01 F11 B01W01 F11 B01W01 B11W11 B11W11
+        F02 F02 B02W02 F12 B02W02 F12 B12W12 B12W12
+    """,
+    "zb_h1": """
+        F00 F00 F10 F10 B00W00 B00W00 B10W10 B10W10
+        F01 F01 F11 B01 F11 B01W01 B11W01 B11W11 W11
+        F02 F02 B02 F12 B02 F12 B12W02 B12W02 W12 W12
+    """,
+}
 
 
 def places(schedule):
@@ -121,7 +133,7 @@ def drawn(schedule):
         stage = "ab"[virtual] if schedule.placement.n_virtual > 1 else ""
         return f"{task.kind}{stage}{task.microbatch}{task.chunk}" if schedule.graph.recurrent[task.block] else ""
 
-    return [["".join(map(label, unit)) or "-" for unit in rank_units(schedule, place)] for place in places(schedule)]
+    return [["".join(map(label, unit)) for unit in rank_units(schedule, place)] for place in places(schedule)]
 
 
 def rows(text):
@@ -143,10 +155,12 @@ def test_rows_of_a_pipeline_over_segments():
     assert drawn(make_schedule("pipeline=2,time=2", 2, 2, "seq_1f1b")) == rows(BOTH)
 
 
-def test_rows_of_segments():
-    found = drawn(make_schedule("time=3", 2, 1, "seq_1f1b", layers=2))
-    layers_only = [[word for word in row if word != "-"] for row in found]
-    assert layers_only == [[word for word in row if word != "-"] for row in rows(TIME_SEQ_1F1B)]
+@pytest.mark.parametrize("order", SEGMENTS)
+def test_rows_of_segments(order):
+    schedule = make_schedule("time=3", 2, 1, order, layers=2)
+    assert drawn(schedule) == rows(SEGMENTS[order])
+    first, second = rank_units(schedule, Place())[:2]
+    assert [str(task) for task in (*first, *second)] == ["F(0,0,0)", "F(1,0,0)", "F(2,0,0)", "F(3,0,0)"]
 
 
 def test_fill_drain_without_a_pipeline_goes_block_by_block():
