@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -143,6 +143,9 @@ class Engine(Protocol):
     loss: float
     """Sum of this step's loss terms so far; the executor replaces it by the sum over all ranks."""
 
+    progress: Callable[[], None]
+    """What an engine may call in the midst of a long task, to let messages move; set by the executor."""
+
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Set every parameter from its canonical float64 form."""
 
@@ -185,6 +188,10 @@ class Engine(Protocol):
     @property
     def memory_bytes(self) -> int:
         """What this engine has allocated."""
+
+
+def nothing() -> None:
+    """Do nothing: what an engine calls until it is told better."""
 
 
 def state_names(block_name: str, names: tuple[str, ...]) -> tuple[str, ...]:

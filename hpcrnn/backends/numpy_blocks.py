@@ -8,7 +8,7 @@ and neither block can tell.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +70,8 @@ class Context:
     library : ProductLibrary
     exchange : Exchange
         With the other shards.
+    poll : callable
+        Called once a time step.
     """
 
     index: int
@@ -80,6 +82,7 @@ class Context:
     extent: Extent
     library: ProductLibrary
     exchange: Exchange
+    poll: Callable[[], None]
 
     @property
     def block(self) -> Block:
@@ -342,7 +345,8 @@ class RecurrentBlock(NumpyBlock):
             unit: cell.make_tape(*extent.shape(*unit), H, dtype, width, arena.allocator(unit)) for unit in shapes
         }
         workspaces = {
-            B: cell.make_workspace(B, H, dtype, context.library, width, context.exchange) for B in sorted(set(rows))
+            B: cell.make_workspace(B, H, dtype, context.library, width, context.exchange, context.poll)
+            for B in sorted(set(rows))
         }
         self._workspaces = [workspaces[B] for B in rows]
         self._distinct = list(workspaces.values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, Extent, Part, Piece, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.numpy_blocks import (
     Boundary,
     Context,
@@ -53,6 +53,7 @@ class NumpyEngine:
     ) -> None:
         self._network, self._extent, self._training = network, extent, training
         self._library, self._exchange = library, exchange
+        self.progress = nothing
         own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
         shapes = [shard_shapes(network.blocks[index], extent.shard) for index in own]
         self._position = {index: at for at, index in enumerate(own)}
@@ -77,6 +78,7 @@ class NumpyEngine:
                 extent,
                 library,
                 exchange,
+                lambda: self.progress(),
             )
             self._blocks[index] = make_block(context, self._tokens)
         self.loss = 0.0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpcrnn.backends.base import Array, Extent, Part, Piece, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.cells import GRU, Cell, Elman
 from hpcrnn.model.network import Block, Network
 from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
@@ -63,6 +63,7 @@ class TorchEngine:
         self._state_in: dict[tuple[int, int, int], States] = {}
         self._state_out: dict[tuple[int, int, int], States] = {}
         self.loss = 0.0
+        self.progress = nothing
 
     @property
     def kernel(self) -> str:

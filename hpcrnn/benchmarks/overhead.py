@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, Part
+from hpcrnn.backends.base import Array, Part, nothing
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
@@ -47,6 +47,7 @@ class IdleEngine:
 
     def __init__(self) -> None:
         self.loss = 0.0
+        self.progress = nothing
         self._gradient = np.zeros(1)
         self._buffers: dict[tuple[Value, bool], tuple[Array, ...]] = {}
 

@@ -98,6 +98,8 @@ class Workspace:
         ``b``, repeated for every row: added to the gates as one contiguous block.
     scratch : dict of str to array
         Buffers of one step; their names are the cell's own, but for those of the two methods below.
+    poll : callable
+        Called once a time step, for whoever has work of his own to be done meanwhile.
     """
 
     library: ProductLibrary
@@ -106,6 +108,7 @@ class Workspace:
     backward: dict[str, StationaryProduct]
     bias: Array
     scratch: dict[str, Array]
+    poll: Callable[[], None]
 
     def own(self, full: Array) -> Array:
         """Where this shard's part (B, H) of ``full`` (B, width) is made, to be gathered: in a whole layer, in place."""
@@ -203,6 +206,7 @@ class Cell(ABC):
         library: ProductLibrary,
         width: int | None = None,
         exchange: Exchange = ALONE,
+        poll: Callable[[], None] = lambda: None,
     ) -> Workspace:
         """Allocate the scratch of one step for B rows and plan the recurrent products.
 
@@ -214,6 +218,7 @@ class Cell(ABC):
         width : int, optional
         exchange : Exchange, optional
             With the shards that have the other ``width - H`` units.
+        poll : callable, optional
         """
         width = width or H
         columns = {name: len(range(*s.indices(self.n_gates * H))) for name, s in self.recurrent_blocks(H).items()}
@@ -227,6 +232,7 @@ class Cell(ABC):
             backward={name: library.product(B, n, width, dtype) for name, n in columns.items()},
             bias=np.empty((self.n_gates, B, H), dtype),
             scratch={name: np.empty(shape, dtype) for name, shape in shapes.items()},
+            poll=poll,
         )
 
     def load(self, parameters: Parameters, work: Workspace, *, backward: bool) -> None:
@@ -301,6 +307,7 @@ class Cell(ABC):
         """
         gates = as_rows(tape.gates)
         work.library.matmul(as_rows(x).T, gates, into["W"], accumulate=accumulate)
+        work.poll()
         sum_rows(gates, into["b"], work.scratch["sums"], accumulate=accumulate)
         self.recurrent_gradient(tape, into, work, accumulate=accumulate)
 

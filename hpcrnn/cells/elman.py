@@ -43,6 +43,7 @@ class Elman(Cell):
             else:
                 np.maximum(a, 0, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
+            work.poll()
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
         R, slope, exchange = work.backward["R"], work.scratch["slope"], work.exchange
@@ -59,3 +60,4 @@ class Elman(Cell):
             np.multiply(dh, slope, out=da)
             R.multiply(da, partial)
             exchange.reduce_scatter(partial, dh)
+            work.poll()

@@ -59,6 +59,7 @@ class GRU(Cell):
             np.multiply(z, unit, out=unit)
             np.add(n, unit, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
+            work.poll()
 
     def _candidate_after(self, t: int, parameters: Parameters, tape: Tape, work: Workspace) -> None:
         """Compute r, z, n of step t with one product."""
@@ -114,6 +115,7 @@ class GRU(Cell):
             np.multiply(dn, dh, out=dn)
             reset(t, dh, tape, work)
             np.add(dh, unit, out=dh)
+            work.poll()
 
     def _reset_after(self, t: int, dh: Array, tape: Tape, work: Workspace) -> None:
         """From dn, dz and the slope of r: the gate gradients, dq, and ``dh = [dr, dz, dq] R^T``."""

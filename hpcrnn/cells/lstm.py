@@ -61,6 +61,7 @@ class LSTM(Cell):
             np.tanh(c_t, out=tanh_c_t)
             np.multiply(o, tanh_c_t, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
+            work.poll()
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
         R, slopes, unit, exchange = work.backward["R"], work.scratch["slopes"], work.scratch["unit"], work.exchange
@@ -94,3 +95,4 @@ class LSTM(Cell):
             np.copyto(by_gate[t], slopes)
             R.multiply(gates[t], partial)
             exchange.reduce_scatter(partial, dh)
+            work.poll()

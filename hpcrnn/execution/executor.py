@@ -68,6 +68,7 @@ class Executor:
     def __init__(self, program: Program, engine: Engine, transport: Transport) -> None:
         self.program, self.engine = program, engine
         self._transport = transport
+        engine.progress = transport.progress
         posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
         self._messages = transport.bind_messages(posts, self._buffers)
         self._calls = [self._bind(instruction) for instruction in program.instructions]

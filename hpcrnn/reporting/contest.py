@@ -80,11 +80,14 @@ def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
     for entry in included:
         if entry.case.n_ranks > 1:
             by_problem.setdefault((entry.case.problem_id, entry.case.simulated), []).append(entry)
-    found = []
-    for members in by_problem.values():
-        if any(e.case.strategy != "data" for e in members) or len({way_of_splitting(e.case) for e in members}) > 1:
-            found.append(Contest(tuple(sorted((make_contender(e, included) for e in members), key=_place))))
-    return tuple(found)
+    contested = (
+        members
+        for members in by_problem.values()
+        if any(e.case.strategy != "data" for e in members) or len({way_of_splitting(e.case) for e in members}) > 1
+    )
+    return tuple(
+        Contest(tuple(sorted((make_contender(e, included) for e in members), key=_place))) for members in contested
+    )
 
 
 def _place(contender: Contender) -> tuple[int, float, float]:

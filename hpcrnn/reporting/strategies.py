@@ -104,8 +104,9 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
         ],
     )
     caption = (
-        "One problem on equal ranks, split in different ways; the fastest of each group first. The bubble bound is the speedup "
-        "left when ranks idle no more than their schedule must. Bars in black are the 95 % interval."
+        "One problem on equal ranks, split in different ways; the largest speedup of each group first. The bubble "
+        "bound is the speedup left when ranks idle no more than their schedule must. Bars in black are the 95 % "
+        "interval."
     )
     _finish(figure, ax, title, rows, groups, f"; {describe_bases(contest.points)}")
     return Drawing(name, "strategies", title, caption, alt, figure)

@@ -8,8 +8,8 @@ def pipeline_bubble(n_stages: int, n_items: int) -> float:
 
     P stages of equal cost take n items, chunks of micro-batches, one after another; the first item takes P - 1
     steps to reach the last stage (Huang et al. 2019, GPipe, section 2.3; Li et al. 2021, TeraPipe, for chunks of
-    a sequence).  The form holds for B and W fused.  Here a gradient leaves before the weight gradient, so P - 1
-    of the W less are waited for, see :func:`pipeline_makespan`.
+    a sequence).  It takes B and W as one; where a gradient leaves before the weight gradient is computed, as here,
+    the bubble is smaller, see :func:`pipeline_makespan`; without W the two agree.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ def wavefront_efficiency(n_layers: int, n_microbatches: int, n_segments: int) ->
     """Fraction of a step that the ranks of time segments work: L M / (L M + P - 1).
 
     The transpose of the pipeline: the items of a segment are its layers, L for each of M micro-batches, and the
-    last of P segments gets its first halo state after P - 1 of them (Sharp et al.'s wavefront over layers and time,
-    as in Appleyard et al. 2016, *Optimizing Performance of Recurrent Neural Networks on GPUs*, section 3.3).
+    last of P segments gets its first halo state after P - 1 of them (the wavefront over layers and time of Appleyard
+    et al. 2016, *Optimizing Performance of Recurrent Neural Networks on GPUs*, cut into segments).
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def pipeline_makespan(n_stages: int, n_items: int, F: float, B: float, W: float)
 
 
 def zero_bubble_makespan(n_stages: int, n_chunks: int, F: float, B: float, W: float) -> float:
-    """Length of a step of ``zb_h1`` with one micro-batch: (C + P - 1) (F + B) + C W at the most.
+    """Length of a step of ``zb_h1`` with one micro-batch: (C + P - 1) (F + B) + C W.
 
     Parameters
     ----------

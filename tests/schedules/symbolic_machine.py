@@ -18,7 +18,7 @@ from hpcrnn.schedules.lifetimes import Buffer, assign_slots
 from hpcrnn.schedules.program import AllReduce, AllReduceScalar, Carry, PostRecv, PostSend, Update, Wait
 
 
-class Wrong(Exception):
+class WrongError(Exception):
     """The programs hang or compute something else."""
 
 
@@ -26,7 +26,7 @@ def what_is_wrong(programs, schedule, *, synchronous=True, slots=None):
     """Reason why programs must not run; empty where they compute what they should."""
     try:
         Machine(programs, schedule, synchronous=synchronous, slots=slots).run()
-    except Wrong as wrong:
+    except WrongError as wrong:
         return str(wrong)
     return ""
 
@@ -70,26 +70,26 @@ class Node:
     def address(self, name):
         if isinstance(name, Buffer):
             if name not in self.slots.of:
-                raise Wrong(f"{name} has no memory")
+                raise WrongError(f"{name} has no memory")
             return name.family, name.block, self.slots.of[name]
         return name
 
     def read(self, name, part="y"):
         at = self.address(name)
         if at in self.receiving:
-            raise Wrong(f"reads {name} while it is received")
+            raise WrongError(f"reads {name} while it is received")
         tenant, parts = self.memory.get(at, (None, {}))
         if tenant != name or part not in parts:
-            raise Wrong(f"reads {name} where it is not")
+            raise WrongError(f"reads {name} where it is not")
         return parts[part]
 
     def write(self, name, part="y", symbol=None, *, whole=True):
         at = self.address(name)
         if at in self.receiving:
-            raise Wrong(f"writes {name} while it is received")
+            raise WrongError(f"writes {name} while it is received")
         tenant, parts = self.memory.get(at, (None, {}))
         if self.sending.get(at) and (whole or tenant != name):
-            raise Wrong(f"writes {name} while something there is sent")
+            raise WrongError(f"writes {name} while something there is sent")
         self.memory[at] = (name, {part: symbol} if whole or tenant != name else parts | {part: symbol})
 
 
@@ -139,12 +139,12 @@ class Machine:
                 while node.instruction is not None and self.advance(node):
                     moving = True
         if any(node.instruction is not None for node in self.nodes):
-            raise Wrong("hangs")
+            raise WrongError("hangs")
         for node in self.nodes:
             if node.active:
-                raise Wrong("ends while something is under way")
+                raise WrongError("ends while something is under way")
         if any(len(self.posted.get(key, ())) != len(found) for key, found in self.sent.items()):
-            raise Wrong("a message is never received")
+            raise WrongError("a message is never received")
         Meaning(self).compare()
 
     def advance(self, node):
@@ -178,14 +178,14 @@ class Machine:
             return False
         run = self.forward if task.kind == "F" else self.backward
         if len({run(member, task) for member in members}) > 1:
-            raise Wrong(f"{task}: tensor ranks differ")
+            raise WrongError(f"{task}: tensor ranks differ")
         for member in members:
             member.step += 1
         return True
 
     def require_own(self, node, task):
         if task.block not in node.blocks or task.chunk not in node.own_chunks:
-            raise Wrong(f"{task} is not of this rank")
+            raise WrongError(f"{task} is not of this rank")
 
     def forward(self, node, task):
         self.require_own(node, task)
@@ -229,7 +229,7 @@ class Machine:
         if not self.graph.recurrent[block] and block < self.graph.n_blocks - 1:
             dy = node.read(gradient(block, m, c))
         if block in node.summing:
-            raise Wrong(f"{task} adds to a gradient that is being summed")
+            raise WrongError(f"{task} adds to a gradient that is being summed")
         part = self.symbol("W", x, tape, dy, place.tensor)
         node.gradients[block] = add(node.gradients[block], (part,))
 
@@ -237,7 +237,7 @@ class Machine:
 
     def begin(self, node, post, needs):
         if post in node.active:
-            raise Wrong(f"{post.handle} is begun while it is under way")
+            raise WrongError(f"{post.handle} is begun while it is under way")
         node.active[post] = needs
 
     def post_recv(self, node, post):
@@ -263,7 +263,7 @@ class Machine:
     def wait(self, node, wait):
         post = wait.post
         if post not in node.active:
-            raise Wrong(f"waits for {post.handle}, which is not under way")
+            raise WrongError(f"waits for {post.handle}, which is not under way")
         if isinstance(post, PostSend):
             node.sending[node.active.pop(post)] -= 1
             return True
@@ -278,7 +278,7 @@ class Machine:
             return False
         symbol, n_bytes = sent[number]
         if n_bytes != post.n_bytes:
-            raise Wrong(f"{post.handle} has another size than what was sent")
+            raise WrongError(f"{post.handle} has another size than what was sent")
         name = destination(post.value)
         node.receiving.remove(node.address(name))
         del node.active[post]
@@ -300,7 +300,7 @@ class Machine:
             return node.loss
         blocks = node.blocks if isinstance(post, AllReduceScalar) else range(post.start, post.stop)
         if not node.summing.isdisjoint(blocks) or not set(blocks) <= set(node.blocks):
-            raise Wrong(f"{post.handle} reads a gradient that is not here, or is being summed")
+            raise WrongError(f"{post.handle} reads a gradient that is not here, or is being summed")
         found = {block: node.gradients[block] for block in blocks}
         if isinstance(post, AllReduceScalar):
             return ((node.rank, tuple(sorted(found.items()))),)
@@ -313,7 +313,7 @@ class Machine:
         if len(parts) < len(ranks):
             return False
         if len({(other.handle, other.axes) for other, _ in parts.values()}) > 1:
-            raise Wrong("ranks begin different sums")
+            raise WrongError("ranks begin different sums")
         del node.active[post]
         addends = [addend for _, addend in parts.values()]
         if isinstance(post, AllReduce):
@@ -336,7 +336,7 @@ class Machine:
 
     def update(self, node, _):
         if node.summing or node.updated is not None:
-            raise Wrong("updates with a gradient that is being summed, or twice")
+            raise WrongError("updates with a gradient that is being summed, or twice")
         own = ((node.rank, tuple(sorted(node.gradients.items()))),)
         node.updated = (own, node.norm if self.s.axes("pipeline", "tensor") else own)
         return True
@@ -441,4 +441,4 @@ class Meaning:
     @staticmethod
     def same(name, found, expected):
         if found != expected:
-            raise Wrong(f"the {name} is not what it should be")
+            raise WrongError(f"the {name} is not what it should be")

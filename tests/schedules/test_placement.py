@@ -106,7 +106,7 @@ def test_rows_of_the_batch_are_those_of_the_replica():
 
 @pytest.mark.parametrize("grid", [Grid(pipeline=3), Grid(time=3)])
 def test_more_parts_than_there_is_to_part_are_refused(grid):
-    with pytest.raises(ValueError, match="of 2 layers, .* of 2 chunks"):
+    with pytest.raises(ValueError, match=r"of 2 layers, .* of 2 chunks"):
         make_placement(TaskGraph((False, True, True, False), 1, 2), grid, [0, 1, 1, 0])
 
 

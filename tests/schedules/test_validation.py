@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from program_samples import make_schedule, with_instructions
+from symbolic_machine import what_is_wrong
 
 from hpcrnn.errors import ScheduleError
 from hpcrnn.schedules import validation
@@ -120,6 +121,33 @@ def test_a_mode_without_update_refuses_one():
     (program,) = schedule.programs()
     changed = with_instructions([program], {0: [*program.instructions, Update()]})
     assert first_line(schedule, changed).endswith("Update: this mode has no update")
+
+
+def test_a_mode_without_update_needs_no_norm():
+    schedule = make_schedule("pipeline=2", mode="gradient")
+    programs = schedule.programs()
+    changed = with_instructions(programs, {p.rank: [*p.instructions, NORM, Wait(NORM)] for p in programs})
+    assert first_line(schedule, changed).endswith("this mode has no update")
+
+
+def test_a_norm_of_gradients_that_are_not_summed_yet_is_refused():
+    schedule = make_schedule("data=2,pipeline=2")
+    changes = {}
+    for program in schedule.programs():
+        late = [i for i in program.instructions if isinstance(i, AllReduce)]
+        kept = [i for i in program.instructions if i not in (*late, *map(Wait, late), Update())]
+        changes[program.rank] = [*kept, *late, *map(Wait, late), Update()]
+    changed = with_instructions(schedule.programs(), changes)
+    assert what_is_wrong(changed, schedule) == "the update is not what it should be"
+    assert "is never summed" in first_line(schedule, changed)
+
+
+def test_states_are_carried_once():
+    schedule = make_schedule(carry=True)
+    (program,) = schedule.programs()
+    at = program.instructions.index(Carry())
+    twice = [*program.instructions[:at], Carry(), *program.instructions[at:]]
+    assert first_line(schedule, with_instructions([program], {0: twice})).endswith("Carry: carried twice")
 
 
 def test_nothing_may_follow_the_update():

@@ -1,6 +1,6 @@
 """The simulation against closed forms, and against the programs it runs."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -156,7 +156,7 @@ class Pieces:
     def __init__(self, grid, microbatches, steps):
         self._grid, self._microbatches = grid, microbatches
         starts = np.cumsum([0, *steps])
-        self.chunks = tuple(slice(int(a), int(b)) for a, b in zip(starts, starts[1:], strict=False))
+        self.chunks = tuple(slice(int(a), int(b)) for a, b in pairwise(starts))
 
     def microbatches(self, place):
         rows = split(7, self._grid.data)[place.data]
