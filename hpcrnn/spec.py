@@ -80,9 +80,9 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Mode, Meta(description="train: a whole step; gradient: forward and backward; forward: inference")
     ] = "train"
     optimizer: Annotated[Literal["sgd", "adam"], Meta(description="update rule")] = "adam"
-    carry: Annotated[
-        bool, Meta(description="read on where the step before ended, starting from its final states")
-    ] = False
+    carry: Annotated[bool, Meta(description="read on where the step before ended, starting from its final states")] = (
+        False
+    )
     lr: Annotated[PositiveFloat, Meta(description="learning rate")] = 1e-3
     momentum: Annotated[float, Meta(ge=0, lt=1, description="of sgd")] = 0.9
     clip: Annotated[PositiveFloat | None, Meta(description="clip the gradient to this global norm (default: off)")] = (

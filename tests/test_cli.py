@@ -133,7 +133,8 @@ def test_a_group_may_say_on_how_many_ranks_it_runs(sweep_folder):
         'each = [{ ranks = [1] }, { grid = "data={ranks}", chunks = 2 },'
         ' { ranks = [2], grid = "pipeline={ranks}" }]\n[model]'
     )
-    (sweep_folder / "each.toml").write_text(SWEEP.replace('["strong", "weak"]', '["strong"]').replace("[model]", groups))
+    text = SWEEP.replace('["strong", "weak"]', '["strong"]').replace("[model]", groups)
+    (sweep_folder / "each.toml").write_text(text)
     sweep = load_sweep(sweep_folder / "each.toml", None)
     found = [(point.ranks, str(point.spec.parallel.grid), point.spec.parallel.chunks) for point in sweep.points]
     assert found == [(1, "None", 1), (1, "data=1", 2), (2, "data=2", 2), (2, "pipeline=2", 1)]

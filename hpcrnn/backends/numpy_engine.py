@@ -78,10 +78,14 @@ class NumpyEngine:
                 extent,
                 library,
                 exchange,
-                lambda: self.progress(),
+                self._poll,
             )
             self._blocks[index] = make_block(context, self._tokens)
         self.loss = 0.0
+
+    def _poll(self) -> None:
+        """Call what the executor has set, once it has."""
+        self.progress()
 
     def _make_inputs(self) -> None:
         """Arrays of the network's own input, whole: they are there before the step begins."""

@@ -68,10 +68,11 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     check_same_data(workload, world)
     ways = ways_of(spec)
     plans = {way: way.plan(workload) for way in ways}
-    check_memory(plans[ways[0]], len(ways), world.ranks_on_node())
+    whole = plans[ways[-1]]
+    check_memory(whole, len(ways), world.ranks_on_node())
 
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
-        for warning in warnings_of(plans[ways[0]]):
+        for warning in warnings_of(whole):
             progress.say(f"warning: {warning}")
         progress.say(f"verifying {', '.join(_name(way) for way in ways)}")
         verdicts = verify(ways, workload, world)
@@ -125,7 +126,7 @@ def check_same_data(workload: Workload, world: World) -> None:
 
 
 def ways_of(spec: RunSpec) -> list[Way]:
-    """Every backend on the whole grid first, and serial where a base is wanted."""
+    """Every backend on the whole grid, and before it serial where a base is wanted."""
     parallels = [spec.parallel]
     if Way("numpy", spec).n_ranks > 1 and spec.measure.baseline:
         parallels.append(SERIAL)

@@ -86,8 +86,14 @@ class Way:
         return make_plan(self.spec, workload, self.grid)
 
 
-def checked_spec(spec: RunSpec, workload: Workload) -> tuple[RunSpec, str]:
-    """Choose the size to check at: the full one where that is cheap, else a smaller one cut the same way.
+def checked_spec(ways: Sequence[Way], workload: Workload) -> tuple[RunSpec, str]:
+    """Choose the size to check at: the full one where that is cheap, else a smaller one that can be cut the same ways.
+
+    Parameters
+    ----------
+    ways : sequence of Way
+        Of one problem.
+    workload : Workload
 
     Returns
     -------
@@ -95,18 +101,20 @@ def checked_spec(spec: RunSpec, workload: Workload) -> tuple[RunSpec, str]:
     description : str
     """
     # Clipping would change the gradients that are to be compared.
+    spec = ways[0].spec
     spec = msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, clip=None))
     if Way("numpy", spec).plan(workload).flops() <= FULL_SIZE_FLOPS:
         return spec, "full size"
-    grid = spec.parallel.grid or Grid()
-    parts, chunks = grid.data * spec.parallel.microbatches, grid.time * spec.parallel.chunks
+    parts = max(way.grid.data * way.spec.parallel.microbatches for way in ways)
+    chunks = max(way.grid.time * way.spec.parallel.chunks for way in ways)
+    shards = max(way.grid.tensor for way in ways)
     problem, model = spec.problem, spec.model
     # Keep the remainders: an uneven split stays uneven.
     batch = min(problem.batch, 2 * parts + problem.batch % parts)
     seq = min(problem.seq, max(2 * chunks, 12) + problem.seq % chunks)
     small = msgspec.structs.replace(spec, problem=msgspec.structs.replace(problem, batch=batch, seq=seq))
     if Way("numpy", small).plan(workload).flops() > FULL_SIZE_FLOPS:
-        hidden = min(model.hidden, max(96, grid.tensor) + model.hidden % grid.tensor)
+        hidden = min(model.hidden, max(96, shards) + model.hidden % shards)
         embed = None if model.embed is None else min(model.embed, 80)
         features = None if problem.features is None else min(problem.features, 80)
         small = msgspec.structs.replace(
@@ -126,12 +134,12 @@ def verify(ways: Sequence[Way], workload: Workload, world: World) -> dict[Way, V
     Parameters
     ----------
     ways : sequence of Way
-        Of the same problem, each on one rank or on all; the size to check at fits the first.
+        Of the same problem, each on one rank or on all.
     workload : Workload
         Of the full size.
     world : World
     """
-    small, size = checked_spec(ways[0].spec, workload)
+    small, size = checked_spec(ways, workload)
     small_workload = open_workload(small)
     boundary = _random_boundary(Way("numpy", small).plan(small_workload).network, small)
 

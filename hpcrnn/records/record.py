@@ -167,7 +167,10 @@ class Case:
     @property
     def problem(self) -> dict[str, Any]:
         """What is computed, whoever computes it: model, data and training sections."""
-        return {name: self.spec[name] for name in ("model", "problem", "training")}
+        problem = {name: self.spec[name] for name in ("model", "problem", "training")}
+        # Files of version 1 do not have the key: what they could not do must not set them apart.
+        training = {key: value for key, value in problem["training"].items() if key != "carry" or value}
+        return problem | {"training": training}
 
     @property
     def how(self) -> dict[str, Any]:

@@ -73,5 +73,6 @@ def open_adding(spec: RunSpec) -> AddingWorkload:
         key = "problem.seq"
         raise SpecError(key, problem.seq, "an integer >= 2 for the adding workload")
     if spec.training.carry:
-        raise SpecError("training.carry", value=True, allowed="false for the adding workload: its sequences stand alone")
+        allowed = "false for the adding workload: its sequences stand alone"
+        raise SpecError("training.carry", value=True, allowed=allowed)
     return AddingWorkload(problem.batch, problem.seq, problem.seed, spec.model.dtype)

@@ -83,3 +83,22 @@ def test_the_phases_of_a_step_add_up(tmp_path):
     for case in read_record(tmp_path / "r.h5").cases:
         np.testing.assert_allclose(case.time_s[:, :, 1:].sum(axis=2), case.time_s[:, :, 0], rtol=1e-9)
         assert (case.time_s >= 0).all()
+
+
+def test_a_reduced_check_is_cut_as_often_as_the_run_and_its_base(tmp_path):
+    # Too large to be checked in full, and cut into more chunks than the reduced size of the serial base would have.
+    ended = hpcrnn_run(
+        2, "--workload", "synthetic", "--hidden", 256, "--layers", 2, "--batch", 32, "--seq", 128, "--chunks", 16,
+        "--grid", "pipeline=2", "--warmup", 0, "--min-repeats", 1, "--max-repeats", 1, "--out", "r.h5", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    cases = read_record(tmp_path / "r.h5").cases
+    assert {case.verdict.problem for case in cases} == {"reduced to B2 T32 H256 L2"}
+    assert {case.verdict.status for case in cases} == {"VALID"}
+
+
+def test_an_uneven_split_is_warned_about_with_what_it_costs(tmp_path):
+    ended = hpcrnn_run(2, *SMALL, "--seq", 9, "--grid", "time=2", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    expected = "time=2 splits steps unevenly, 5 on the busiest rank and 4.5 on average: 10.0% of the step is lost"
+    assert expected in ended.err

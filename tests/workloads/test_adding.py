@@ -45,5 +45,5 @@ def test_one_step_has_no_room_for_two_marks():
 
 
 def test_sequences_that_stand_alone_carry_no_states():
-    with pytest.raises(SpecError, match="training.carry = True: allowed is false for the adding workload"):
+    with pytest.raises(SpecError, match=r"training\.carry = True: allowed is false for the adding workload"):
         open_workload(make_spec("adding", carry=True))

@@ -1,5 +1,7 @@
 """Rows that stand alone: the draws, and the windows cut with them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,7 +71,7 @@ def test_windows_that_carry_go_on_where_the_row_ended():
     series = np.arange(100)
     steps = [random_windows(series, 3, step, range(5), 8, carry=True) for step in range(20)]
     np.testing.assert_array_equal(steps[0], random_windows(series, 3, 0, range(5), 8))
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         np.testing.assert_array_equal(after[0], before[-1])
     # Each window goes up by one, at the end of the series back to its start.
     assert all(((np.diff(window, axis=0) % 100) == 1).all() for window in steps)
