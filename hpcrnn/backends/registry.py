@@ -36,13 +36,32 @@ def check_backends(spec: RunSpec) -> None:
         if spec.model.cell == "gru" and spec.model.reset == "before":
             raise SpecError("model.reset", spec.model.reset, "after, with backend torch: torch.nn.GRU has no other")
 
+    if "cupy" in spec.machine.backend:
+        _check_cupy(spec)
+    elif spec.machine.precision != "float32":
+        raise SpecError("machine.precision", spec.machine.precision, "float32, unless the backend is cupy")
+
+
+def _check_cupy(spec: RunSpec) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("cupy") is None:
+        raise MissingPackageError(
+            "machine.backend = cupy: CuPy is not installed: pip install cupy-cuda13x (or cupy-cuda12x, for a CUDA 12 "
+            "driver)"
+        )
+    if spec.model.dtype != "float32":
+        raise SpecError("model.dtype", spec.model.dtype, "float32, with backend cupy (see machine.precision)")
+    if spec.model.cell == "gru" and spec.model.reset == "before":
+        raise SpecError("model.reset", spec.model.reset, "after, with backend cupy")
+
 
 def make_engine(name: BackendName, network: Network, extent: Extent, spec: RunSpec) -> Engine:
     """Build an engine.
 
     Parameters
     ----------
-    name : {"numpy", "torch"}
+    name : {"numpy", "torch", "cupy"}
     network : Network
     extent : Extent
     spec : RunSpec
@@ -52,6 +71,10 @@ def make_engine(name: BackendName, network: Network, extent: Extent, spec: RunSp
         from hpcrnn.backends.torch_engine import TorchEngine
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
+    if name == "cupy":
+        from hpcrnn.backends.cupy_engine import CupyEngine
+
+        return CupyEngine(network, extent, spec.training, spec.machine)
     return NumpyEngine(network, extent, spec.training, product_library(spec.machine.gemm, spec.machine.threads))
 
 
