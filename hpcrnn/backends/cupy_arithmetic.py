@@ -9,16 +9,15 @@ from typing import Any
 
 import cupy as cp
 import numpy as np
-from cupy_backends.cuda.libs import cublas
 
+from hpcrnn.backends.cublas import Cublas, Operand
 from hpcrnn.backends.cupy_device import DeviceArray, launch_flat, load_kernel
 from hpcrnn.kernels.variants import PRECISIONS, Precision
 
 _STORED = {"float32": np.float32, "tf32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 # Names of numbers in the CUDA headers: library_types.h (cudaDataType) and cublas_api.h (cublasComputeType_t).
 _CUDA_TYPE = {np.dtype(np.float32): 0, np.dtype(np.float16): 2, np.dtype(np.uint16): 14}
-_COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT_ALGORITHM = 68, 77, -1
-_NO_TRANSPOSE, _TRANSPOSE = 0, 1
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32 = 68, 77
 
 
 class Arithmetic:
@@ -38,6 +37,7 @@ class Arithmetic:
         self.precision = precision
         self.stored: np.dtype[Any] = np.dtype(_STORED[precision])
         self._compute = _COMPUTE_32F_FAST_TF32 if precision == "tf32" else _COMPUTE_32F
+        self._cublas = Cublas()
         self._macros = (("PRECISION", PRECISIONS.index(precision)),)
 
     def kernel(self, name: str) -> Any:
@@ -90,29 +90,14 @@ class Arithmetic:
         """
         m, n = out.shape
         k = a.shape[0] if transpose_a else a.shape[1]
-        factors = np.array([alpha, beta], np.float32)
         # cuBLAS counts columns first: it sees the transposes, and out^T = op(b)^T op(a)^T.
-        cublas.gemmEx(
-            cp.cuda.device.get_cublas_handle(),
-            _TRANSPOSE if transpose_b else _NO_TRANSPOSE,
-            _TRANSPOSE if transpose_a else _NO_TRANSPOSE,
-            n,
-            m,
-            k,
-            factors.ctypes.data,
-            b.data.ptr,
-            _CUDA_TYPE[b.dtype],
-            _leading(b),
-            a.data.ptr,
-            _CUDA_TYPE[a.dtype],
-            _leading(a),
-            factors.ctypes.data + factors.itemsize,
-            out.data.ptr,
-            _CUDA_TYPE[out.dtype],
-            _leading(out),
-            self._compute,
-            _DEFAULT_ALGORITHM,
+        self._cublas.gemm(
+            (transpose_b, transpose_a), (n, m, k), (alpha, beta), _operand(b), _operand(a), _operand(out), self._compute
         )
+
+
+def _operand(a: DeviceArray) -> Operand:
+    return a.data.ptr, _CUDA_TYPE[a.dtype], _leading(a)
 
 
 def _leading(a: DeviceArray) -> int:

@@ -44,12 +44,12 @@ class Device:
         self._device = cp.cuda.Device(index)
         self._device.use()
         has = self._device.attributes
-        capability = has["ComputeCapabilityMajor"], has["ComputeCapabilityMinor"]
+        capability = self._device.compute_capability  # "90": the last digit is the minor one
         self.limits = DeviceLimits(
             n_multiprocessors=has["MultiProcessorCount"],
             shared_bytes=has["MaxSharedMemoryPerBlockOptin"],
             registers=has["MaxRegistersPerMultiprocessor"],
-            capability=capability,
+            capability=(int(capability[:-1]), int(capability[-1])),
         )
         self.name = cp.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.stream = cp.cuda.Stream(non_blocking=True)

@@ -145,6 +145,22 @@ __device__ __forceinline__ bool is_incomplete(const uint4 (&v)[K_STAGE][N_TILES]
     return any_in_warp(missing);
 }
 
+// sum += one K block of the weights x the same of the state.
+template <int M_TILES>
+__device__ __forceinline__ void multiply_block(float (&sum)[M_TILES][N_TILES][4], const Weights<M_TILES>& weights,
+                                               int k, const uint4 (&v)[N_TILES]) {
+    // The state's tiles are taken apart once for all of the weights'.
+    Columns tiles[N_TILES];
+#pragma unroll
+    for (int n = 0; n < N_TILES; ++n) tiles[n] = Columns(v[n]);
+#pragma unroll
+    for (int m = 0; m < M_TILES; ++m) {
+        const Operand rows_of_m(weights.get(m, k, 0), weights.get(m, k, 1));
+#pragma unroll
+        for (int n = 0; n < N_TILES; ++n) multiply(sum[m][n], rows_of_m, tiles[n]);
+    }
+}
+
 // sum = weights x state over this warp's part of K. `state` (rows, stride) in rows `row` onwards; `exchanged`: other
 // blocks of this launch write it.
 template <int M_TILES>
@@ -176,13 +192,7 @@ __device__ __forceinline__ void product(float (&sum)[M_TILES][N_TILES][4], const
         }
 #endif
 #pragma unroll
-        for (int k = 0; k < K_STAGE; ++k)
-#pragma unroll
-            for (int m = 0; m < M_TILES; ++m) {
-                const Operand rows_of_m(weights.get(m, stage * K_STAGE + k, 0), weights.get(m, stage * K_STAGE + k, 1));
-#pragma unroll
-                for (int n = 0; n < N_TILES; ++n) multiply(sum[m][n], rows_of_m, v[stage % 2][k][n]);
-            }
+        for (int k = 0; k < K_STAGE; ++k) multiply_block(sum, weights, stage * K_STAGE + k, v[stage % 2][k]);
     }
 }
 

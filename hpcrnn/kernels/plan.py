@@ -17,8 +17,11 @@ Kernel = Literal["auto", "persistent", "stepwise"]
 
 # Registers a thread needs beside weights, sums and the state on its way. Measured: 21 to 80 in 16 bits and TF32, where
 # the compiler reloads what it can; about 95 where float32 is split in two.
-_OTHER_REGISTERS = {"float32": 100, "tf32": 70, "float16": 55, "bfloat16": 55}
+_OTHER_REGISTERS = {"float32": 90, "tf32": 70, "float16": 55, "bfloat16": 55}
 _REGISTERS_OF_A_THREAD = 255
+
+# Tiles compiled at the most, each once more with registers to spare.
+_TRIED, _LEAN = 4, 40
 
 # What a multiply costs beside one in 16 bits: TF32 reduces half as much at half the rate, and float32 is three of them.
 _MULTIPLY_COST = {"float32": 5.5, "tf32": 2.0, "float16": 1.0, "bfloat16": 1.0}
@@ -84,7 +87,10 @@ def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Ke
         return Plan((), "the weights do not fit on the multiprocessors")
     if kernel == "auto" and _step_cost(ranked[0], variant, B, H) > _stepwise_cost(variant, B, H):
         return Plan((), "one product a step is faster")
-    return Plan(tuple(ranked[:4]))
+    # How many registers the compiler takes is not known before: behind each tile one that needs fewer.
+    lean = [_fit(tile, variant, device, spare=_LEAN) for tile in ranked[:_TRIED]]
+    pairs = zip(ranked[:_TRIED], lean, strict=True)
+    return Plan(tuple(dict.fromkeys(tile for pair in pairs for tile in pair if tile is not None)))
 
 
 def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits) -> Iterator[Tile]:
@@ -94,7 +100,7 @@ def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits) -> Iterator[T
         for units in (4, 8, 12, 16, 24, 32, 48, 64):
             columns = math.ceil(H / units)
             most = device.n_multiprocessors // columns
-            for rows in (8, 16, 32):
+            for rows in (8, 16) if variant.precision == "float32" else (8, 16, 32):
                 tiles = math.ceil(B / rows)
                 for over in sorted({math.ceil(tiles / n) for n in range(1, min(most, tiles) + 1)}):
                     made = _fit(Tile(warps, units, rows, over, k_blocks, k_blocks, 1), variant, device)
@@ -102,15 +108,20 @@ def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits) -> Iterator[T
                         yield made
 
 
-def _fit(tile: Tile, variant: Variant, device: DeviceLimits) -> Tile | None:
-    """Divide the weights between registers and shared memory, and choose the stage; None where they do not fit."""
+def _fit(tile: Tile, variant: Variant, device: DeviceLimits, spare: int = 0) -> Tile | None:
+    """Divide the weights between registers and shared memory, and choose the stage; None where they do not fit.
+
+    ``spare`` registers are left over for whatever the compiler does with them.
+    """
     n_tiles, m_tiles = tile.rows // 8, tile.m_tiles(variant)
     limit = min(_REGISTERS_OF_A_THREAD, device.registers // tile.threads)
-    spare = limit - _OTHER_REGISTERS[variant.precision] - 4 * n_tiles * m_tiles
-    stages = [s for s in range(1, tile.k_blocks + 1) if tile.k_blocks % s == 0 and s * n_tiles <= 8]
+    free = limit - spare - _OTHER_REGISTERS[variant.precision] - 4 * n_tiles * m_tiles
+    # Where float32 is split in two, a longer stage makes the compiler hold more parts than there are registers.
+    longest = 2 if variant.precision == "float32" else 8
+    stages = [s for s in range(1, tile.k_blocks + 1) if tile.k_blocks % s == 0 and s * n_tiles <= longest]
     for stage in sorted(stages, reverse=True):
         in_flight = 4 * n_tiles * stage * (1 if stage == tile.k_blocks else 2)
-        held = min(tile.k_blocks, (spare - in_flight) // (8 * m_tiles))
+        held = min(tile.k_blocks, (free - in_flight) // (8 * m_tiles))
         if held < 0:
             continue
         made = Tile(tile.warps, tile.units, tile.rows, tile.subtiles, tile.k_blocks, held, stage, tile.exchange)

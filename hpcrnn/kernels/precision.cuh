@@ -127,6 +127,30 @@ struct Operand {
     }
 };
 
+// Sixteen bytes of column g of the state, likewise.
+struct Columns {
+    uint32 b[2][2];
+#if PRECISION == FLOAT32
+    uint32 lost[2][2];
+#endif
+
+    Columns() = default;
+    __device__ __forceinline__ explicit Columns(uint4 v) : b{{v.x, v.y}, {v.z, v.w}} {
+#if PRECISION == FLOAT32 || PRECISION == TF32
+#pragma unroll
+        for (int s = 0; s < 2; ++s)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float whole = bits_to_float(b[s][i]);
+                b[s][i] = round_tf32_here(whole);
+#if PRECISION == FLOAT32
+                lost[s][i] = float_to_bits(whole - bits_to_float(b[s][i]));
+#endif
+            }
+#endif
+    }
+};
+
 // How a weight is kept for the whole launch.
 __device__ __forceinline__ uint4 kept(uint4 v) {
 #if PRECISION == TF32
@@ -136,24 +160,17 @@ __device__ __forceinline__ uint4 kept(uint4 v) {
     return v;
 }
 
-// d += A B over the numbers of 16 bytes a lane: 32 of the reduction in 16 bits, 16 in float32. B's column g is `b`.
-__device__ __forceinline__ void multiply(float (&d)[4], const Operand& weights, uint4 b) {
-    const uint32 columns[2][2] = {{b.x, b.y}, {b.z, b.w}};
+// d += A B over the numbers of 16 bytes a lane: 32 of the reduction in 16 bits, 16 in float32.
+__device__ __forceinline__ void multiply(float (&d)[4], const Operand& weights, const Columns& state) {
 #if PRECISION == FLOAT32
     // a b = (A + α)(B + β) ≈ A B + (A β + α B) with A, B rounded to TF32 and α, β what that lost. The tensor cores
     // truncate where they add, so only these few terms are added there and the long sum outside, rounded to nearest.
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-        uint32 c[2], lost[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            c[i] = round_tf32(bits_to_float(columns[s][i]));
-            lost[i] = float_to_bits(bits_to_float(columns[s][i]) - bits_to_float(c[i]));
-        }
-        mma_tf32(sum, weights.a[s], lost[0], lost[1]);
-        mma_tf32(sum, weights.lost[s], c[0], c[1]);
-        mma_tf32(sum, weights.a[s], c[0], c[1]);
+        mma_tf32(sum, weights.a[s], state.lost[s][0], state.lost[s][1]);
+        mma_tf32(sum, weights.lost[s], state.b[s][0], state.b[s][1]);
+        mma_tf32(sum, weights.a[s], state.b[s][0], state.b[s][1]);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) d[i] += sum[i];
@@ -161,11 +178,11 @@ __device__ __forceinline__ void multiply(float (&d)[4], const Operand& weights, 
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
 #if PRECISION == BFLOAT16
-        mma_bf16(d, weights.a[s], columns[s][0], columns[s][1]);
+        mma_bf16(d, weights.a[s], state.b[s][0], state.b[s][1]);
 #elif PRECISION == FLOAT16
-        mma_f16(d, weights.a[s], columns[s][0], columns[s][1]);
+        mma_f16(d, weights.a[s], state.b[s][0], state.b[s][1]);
 #else
-        mma_tf32(d, weights.a[s], round_tf32(bits_to_float(columns[s][0])), round_tf32(bits_to_float(columns[s][1])));
+        mma_tf32(d, weights.a[s], state.b[s][0], state.b[s][1]);
 #endif
     }
 #endif

@@ -28,6 +28,9 @@ CELLS = {
 # What the issue allows of the relative error, in the 2-norm, against float64. TF32 keeps 11 bits, as float16 does.
 ALLOWED = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-2}
 
+# The slope of relu jumps: a unit that rounding carries over zero has another gradient, whoever computes it.
+ALLOWED_RELU_GRADIENT = 0.1
+
 
 class LayerStack:
     """L layers on given input, with random boundary states; the loss is a given cotangent."""
@@ -90,6 +93,10 @@ def errors(found, expected):
     return {name: relative_error(*pair) for name, pair in pairs.items()}
 
 
-def assert_within(found, expected, allowed):
-    off = {name: error for name, error in errors(found, expected).items() if not error <= allowed}
+def assert_within(found, expected, cell, precision):
+    """States, and gradients, within what a precision is allowed."""
+    allowed = dict.fromkeys(errors(found, expected), ALLOWED[precision])
+    if cell == "elman-relu" and precision != "float32":
+        allowed |= {name: ALLOWED_RELU_GRADIENT for name in allowed if not name.startswith("state ")}
+    off = {name: error for name, error in errors(found, expected).items() if not error <= allowed[name]}
     assert not off, off

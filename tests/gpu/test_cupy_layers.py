@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gpu.gpu_samples import ALLOWED, CELLS, LayerStack, assert_within, errors
+from gpu.gpu_samples import CELLS, LayerStack, assert_within, errors
 
 from hpcrnn.errors import LaunchError
 from hpcrnn.kernels.variants import PRECISIONS
@@ -20,7 +20,7 @@ every_kernel = pytest.mark.parametrize("kernel", ["persistent", "stepwise"])
 @every_cell
 def test_every_quantity_is_the_float64_cells(cell, precision, kernel):
     stack = LayerStack(cell, T, B, D, H, precision, kernel=kernel)
-    assert_within(stack.found(), stack.expected(), ALLOWED[precision])
+    assert_within(stack.found(), stack.expected(), cell, precision)
 
 
 @pytest.mark.parametrize("cut", [(1, 3), (2, 1), (3, 5), (B, T)], ids=str)
@@ -28,7 +28,7 @@ def test_every_quantity_is_the_float64_cells(cell, precision, kernel):
 @every_cell
 def test_micro_batches_and_chunks_change_nothing(cell, kernel, cut):
     stack = LayerStack(cell, T, B, D, H, kernel=kernel)
-    assert_within(stack.found(cut), stack.expected(), ALLOWED["float32"])
+    assert_within(stack.found(cut), stack.expected(), cell, "float32")
 
 
 @pytest.mark.parametrize("sizes", [(5, 3, 2, 7), (9, 1, 3, 8), (6, 33, 5, 40), (4, 70, 130, 256)], ids=str)
@@ -36,14 +36,14 @@ def test_micro_batches_and_chunks_change_nothing(cell, kernel, cut):
 @every_cell
 def test_odd_sizes(cell, precision, sizes):
     stack = LayerStack(cell, *sizes, precision)
-    assert_within(stack.found(), stack.expected(), ALLOWED[precision])
+    assert_within(stack.found(), stack.expected(), cell, precision)
 
 
 @every_kernel
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_more_steps_than_65535(cell, kernel):
     stack = LayerStack(cell, 70001, 2, 3, 16, layers=1, kernel=kernel)
-    assert_within(stack.found((1, 2)), stack.expected(), ALLOWED["float32"])
+    assert_within(stack.found((1, 2)), stack.expected(), cell, "float32")
 
 
 @every_kernel
@@ -52,14 +52,14 @@ def test_inference_gives_the_same_states(cell, kernel):
     stack = LayerStack(cell, T, B, D, H, "bfloat16", kernel=kernel, mode="forward")
     found = stack.found((2, 3))
     assert not found.gradients
-    assert_within(found, stack.expected(), ALLOWED["bfloat16"])
+    assert_within(found, stack.expected(), cell, "bfloat16")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_large_layers_use_registers_and_shared_memory(cell, precision):
     stack = LayerStack(cell, 6, 20, 16, 1024, precision, layers=1, kernel="persistent")
-    assert_within(stack.found(), stack.expected(), ALLOWED[precision])
+    assert_within(stack.found(), stack.expected(), cell, precision)
 
 
 @every_precision
