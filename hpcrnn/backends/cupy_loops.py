@@ -22,8 +22,9 @@ from hpcrnn.errors import LaunchError
 from hpcrnn.kernels.plan import Kernel, make_plan
 from hpcrnn.kernels.variants import Direction, Variant
 
-GRAPH_STEPS = 64
-"""Steps in a captured graph: enough to hide its launch, few enough to be captured in a moment."""
+GRAPH_STEPS = (64, 8, 1)
+"""Steps in a captured graph: long ones hide the launch, short ones take what is left; a step by hand takes ten times
+as long as one in a graph."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ class PersistentLoop:
 
 
 class StepwiseLoop:
-    """Tier 0: a GEMM and a pointwise kernel a step, :data:`GRAPH_STEPS` of them in a captured graph.
+    """Tier 0: a GEMM and a pointwise kernel a step, replayed from captured graphs of :data:`GRAPH_STEPS`.
 
-    The graph holds the addresses of a tape and of the weights, which therefore must stay where they are.
+    The graphs hold the addresses of a tape and of the weights, which therefore must stay where they are.
     """
 
     def __init__(self, variant: Variant, B: int, H: int, arithmetic: Arithmetic, device: Device, reason: str) -> None:
@@ -164,7 +165,7 @@ class StepwiseLoop:
         self._device = device
         self._kernel = load_kernel("stepwise.cu", variant.direction, sorted_macros(variant.macros()))
         self._cursor = cp.zeros(1, np.int32)
-        self._graphs: dict[tuple[Any, ...], Any] = {}
+        self._graphs: dict[tuple[Any, ...], dict[int, Any]] = {}
         forward = variant.direction == "forward"
         self._now = arithmetic.zeros(B, H if forward else variant.reduction(H))
         self._product = cp.zeros((B, variant.n_gates * H if forward else H), np.float32)
@@ -184,7 +185,7 @@ class StepwiseLoop:
             arguments = (self._product, weights.b, weights.bR, *states, *self._sizes, np.int32(training))
             launch_flat(self._kernel, self._B * self._H, arguments)
 
-        self._run(step, stop - start, GRAPH_STEPS, ("forward", tape.h.data.ptr, training))
+        self._run(step, stop - start, 1, ("forward", tape.h.data.ptr, training))
 
     def backward(
         self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, dy: DeviceArray, dstate: dict[str, DeviceArray]
@@ -201,37 +202,38 @@ class StepwiseLoop:
             launch_flat(self._kernel, self._B * self._H, (self._product, self._carry, *states, *self._sizes))
             self._arithmetic.gemm(self._now, weights.R, self._product, transpose_b=True)
 
-        self._run(step, stop - start, -GRAPH_STEPS, ("backward", tape.h.data.ptr, dy.data.ptr))
+        self._run(step, stop - start, -1, ("backward", tape.h.data.ptr, dy.data.ptr))
         dstate["h"][...] = self._product
         if "c" in dstate:
             dstate["c"][...] = self._carry
         elif self._variant.cell == "gru":
             cp.add(dstate["h"], self._carry, out=dstate["h"])
 
-    def _run(self, step: Any, steps: int, advance: int, key: tuple[Any, ...]) -> None:
-        """Take as many steps as there are, whole graphs where they have been captured."""
-        if key not in self._graphs and steps >= 2 * GRAPH_STEPS:
-            # Modules and cuBLAS load at their first use, which a capture does not allow: first a graph's steps by hand.
-            self._take(step, GRAPH_STEPS, advance)
-            steps -= GRAPH_STEPS
-            self._graphs[key] = self._capture(step, advance)
-        while key in self._graphs and steps >= GRAPH_STEPS:
-            self._graphs[key].launch(self._device.stream)
-            steps -= GRAPH_STEPS
+    def _run(self, step: Any, steps: int, direction: int, key: tuple[Any, ...]) -> None:
+        """Take as many steps as there are, in the longest graphs that fit."""
+        if key not in self._graphs and steps:
+            # Modules and cuBLAS load at their first use, which a capture does not allow: the first step by hand.
+            self._take(step, 1, direction)
+            steps -= 1
+            self._graphs[key] = {}
+        for size in GRAPH_STEPS:
+            count, steps = divmod(steps, size)
+            if count and size not in self._graphs[key]:
+                self._graphs[key][size] = self._capture(step, size, direction)
+            for _ in range(count):
+                self._graphs[key][size].launch(self._device.stream)
+
+    def _take(self, step: Any, steps: int, direction: int) -> None:
         for offset in range(steps):
             step(offset)
+        self._cursor += np.int32(direction * steps)
 
-    def _take(self, step: Any, steps: int, advance: int) -> None:
-        for offset in range(steps):
-            step(offset)
-        self._cursor += np.int32(advance)
-
-    def _capture(self, step: Any, advance: int) -> Any:
+    def _capture(self, step: Any, steps: int, direction: int) -> Any:
         """Record the steps of one graph: their order on the stream is their order in the graph."""
         stream = self._device.stream
         stream.begin_capture()
         try:
-            self._take(step, GRAPH_STEPS, advance)
+            self._take(step, steps, direction)
         finally:
             graph = stream.end_capture()
         return graph

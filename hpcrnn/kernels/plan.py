@@ -1,7 +1,7 @@
 """Which kernel for which shape: tier 0 or 1, and the tile; from the device's own limits, and without a device.
 
-The order of candidates comes from a model of one step's time whose constants were fitted to timings of some
-seventy tiles on an H200 (``docs/decisions/0010-gpu-kernels.md``). Only the *order* matters here, never the time.
+The order of candidates comes from a model of one step's time whose constants were fitted to timings of some three
+hundred tiles on an H200 (``docs/decisions/0010-gpu-kernels.md``). Only the *order* matters here, never the time.
 """
 
 from __future__ import annotations
@@ -141,11 +141,15 @@ def _step_cost(tile: Tile, variant: Variant, B: int, H: int) -> float:
     loads = tile.k_blocks * n_tiles
     work = tile.k_blocks * tile.warps / 8 * _MULTIPLY_COST[variant.precision]
     shared = tile.k_blocks - tile.k_in_registers
-    own = 0.8 + m_tiles * n_tiles * (0.04 + 0.02 * work) + 0.06 * loads + 0.01 * shared * m_tiles
-    return max(1.4 + 0.004 * columns * loads, own * tile.subtiles) + 1e-3 * tile.subtiles
+    own = 0.8 + m_tiles * n_tiles * (0.04 + 0.025 * work) + 0.06 * loads + 0.01 * shared * m_tiles
+    return max(1.0 + 0.1 * math.sqrt(columns * loads), own * tile.subtiles) + 1e-3 * tile.subtiles
 
 
 def _stepwise_cost(variant: Variant, B: int, H: int) -> float:
-    """About the microseconds of a GEMM and a pointwise kernel a step, replayed from a graph."""
-    rate = {"float32": 25e6, "tf32": 100e6, "float16": 200e6, "bfloat16": 200e6}[variant.precision]
-    return 5.0 + 2 * B * H * variant.n_gates * H / rate
+    """About the microseconds of a GEMM and a pointwise kernel a step, replayed from a graph.
+
+    Two launches; and arithmetic, or reading the weights from the L2 cache where there are few rows.
+    """
+    weights = H * variant.n_gates * H
+    operations_per_us = {"float32": 25e6, "tf32": 100e6, "float16": 350e6, "bfloat16": 350e6}[variant.precision]
+    return 5.0 + max(2 * B * weights / operations_per_us, weights * variant.itemsize / 5e6)

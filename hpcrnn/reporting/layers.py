@@ -114,10 +114,11 @@ def markdown(record: LayerRecord) -> str:
         (
             "Ratio: median time of torch.nn with cuDNN over ours; above 1 we are faster. Repetitions of both sides "
             "alternate in one process. A time holds the input's product, the recurrence and, backward, dx and the "
-            "gradients of all weights, between two events on the GPU. Input and gradient are random, the initial state is "
-            "zero, and D = H. Kernel: P persistent, S stepwise; forward, then backward. Floor: the larger of operations "
-            "over the matrix rate and least bytes over the copy rate. Error: the largest relative error, in the 2-norm, of "
-            f"output and gradients against float64, over {record.cases[0].facts['error_steps'] if record.cases else 0} "
+            "gradients of all weights, between two events on the GPU. Input and gradient are random, the initial "
+            "state is zero, and D = H. Kernel: P persistent, S stepwise; forward, then backward. Floor: the larger of "
+            "operations over the matrix rate and least bytes over the copy rate. Error: the largest relative error, in "
+            "the 2-norm, of output and gradients against float64, over "
+            f"{max((case.facts['error_steps'] for case in record.cases), default=0)} "
             "steps or the whole sequence where that is shorter."
         ),
         "",
@@ -132,7 +133,7 @@ def markdown(record: LayerRecord) -> str:
 
 def ratio_figure(record: LayerRecord) -> Figure:
     """Draw the ratios of both passes, a row a case."""
-    figure, ax = _figure(6.4, 1.4 + 0.27 * len(record.cases), left=0.36, bottom_in=0.75)
+    figure, ax = _figure(6.4, 1.4 + 0.27 * len(record.cases), left=0.36, bottom_in=0.85)
     places = np.arange(len(record.cases))[::-1]
     for offset, color, (which, title) in zip((0.19, -0.19), (BLUE, VERMILLION), PASSES.items(), strict=True):
         ratios = [ratio_of(case, which) for case in record.cases]
@@ -146,14 +147,14 @@ def ratio_figure(record: LayerRecord) -> Figure:
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     ax.set_ylim(-0.6, len(record.cases) - 0.4)
-    ax.legend(loc="lower right")
+    figure.legend(loc="lower left", ncols=2, bbox_to_anchor=(0.02, 0.0), handlelength=1.6)
     ax.set_title(f"One layer on one {record.device}", loc="left")
     return figure
 
 
 def roofline_figure(record: LayerRecord) -> Figure:
     """Draw what each layer reached over its intensity, under the measured ceilings."""
-    figure, ax = _figure(6.4, 4.4, left=0.12, bottom_in=0.6)
+    figure, ax = _figure(6.4, 4.9, left=0.11, bottom_in=1.0)
     copy = record.ceilings["copy_bytes_per_s"]
     intensities = np.logspace(0, 4, 200)
     precisions = list(dict.fromkeys(str(case.facts["precision"]) for case in record.cases))
@@ -167,11 +168,12 @@ def roofline_figure(record: LayerRecord) -> Figure:
             x, y = zip(*points, strict=True)
             label = f"{precision}, {'cuDNN' if peer else 'ours'}"
             ax.scatter(x, y, s=22, marker=marker, edgecolors=color, color=None if peer else color, label=label, **face)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xlabel("operations / least bytes moved")
     ax.set_ylabel("10¹² operations a second")
-    ax.legend(loc="lower right", ncols=2)
+    figure.legend(loc="lower center", ncols=4, fontsize=8, handletextpad=0.2, columnspacing=1.0)
     ax.set_title(f"Roofline, measured ceilings: {record.device}", loc="left")
     return figure
 

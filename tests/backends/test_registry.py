@@ -134,3 +134,43 @@ def test_the_peer_uses_the_threads_it_is_given():
     for threads in (2, 1):
         make("torch", threads=threads)
         assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def cupy_is(monkeypatch):
+    """Say whether CuPy is installed, whatever the truth."""
+
+    def pretend(installed):
+        truth = importlib.util.find_spec
+        answer = object() if installed else None
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *rest: answer if name == "cupy" else truth(name, *rest)
+        )
+
+    return pretend
+
+
+def test_cupy_asked_for_and_missing_is_an_error_that_says_how_to_get_it(cupy_is):
+    cupy_is(False)
+    with pytest.raises(MissingPackageError, match=r"machine\.backend = cupy: CuPy is not installed: pip install cupy-"):
+        check_backends(make_spec(backend="numpy,cupy"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"dtype": "float64"}, "model.dtype = 'float64': allowed is float32, with backend cupy"),
+        ({"cell": "gru", "reset": "before"}, "model.reset = 'before': allowed is after, with backend cupy"),
+    ],
+)
+def test_what_the_gpu_has_not_is_refused_before_anything_is_built(cupy_is, asked, message):
+    cupy_is(True)
+    check_backends(make_spec(backend="cupy", precision="bfloat16"))
+    with pytest.raises(SpecError) as raised:
+        check_backends(make_spec(backend="cupy", **asked))
+    assert str(raised.value).startswith(message)
+
+
+def test_a_precision_needs_a_gpu():
+    with pytest.raises(SpecError, match=r"machine\.precision = 'bfloat16': allowed is float32, unless"):
+        check_backends(make_spec(precision="bfloat16"))

@@ -1,16 +1,13 @@
 // Stands in for ptx.cuh where CUDA C is compiled as C++: a fiber for each CUDA thread, switched only where threads
-// wait for one another, in an order drawn at random for every round. Threads of a warp meet in warp operations,
-// threads of a block in __syncthreads; whatever reads what another thread has not written yet reads poison.
+// wait for one another, in an order drawn at random; and every block runs at its own speed, so that one which does not
+// wait for the others is soon ahead of them. Threads of a warp meet in warp operations, threads of a block in
+// __syncthreads; whatever reads what another thread has not written yet reads poison.
 #pragma once
 #include <ucontext.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <functional>
-#include <memory>
-#include <random>
+#include <math.h>
+#include <string.h>
+
 #include <vector>
 
 using uint16 = unsigned short;
@@ -20,8 +17,10 @@ struct alignas(16) uint4 { uint32 x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 inline uint4 make_uint4(uint32 x, uint32 y, uint32 z, uint32 w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
-using std::max;
-using std::min;
+template <class T>
+T max(T a, T b) { return a < b ? b : a; }
+template <class T>
+T min(T a, T b) { return b < a ? b : a; }
 
 #define __device__
 #define __global__
@@ -46,6 +45,7 @@ struct Block {
     Meeting meeting;
     std::vector<Warp> warps;
     std::vector<uint4> shared;
+    int slowness = 1;  // it runs once in so many rounds
 };
 
 struct Fiber {
@@ -61,7 +61,9 @@ inline Fiber* current = nullptr;
 inline unsigned threads = 0;
 inline uint3 grid;
 inline bool failed = false;
-inline std::function<void()> body;
+inline void (*body)(const void*);
+inline const void* argument;
+inline uint32 random_state = 1;
 
 inline void yield() { swapcontext(&current->context, &scheduler); }
 
@@ -86,51 +88,72 @@ inline const Words* exchange(const Words& mine) {
     return w.slots[set];
 }
 
+inline uint32 draw(uint32 below) {  // xorshift (Marsaglia 2003)
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    random_state ^= random_state << 5;
+    return random_state % below;
+}
+
+template <class T>
+void shuffle(std::vector<T>& items) {
+    for (size_t i = items.size(); i > 1; --i) {
+        const size_t j = draw(uint32(i));
+        T other = items[j];
+        items[j] = items[i - 1];
+        items[i - 1] = other;
+    }
+}
+
 inline void enter() {
-    body();
+    body(argument);
     current->done = true;
     yield();
 }
 
 // 0: ran to the end; 1: a wait was given up; 2: nothing moved for very long.
-inline int launch(unsigned grid_x, unsigned grid_y, unsigned block_threads, size_t shared_bytes, unsigned seed,
-                  std::function<void()> kernel) {
-    std::mt19937 random(seed);
+template <class Kernel>
+int launch(unsigned grid_x, unsigned grid_y, unsigned block_threads, size_t shared_bytes, unsigned seed,
+           const Kernel& kernel) {
+    random_state = 2654435761u * (seed + 1);
     grid = {grid_x, grid_y, 1};
     threads = block_threads;
     failed = false;
-    body = kernel;
-    std::vector<std::unique_ptr<Block>> blocks;
-    std::vector<std::unique_ptr<Fiber>> fibers;
-    for (unsigned y = 0; y < grid_y; ++y)
-        for (unsigned x = 0; x < grid_x; ++x) {
-            blocks.push_back(std::make_unique<Block>());
-            Block& b = *blocks.back();
-            b.index = {x, y, 0};
-            b.warps.resize(threads / 32);
-            b.shared.assign(shared_bytes / 16 + 1, uint4{0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu});  // NaN
-            for (unsigned t = 0; t < threads; ++t) {
-                fibers.push_back(std::make_unique<Fiber>());
-                Fiber& f = *fibers.back();
-                f.block = &b;
-                f.thread = t;
-                f.stack.resize(64 << 10);
-                getcontext(&f.context);
-                f.context.uc_stack.ss_sp = f.stack.data();
-                f.context.uc_stack.ss_size = f.stack.size();
-                f.context.uc_link = nullptr;
-                makecontext(&f.context, enter, 0);
-            }
-        }
+    body = [](const void* k) { (*static_cast<const Kernel*>(k))(); };
+    argument = &kernel;
+    std::vector<Block> blocks(grid_x * grid_y);
+    std::vector<Fiber> fibers(blocks.size() * threads);
     std::vector<Fiber*> order;
-    for (auto& f : fibers) order.push_back(f.get());
+    for (size_t i = 0; i < blocks.size(); ++i) {
+        Block& b = blocks[i];
+        b.index = {unsigned(i) % grid_x, unsigned(i) / grid_x, 0};
+        b.warps.resize(threads / 32);
+        b.shared.assign(shared_bytes / 16 + 1, uint4{0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu});  // NaN
+        for (unsigned t = 0; t < threads; ++t) {
+            Fiber& f = fibers[i * threads + t];
+            f.block = &b;
+            f.thread = t;
+            f.stack.resize(64 << 10);
+            getcontext(&f.context);
+            f.context.uc_stack.ss_sp = f.stack.data();
+            f.context.uc_stack.ss_size = f.stack.size();
+            f.context.uc_link = nullptr;
+            makecontext(&f.context, enter, 0);
+            order.push_back(&f);
+        }
+    }
+    std::vector<Block*> ranks;
+    for (Block& b : blocks) ranks.push_back(&b);
+    shuffle(ranks);
+    for (size_t i = 0; i < ranks.size(); ++i) ranks[i]->slowness = 1 + 3 * int(i);
     for (long round = 0; round < 2000000 && !failed; ++round) {
         // A new order now and then; one a round would cost more than the kernel.
-        if (round % 16 == 0) std::shuffle(order.begin(), order.end(), random);
+        if (round % 16 == 0) shuffle(order);
         bool running = false;
         for (Fiber* f : order)
             if (!f->done) {
                 running = true;
+                if (round % f->block->slowness) continue;
                 current = f;
                 swapcontext(&scheduler, &f->context);
                 if (failed) break;
@@ -148,24 +171,24 @@ inline int launch(unsigned grid_x, unsigned grid_y, unsigned block_threads, size
 #define gridDim (host::grid)
 
 inline void __syncthreads() { host::meet(host::current->block->meeting, host::threads); }
-inline float __expf(float a) { return std::exp(a); }
+inline float __expf(float a) { return expf(a); }
 inline float __fdividef(float a, float b) { return a / b; }
 
-inline float bits_to_float(uint32 bits) { float f; std::memcpy(&f, &bits, 4); return f; }
-inline uint32 float_to_bits(float f) { uint32 bits; std::memcpy(&bits, &f, 4); return bits; }
+inline float bits_to_float(uint32 bits) { float f; memcpy(&f, &bits, 4); return f; }
+inline uint32 float_to_bits(float f) { uint32 bits; memcpy(&bits, &f, 4); return bits; }
 
 inline uint16 round_bf16(float f) {
     const uint32 bits = float_to_bits(f);
-    return std::isnan(f) ? 0x7FFF : uint16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    return isnan(f) ? 0x7FFF : uint16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 inline uint16 round_f16(float f) {
-    if (std::isnan(f)) return 0x7FFF;
+    if (isnan(f)) return 0x7FFF;
     const _Float16 h = _Float16(f);
     uint16 bits;
-    std::memcpy(&bits, &h, 2);
+    memcpy(&bits, &h, 2);
     return bits;
 }
-inline float widen_f16(uint16 bits) { _Float16 h; std::memcpy(&h, &bits, 2); return float(h); }
+inline float widen_f16(uint16 bits) { _Float16 h; memcpy(&h, &bits, 2); return float(h); }
 inline float widen_bf16(uint16 bits) { return bits_to_float(uint32(bits) << 16); }
 inline uint32 pack_bf16(float low, float high) { return round_bf16(low) | uint32(round_bf16(high)) << 16; }
 inline uint32 pack_f16(float low, float high) { return round_f16(low) | uint32(round_f16(high)) << 16; }
@@ -205,14 +228,16 @@ inline void mma_tf32(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) 
 
 inline bool any_in_warp(bool predicate) {
     const host::Words* all = host::exchange({{predicate, 0, 0, 0, 0, 0}});
-    return std::any_of(all, all + 32, [](const host::Words& w) { return w.word[0] != 0; });
+    for (int lane = 0; lane < 32; ++lane)
+        if (all[lane].word[0]) return true;
+    return false;
 }
 
-inline uint4 load_shared_between_blocks(const void* address) { uint4 v; std::memcpy(&v, address, 16); return v; }
-inline void store_shared_between_blocks(void* address, uint32 word) { std::memcpy(address, &word, 4); }
+inline uint4 load_shared_between_blocks(const void* address) { uint4 v; memcpy(&v, address, 16); return v; }
+inline void store_shared_between_blocks(void* address, uint32 word) { memcpy(address, &word, 4); }
 inline void store_shared_between_blocks(void* address, uint32 first, uint32 second) {
     const uint32 words[2] = {first, second};
-    std::memcpy(address, words, 8);
+    memcpy(address, words, 8);
 }
 inline void add_release(uint32* counter, uint32 value) { *counter += value; }
 inline uint32 load_acquire(const uint32* counter) { host::yield(); return *counter; }

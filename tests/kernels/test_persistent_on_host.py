@@ -1,5 +1,7 @@
 """The persistent kernels, executed on the host on small shapes, against the NumPy cells in float64."""
 
+import os
+
 import numpy as np
 import pytest
 from host_runner import from_stored, launch_persistent, needs_compiler, rounded, to_stored, unwritten
@@ -10,7 +12,7 @@ from hpcrnn.kernels.variants import PRECISIONS, Tile, Variant
 pytestmark = needs_compiler
 
 # Pairwise distinct, and none a multiple of its tile: units 40 of 16 or 24, rows 19 of 8.
-T, B, H = 5, 19, 40
+T, B, H = 3, 19, 40
 
 # Sums of a few hundred products and T steps of rounding what is stored: half a unit of 2^-24, 2^-11, 2^-11, 2^-9 (the
 # host's TF32 products round their factors to 2^-11), times a handful.
@@ -94,8 +96,60 @@ CHECKS = {"forward": check_forward, "backward": check_backward}
 every_direction = pytest.mark.parametrize("direction", CHECKS)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
-@every_direction
+# Every cell, precision and direction; the whole product of them where there is time (HPCRNN_ALL_VARIANTS=1).
+PRODUCT = [(d, c, p) for d in CHECKS for c in ("lstm", "gru", "elman", "elman-relu") for p in PRECISIONS]
+CHOSEN = [
+    ("forward", "lstm", "float32"),
+    ("forward", "gru", "bfloat16"),
+    ("forward", "elman", "tf32"),
+    ("backward", "lstm", "bfloat16"),
+    ("backward", "gru", "float32"),
+    ("backward", "elman-relu", "float16"),
+]
+
+
+@pytest.mark.parametrize(
+    ("direction", "cell", "precision"), PRODUCT if os.environ.get("HPCRNN_ALL_VARIANTS") else CHOSEN, ids=str
+)
 def test_agrees_with_the_numpy_cell(direction, cell, precision):
     CHECKS[direction](cell, precision)
+
+
+@every_direction
+def test_any_order_of_threads_and_blocks_gives_the_same(direction):
+    for seed in (1, 2):
+        CHECKS[direction]("lstm" if direction == "forward" else "gru", "float32", seed=seed)  # compiled already
+
+
+def test_counters_do_as_well_as_marked_words():
+    check_backward("gru", "float16", exchange="counter", in_registers=0)
+
+
+# Each planted mistake must be seen by the same check that passes without it.
+MISTAKES = {
+    "partial sums are read before they are there": (
+        "forward",
+        "            __syncthreads();\n\n            for (int i = 0; i < ITEMS; ++i)",
+        "            for (int i = 0; i < ITEMS; ++i)",
+        {},
+    ),
+    "the state is read before it is there": (
+        "forward",
+        "while (exchanged && is_incomplete",
+        "while (false && is_incomplete",
+        {},
+    ),
+    "no block waits for the others": (
+        "backward",
+        "if (threadIdx.x == 0) {\n        int spins",
+        "if (false) {\n        int spins",
+        {"exchange": "counter"},
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_missing_barrier_is_seen(mistake):
+    direction, old, new, cut = MISTAKES[mistake]
+    with pytest.raises(AssertionError):
+        CHECKS[direction]("lstm" if direction == "forward" else "gru", "float32", 0, (old, new), **cut)
