@@ -91,6 +91,23 @@ class CupyLayer:
             return {name: cp.asnumpy(a).astype(np.float64) for name, a in found.items()}
 
 
+def device_facts(device: Device) -> dict[str, object]:
+    """Return what is worth recording of the GPU and what drives it."""
+    runtime = cp.cuda.runtime
+    limits = device.limits
+    return {
+        "name": device.name,
+        "compute_capability": ".".join(map(str, limits.capability)),
+        "multiprocessors": limits.n_multiprocessors,
+        "shared_bytes_of_a_block": limits.shared_bytes,
+        "memory_bytes": device.memory_bytes()[1],
+        "cupy": cp.__version__,
+        "driver_supports_cuda": runtime.driverGetVersion(),
+        "cuda_runtime": runtime.runtimeGetVersion(),
+        "nvrtc": ".".join(map(str, cp.cuda.nvrtc.getVersion())),
+    }
+
+
 def store_and_widen(device: Device, precision: Precision, a: Array) -> Array:
     """Return what a float32 array is after being stored."""
     with device.stream:

@@ -64,7 +64,11 @@ def preset_cases() -> list[LayerCase]:
         for cell in ("lstm", "gru")
         for size in ((16, 512), (64, 1024))
     ]
-    return [*cases, _square("elman", "bfloat16", 64, 1024, 1024, "bfloat16: cuDNN step by step")]
+    cases.append(_square("elman", "bfloat16", 64, 1024, 1024, "bfloat16: cuDNN step by step"))
+    return [
+        *cases,
+        *(_square("lstm", precision, 1, 512, 8192, "one long row") for precision in ("bfloat16", "float32")),
+    ]
 
 
 def _square(cell: str, precision: Precision, B: int, H: int, T: int, group: str) -> LayerCase:
@@ -150,13 +154,13 @@ def _errors(case: LayerCase, device: Any, *, peer: bool) -> tuple[dict[str, floa
 def measure(cases: Iterable[LayerCase], path: Path, repetitions: int, limit_s: float, *, peer: bool) -> LayerRecord:
     """Measure cases one after another; the file is whole after each."""
     from hpcrnn.backends.cupy_device import open_device
-    from hpcrnn.backends.cupy_layer import copy_rate, free_memory, matrix_rate
+    from hpcrnn.backends.cupy_layer import copy_rate, device_facts, free_memory, matrix_rate
 
     device = open_device(shared=False)
     ceilings = {"copy_bytes_per_s": copy_rate(device)}
     ceilings |= {f"{precision}_flops_per_s": matrix_rate(device, precision) for precision in PRECISIONS}
     free_memory()
-    facts = {"host": host_facts(), "packages": package_facts()}
+    facts = {"device": device_facts(device), "host": host_facts(), "packages": package_facts()}
     record = LayerRecord(datetime.now(UTC).isoformat(timespec="seconds"), device.name, facts, ceilings, ())
     for case in cases:
         start = time.perf_counter()

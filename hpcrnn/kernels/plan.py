@@ -141,8 +141,9 @@ def _step_cost(tile: Tile, variant: Variant, B: int, H: int) -> float:
     loads = tile.k_blocks * n_tiles
     work = tile.k_blocks * tile.warps / 8 * _MULTIPLY_COST[variant.precision]
     shared = tile.k_blocks - tile.k_in_registers
-    own = 0.8 + m_tiles * n_tiles * (0.04 + 0.025 * work) + 0.06 * loads + 0.01 * shared * m_tiles
-    return max(1.0 + 0.1 * math.sqrt(columns * loads), own * tile.subtiles) + 1e-3 * tile.subtiles
+    own = 0.5 + m_tiles * n_tiles * (0.04 + 0.025 * work) + 0.06 * loads + 0.01 * shared * m_tiles
+    waiting = 0.5 if tile.subtiles == 1 else 0.0  # for the states, where no other subtile's step hides it
+    return max(1.0 + 0.1 * math.sqrt(columns * loads), own * tile.subtiles + waiting) + 1e-3 * tile.subtiles
 
 
 def _stepwise_cost(variant: Variant, B: int, H: int) -> float:

@@ -102,8 +102,8 @@ def summary(record: LayerRecord) -> list[tuple[str, float, float]]:
 def markdown(record: LayerRecord) -> str:
     """Write the report's text."""
     rates = {name: f"{value / 1e12:.3g} T{name.split('_')[-3]}/s" for name, value in record.ceilings.items()}
-    packages = record.environment.get("packages", {})
-    versions = ", ".join(f"{name} {packages[name]}" for name in ("cupy", "torch", "numpy") if packages.get(name))
+    packages = record.environment.get("packages", {}) | record.environment.get("device", {})
+    versions = ", ".join(f"{name} {packages[name]}" for name in ("cupy", "nvrtc", "torch") if packages.get(name))
     lines = [
         f"# Recurrent layers on one {record.device}",
         "",
