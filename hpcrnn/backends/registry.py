@@ -8,7 +8,7 @@ from hpcrnn.backends.base import Engine, Extent
 from hpcrnn.backends.mkl import MklProducts, load_mkl
 from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.cells.products import NumpyProducts, ProductLibrary
-from hpcrnn.errors import MissingPackageError, SpecError
+from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
 from hpcrnn.model.network import Network
 from hpcrnn.spec import BackendName, RunSpec
 
@@ -72,10 +72,40 @@ def make_engine(name: BackendName, network: Network, extent: Extent, spec: RunSp
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
     if name == "cupy":
-        from hpcrnn.backends.cupy_engine import CupyEngine
-
-        return CupyEngine(network, extent, spec.training, spec.machine)
+        return _make_cupy_engine(network, extent, spec)
     return NumpyEngine(network, extent, spec.training, product_library(spec.machine.gemm, spec.machine.threads))
+
+
+def _make_cupy_engine(network: Network, extent: Extent, spec: RunSpec) -> Engine:
+    """Build the engine on a GPU, once it is known that there is one.
+
+    Raises
+    ------
+    LaunchError
+        There is no driver, or no GPU.
+    MissingPackageError
+        A CUDA library cannot be loaded.
+    """
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # noqa: BLE001 - a missing driver or library comes as any of several kinds
+        raise LaunchError(f"machine.backend = cupy: no usable GPU: {_first_line(error)}") from None
+    if not count:
+        raise LaunchError("machine.backend = cupy: no GPU on this host")
+    try:
+        from hpcrnn.backends.cupy_engine import CupyEngine
+    except Exception as error:  # noqa: BLE001 - likewise
+        raise MissingPackageError(
+            f"machine.backend = cupy: a CUDA library cannot be loaded: {_first_line(error)}: "
+            "pip install 'cupy-cuda13x[ctk]'"
+        ) from None
+    return CupyEngine(network, extent, spec.training, spec.machine)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def product_library(gemm: Literal["auto", "numpy", "mkl"], threads: int) -> ProductLibrary:

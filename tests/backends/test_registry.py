@@ -1,6 +1,8 @@
 """From names to engines and products; what is missing is said before anything is built."""
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import pytest
 from engine_samples import make_problem
@@ -11,7 +13,7 @@ from hpcrnn.backends.mkl import MklProducts, load_mkl
 from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.backends.registry import check_backends, make_engine, product_library
 from hpcrnn.cells.products import NumpyProducts
-from hpcrnn.errors import MissingPackageError, SpecError
+from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
 from hpcrnn.spec import build_spec
 
 
@@ -174,3 +176,32 @@ def test_what_the_gpu_has_not_is_refused_before_anything_is_built(cupy_is, asked
 def test_a_precision_needs_a_gpu():
     with pytest.raises(SpecError, match=r"machine\.precision = 'bfloat16': allowed is float32, unless"):
         check_backends(make_spec(precision="bfloat16"))
+
+
+def fake_cupy(count):
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count)))
+
+
+def no_driver():
+    raise RuntimeError("cudaErrorInsufficientDriver: too old\nmore lines")
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (no_driver, "machine.backend = cupy: no usable GPU: cudaErrorInsufficientDriver: too old"),
+        (lambda: 0, "machine.backend = cupy: no GPU on this host"),
+    ],
+)
+def test_no_gpu_is_an_error_of_one_line(monkeypatch, count, message):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(count))
+    with pytest.raises(LaunchError) as raised:
+        make_problem("lstm", dtype="float32").engine("cupy")
+    assert str(raised.value) == message
+
+
+def test_a_cuda_library_that_cannot_be_loaded_is_said_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(lambda: 1))
+    monkeypatch.setitem(sys.modules, "hpcrnn.backends.cupy_engine", None)
+    with pytest.raises(MissingPackageError, match=r"a CUDA library cannot be loaded: .* pip install 'cupy-cuda13x"):
+        make_problem("lstm", dtype="float32").engine("cupy")
