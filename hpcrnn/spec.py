@@ -31,7 +31,8 @@ Text = Annotated[str, Meta(min_length=1)]
 
 CellName = Literal["elman", "lstm", "gru"]
 DType = Literal["float32", "float64"]
-BackendName = Literal["numpy", "torch"]
+BackendName = Literal["numpy", "torch", "cupy"]
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 Mode = Literal["train", "gradient", "forward"]
 Axis = Literal["data", "pipeline", "time", "tensor"]
 OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
@@ -130,12 +131,20 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     backend: Annotated[
         tuple[BackendName, ...],
-        Meta(min_length=1, description="numpy, torch, or both: numpy,torch (measured interleaved)"),
+        Meta(min_length=1, description="numpy, torch, cupy, or several: numpy,torch (measured interleaved)"),
     ] = ("numpy",)
     gemm: Annotated[
         Literal["auto", "numpy", "mkl"],
         Meta(description="recurrent product of the numpy backend; auto: packed MKL where installed"),
     ] = "auto"
+    precision: Annotated[
+        Precision, Meta(description="cupy: of stored weights and activations; sums, c and parameters are float32")
+    ] = "float32"
+    kernel: Annotated[
+        Literal["auto", "persistent", "stepwise"],
+        Meta(description="cupy: one kernel a chunk, or a product and a kernel a step; auto: the faster"),
+    ] = "auto"
+    allow_shared_gpu: Annotated[bool, Meta(description="cupy: ranks of a host may share a GPU")] = False
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
     expect_ranks: Annotated[Size | None, Meta(description="stop unless MPI started exactly this many ranks")] = None
 

@@ -47,6 +47,9 @@ CHANGED = {
     "allreduce": "flat",
     "backend": "numpy,torch",
     "gemm": "numpy",
+    "precision": "bfloat16",
+    "kernel": "stepwise",
+    "allow_shared_gpu": True,
     "threads": 2,
     "expect_ranks": 2,
     "ci_width": 0.1,
@@ -241,9 +244,9 @@ GRID_FORM = "axis=count, comma-separated, axes: data, pipeline, time, tensor"
         ({"measure": {"warmup": 10_001}}, "measure.warmup = 10001: allowed is an integer >= 0 and <= 10000"),
         ({"measure": {"baseline": 1}}, "measure.baseline = 1: allowed is true or false"),
         ({"measure": {"out": dt.date(2025, 1, 2)}}, "measure.out = datetime.date(2025, 1, 2): allowed is a text"),
-        ({"machine": {"backend": "jax"}}, "machine.backend = ['jax']: allowed is a list of numpy or torch"),
-        ({"machine": {"backend": []}}, "machine.backend = []: allowed is a list of numpy or torch"),
-        ({"machine": {"backend": 3}}, "machine.backend = 3: allowed is a list of numpy or torch"),
+        ({"machine": {"backend": "jax"}}, "machine.backend = ['jax']: allowed is a list of numpy or torch or cupy"),
+        ({"machine": {"backend": []}}, "machine.backend = []: allowed is a list of numpy or torch or cupy"),
+        ({"machine": {"backend": 3}}, "machine.backend = 3: allowed is a list of numpy or torch or cupy"),
         ({"machine": {"backend": "numpy,numpy"}}, "machine.backend = 'numpy,numpy': allowed is each backend once"),
         ({"parallel": {"grid": {"data": 0}}}, f"parallel.grid.data = 0: allowed is {SIZE}"),
         (
@@ -332,7 +335,7 @@ def test_an_unknown_key_is_named_as_it_was_written_whatever_it_holds(name):
 @pytest.mark.parametrize("value", ["x - at `$.model.hidden`", "unknown field `cell`", "a\" 'b", "é"])
 def test_a_wrong_value_is_shown_beside_its_own_key_whatever_it_holds(value):
     assert refusal(cell=value) == f"model.cell = {value!r}: allowed is elman or lstm or gru"
-    assert refusal(backend=[value]) == f"machine.backend = {[value]!r}: allowed is a list of numpy or torch"
+    assert refusal(backend=[value]) == f"machine.backend = {[value]!r}: allowed is a list of numpy or torch or cupy"
 
 
 @pytest.mark.parametrize("key", ["hidden", "cell", "lr", "grid"])

@@ -10,7 +10,7 @@ from hpcrnn.backends.mkl import MklProducts, load_mkl
 from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import NumpyProducts, ProductLibrary
-from hpcrnn.errors import MissingPackageError, SpecError
+from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
 from hpcrnn.model.network import Network
 from hpcrnn.spec import BackendName, Grid, RunSpec
 
@@ -40,6 +40,27 @@ def check_backends(spec: RunSpec) -> None:
         if spec.training.carry:
             raise SpecError("training.carry", value=True, allowed="false, with backend torch")
 
+    if "cupy" in spec.machine.backend:
+        _check_cupy(spec)
+    elif spec.machine.precision != "float32":
+        raise SpecError("machine.precision", spec.machine.precision, "float32, unless the backend is cupy")
+
+
+def _check_cupy(spec: RunSpec) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("cupy") is None:
+        raise MissingPackageError(
+            "machine.backend = cupy: CuPy is not installed: pip install cupy-cuda13x (or cupy-cuda12x, for a CUDA 12 "
+            "driver)"
+        )
+    if spec.model.dtype != "float32":
+        raise SpecError("model.dtype", spec.model.dtype, "float32, with backend cupy (see machine.precision)")
+    if spec.model.cell == "gru" and spec.model.reset == "before":
+        raise SpecError("model.reset", spec.model.reset, "after, with backend cupy")
+    if spec.training.carry:
+        raise SpecError("training.carry", value=True, allowed="false, with backend cupy")
+
 
 def check_grid(backends: Sequence[BackendName], grid: Grid) -> None:
     """Refuse a grid that a backend cannot take part in.
@@ -48,8 +69,9 @@ def check_grid(backends: Sequence[BackendName], grid: Grid) -> None:
     ------
     SpecError
     """
-    if "torch" in backends and grid.n_ranks != grid.data:
-        raise SpecError("parallel.grid", str(grid), "the axis data alone, with backend torch")
+    for name in ("torch", "cupy"):
+        if name in backends and grid.n_ranks != grid.data:
+            raise SpecError("parallel.grid", str(grid), f"the axis data alone, with backend {name}")
 
 
 def make_engine(
@@ -59,7 +81,7 @@ def make_engine(
 
     Parameters
     ----------
-    name : {"numpy", "torch"}
+    name : {"numpy", "torch", "cupy"}
     network : Network
     extent : Extent
     spec : RunSpec
@@ -71,8 +93,42 @@ def make_engine(
         from hpcrnn.backends.torch_engine import TorchEngine
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
+    if name == "cupy":
+        return _make_cupy_engine(network, extent, spec)
     library = product_library(spec.machine.gemm, spec.machine.threads)
     return NumpyEngine(network, extent, spec.training, library, exchange)
+
+
+def _make_cupy_engine(network: Network, extent: Extent, spec: RunSpec) -> Engine:
+    """Build the engine on a GPU, once it is known that there is one.
+
+    Raises
+    ------
+    LaunchError
+        There is no driver, or no GPU.
+    MissingPackageError
+        A CUDA library cannot be loaded.
+    """
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # noqa: BLE001 - a missing driver or library comes as any of several kinds
+        raise LaunchError(f"machine.backend = cupy: no usable GPU: {_first_line(error)}") from None
+    if not count:
+        raise LaunchError("machine.backend = cupy: no GPU on this host")
+    try:
+        from hpcrnn.backends.cupy_engine import CupyEngine
+    except Exception as error:  # noqa: BLE001 - likewise
+        raise MissingPackageError(
+            f"machine.backend = cupy: a CUDA library cannot be loaded: {_first_line(error)}: "
+            "pip install 'cupy-cuda13x[ctk]'"
+        ) from None
+    return CupyEngine(network, extent, spec.training, spec.machine)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def product_library(gemm: Literal["auto", "numpy", "mkl"], threads: int) -> ProductLibrary:

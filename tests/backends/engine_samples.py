@@ -79,7 +79,8 @@ class Problem:
         if backend == "numpy":
             engine = NumpyEngine(self.network, extent, self.spec.training, library or NumpyProducts())
         else:
-            pytest.importorskip("torch")
+            if backend == "torch":
+                pytest.importorskip("torch")
             engine = make_engine(backend, self.network, extent, self.spec)
         engine.load_parameters(self.parameters)
         self.load(engine, rows)

@@ -1,6 +1,8 @@
 """From names to engines and products; what is missing is said before anything is built."""
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import pytest
 from engine_samples import make_problem
@@ -11,7 +13,7 @@ from hpcrnn.backends.mkl import MklProducts, load_mkl
 from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.backends.registry import check_backends, make_engine, product_library
 from hpcrnn.cells.products import NumpyProducts
-from hpcrnn.errors import MissingPackageError, SpecError
+from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
 from hpcrnn.spec import build_spec
 
 
@@ -134,3 +136,72 @@ def test_the_peer_uses_the_threads_it_is_given():
     for threads in (2, 1):
         make("torch", threads=threads)
         assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def cupy_is(monkeypatch):
+    """Say whether CuPy is installed, whatever the truth."""
+
+    def pretend(installed):
+        truth = importlib.util.find_spec
+        answer = object() if installed else None
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *rest: answer if name == "cupy" else truth(name, *rest)
+        )
+
+    return pretend
+
+
+def test_cupy_asked_for_and_missing_is_an_error_that_says_how_to_get_it(cupy_is):
+    cupy_is(False)
+    with pytest.raises(MissingPackageError, match=r"machine\.backend = cupy: CuPy is not installed: pip install cupy-"):
+        check_backends(make_spec(backend="numpy,cupy"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"dtype": "float64"}, "model.dtype = 'float64': allowed is float32, with backend cupy"),
+        ({"cell": "gru", "reset": "before"}, "model.reset = 'before': allowed is after, with backend cupy"),
+    ],
+)
+def test_what_the_gpu_has_not_is_refused_before_anything_is_built(cupy_is, asked, message):
+    cupy_is(True)
+    check_backends(make_spec(backend="cupy", precision="bfloat16"))
+    with pytest.raises(SpecError) as raised:
+        check_backends(make_spec(backend="cupy", **asked))
+    assert str(raised.value).startswith(message)
+
+
+def test_a_precision_needs_a_gpu():
+    with pytest.raises(SpecError, match=r"machine\.precision = 'bfloat16': allowed is float32, unless"):
+        check_backends(make_spec(precision="bfloat16"))
+
+
+def fake_cupy(count):
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count)))
+
+
+def no_driver():
+    raise RuntimeError("cudaErrorInsufficientDriver: too old\nmore lines")
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (no_driver, "machine.backend = cupy: no usable GPU: cudaErrorInsufficientDriver: too old"),
+        (lambda: 0, "machine.backend = cupy: no GPU on this host"),
+    ],
+)
+def test_no_gpu_is_an_error_of_one_line(monkeypatch, count, message):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(count))
+    with pytest.raises(LaunchError) as raised:
+        make_problem("lstm", dtype="float32").engine("cupy")
+    assert str(raised.value) == message
+
+
+def test_a_cuda_library_that_cannot_be_loaded_is_said_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(lambda: 1))
+    monkeypatch.setitem(sys.modules, "hpcrnn.backends.cupy_engine", None)
+    with pytest.raises(MissingPackageError, match=r"a CUDA library cannot be loaded: .* pip install 'cupy-cuda13x"):
+        make_problem("lstm", dtype="float32").engine("cupy")

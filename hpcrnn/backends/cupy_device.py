@@ -1,0 +1,189 @@
+"""One GPU: what it can hold, its stream, and kernels compiled for it; imported when a GPU is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import cupy as cp
+import numpy as np
+from cupy_backends.cuda.api import driver
+
+from hpcrnn.errors import LaunchError
+from hpcrnn.kernels.plan import DeviceLimits
+from hpcrnn.kernels.source import read_source
+from hpcrnn.kernels.variants import Tile, Variant
+
+DeviceArray = Any  # cupy carries no types we check
+Kernel = Any
+
+_LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+_OPTIONS = ("-std=c++17", "-default-device")
+_THREADS = 256
+
+
+class Device:
+    """The GPU of this rank.
+
+    Parameters
+    ----------
+    index : int
+        Of the GPU on this host.
+
+    Attributes
+    ----------
+    name : str
+    limits : DeviceLimits
+    stream : cupy.cuda.Stream
+        All of the engine's work is on it; a graph cannot be captured on the default stream.
+    """
+
+    def __init__(self, index: int) -> None:
+        self._device = cp.cuda.Device(index)
+        self._device.use()
+        has = self._device.attributes
+        capability = self._device.compute_capability  # "90": the last digit is the minor one
+        self.limits = DeviceLimits(
+            n_multiprocessors=has["MultiProcessorCount"],
+            shared_bytes=has["MaxSharedMemoryPerBlockOptin"],
+            registers=has["MaxRegistersPerMultiprocessor"],
+            capability=(int(capability[:-1]), int(capability[-1])),
+        )
+        self.name = cp.cuda.runtime.getDeviceProperties(index)["name"].decode()
+        self.stream = cp.cuda.Stream(non_blocking=True)
+
+    def synchronize(self) -> None:
+        """Wait until all work given to the GPU is done."""
+        self.stream.synchronize()
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Free and total memory."""
+        free, total = cp.cuda.runtime.memGetInfo()
+        return int(free), int(total)
+
+
+def open_device(*, shared: bool) -> Device:
+    """Take the GPU that the launcher's local rank says.
+
+    Parameters
+    ----------
+    shared : bool
+        Whether ranks may share one.
+
+    Raises
+    ------
+    LaunchError
+        There is no driver or no GPU, or fewer GPUs than ranks on this host.
+    """
+    try:
+        count = cp.cuda.runtime.getDeviceCount()
+    except cp.cuda.runtime.CUDARuntimeError as error:
+        raise LaunchError(f"machine.backend = cupy: no usable GPU: {error}") from None
+    local = local_rank()
+    if local >= count and not shared:
+        raise LaunchError(
+            f"machine.backend = cupy: rank {local} of this host has no GPU of its own, {count} there; "
+            "fewer ranks, or machine.allow_shared_gpu = true"
+        )
+    return Device(local % count)
+
+
+def local_rank() -> int:
+    """Return this process's number on its host, as the launcher tells it; 0 where none does."""
+    return next((int(os.environ[name]) for name in _LOCAL_RANK if os.environ.get(name, "").isdigit()), 0)
+
+
+@cache
+def load_kernel(file: str, name: str, macros: tuple[tuple[str, int], ...], *, cooperative: bool = False) -> Kernel:
+    """Compile a kernel, or take it from CuPy's cache on disk.
+
+    Parameters
+    ----------
+    file : str
+        In ``hpcrnn/kernels``.
+    name : str
+    macros : tuple of (name, value)
+    cooperative : bool
+        All of its blocks must run at once.
+    """
+    options = (*_OPTIONS, *(f"-D{key}={value}" for key, value in macros))
+    module = cp.RawModule(code=read_source(file), options=options, enable_cooperative_groups=cooperative)
+    return module.get_function(name)
+
+
+def sorted_macros(macros: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Macros as a key of the kernel cache."""
+    return tuple(sorted(macros.items()))
+
+
+class PersistentKernel:
+    """A persistent kernel with its tile, ready to be launched.
+
+    Parameters
+    ----------
+    variant : Variant
+    tile : Tile
+    B, H : int
+
+    Attributes
+    ----------
+    registers, spilled_bytes, shared_bytes, blocks_per_multiprocessor : int
+        What the compiler and the driver say of it.
+    """
+
+    def __init__(self, variant: Variant, tile: Tile, B: int, H: int) -> None:
+        self.variant, self.tile = variant, tile
+        macros = sorted_macros(tile.macros(variant))
+        self._kernel = load_kernel("persistent.cu", variant.direction, macros, cooperative=True)
+        self.shared_bytes = tile.shared_bytes(variant)
+        self._kernel.max_dynamic_shared_size_bytes = self.shared_bytes
+        self.registers = int(self._kernel.num_regs)
+        self.spilled_bytes = int(self._kernel.local_size_bytes)
+        self.blocks_per_multiprocessor = int(
+            driver.occupancyMaxActiveBlocksPerMultiprocessor(
+                getattr(self._kernel.kernel, "ptr", self._kernel.kernel), tile.threads, self.shared_bytes
+            )
+        )
+        self.grid = tile.grid(B, H)
+        self._counters = cp.zeros(self.grid[1] * tile.subtiles, cp.uint32)
+
+    def fits(self, limits: DeviceLimits) -> bool:
+        """Whether all blocks can be there at once, and nothing of a thread lies in memory."""
+        most = self.blocks_per_multiprocessor * limits.n_multiprocessors
+        return self.grid[0] * self.grid[1] <= most and self.spilled_bytes == 0
+
+    def launch(self, arrays: tuple[DeviceArray, ...], written: DeviceArray, scalars: tuple[int, ...]) -> None:
+        """Launch over a chunk.
+
+        Parameters
+        ----------
+        arrays : tuple of array
+            The kernel's pointers, without the counters.
+        written : array
+            What the blocks hand to one another.
+        scalars : tuple of int
+        """
+        # The blocks wait for words to change from this: see EXCHANGE in persistent.cu.
+        if self.tile.exchange == "data":
+            written.data.memset_async(0xFF, written.nbytes)
+        else:
+            self._counters.data.memset_async(0, self._counters.nbytes)
+        arguments = (*arrays, self._counters, *(np.int32(s) for s in scalars))
+        self._kernel((*self.grid, 1), (self.tile.threads, 1, 1), arguments, shared_mem=self.shared_bytes)
+
+    def describe(self) -> str:
+        """Say what runs, on one line, for the record."""
+        t = self.tile
+        return (
+            f"persistent {self.variant.direction} {self.grid[0]}x{self.grid[1]} blocks of {t.warps} warps, {t.units} "
+            f"units, {t.rows}x{t.subtiles} rows, {self.registers} registers, {self.shared_bytes} B shared, "
+            f"{self.blocks_per_multiprocessor} blocks/SM"
+        )
+
+
+def launch_flat(kernel: Kernel, n: int, arguments: tuple[Any, ...]) -> None:
+    """Launch a kernel of one thread an element, at most 2^16 blocks where it strides."""
+    blocks = max(1, min((n + _THREADS - 1) // _THREADS, 1 << 16))
+    kernel((blocks, 1, 1), (_THREADS, 1, 1), arguments)

@@ -1,0 +1,269 @@
+"""The time loop of a layer on the GPU, in two ways: one persistent kernel a chunk, or a GEMM and a kernel a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import cupy as cp
+import numpy as np
+
+from hpcrnn.backends.cupy_arithmetic import Arithmetic
+from hpcrnn.backends.cupy_device import (
+    Device,
+    DeviceArray,
+    PersistentKernel,
+    launch_flat,
+    load_kernel,
+    sorted_macros,
+)
+from hpcrnn.errors import LaunchError
+from hpcrnn.kernels.plan import Kernel, make_plan
+from hpcrnn.kernels.variants import Direction, Variant
+
+GRAPH_STEPS = (64, 8, 1)
+"""Steps in a captured graph: long ones hide the launch, short ones take what is left; a step by hand takes ten times
+as long as one in a graph."""
+
+
+@dataclass(frozen=True)
+class GpuTape:
+    """What the forward pass leaves for the backward pass; shapes as in ``persistent.cu``.
+
+    Attributes
+    ----------
+    gates : array (T, B, G*H)
+    h : array (T + 1, B, H)
+    c : float32 array (T + 1, B, H)
+        LSTM only; elsewhere one element.
+    q : array (T, B, H)
+        GRU only.
+    d : array (T, B, SLOTS*H)
+    """
+
+    gates: DeviceArray
+    h: DeviceArray
+    c: DeviceArray
+    q: DeviceArray
+    d: DeviceArray
+
+    @classmethod
+    def allocate(cls, variant: Variant, T: int, B: int, H: int, arithmetic: Arithmetic, *, backward: bool) -> GpuTape:
+        """Allocate a tape of T steps; all states start at zero."""
+        return cls(
+            arithmetic.zeros(T, B, variant.n_gates * H),
+            arithmetic.zeros(T + 1, B, H),
+            cp.zeros((T + 1, B, H) if variant.cell == "lstm" else (1, 1, 1), np.float32),
+            arithmetic.zeros(*((T, B, H) if variant.cell == "gru" else (1, 1, 1))),
+            arithmetic.zeros(*((T, B, variant.n_slots * H) if backward else (1, 1, 1))),
+        )
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """T, B and H."""
+        return len(self.gates), int(self.h.shape[1]), int(self.h.shape[2])
+
+    def window(self, start: int, stop: int) -> GpuTape:
+        """Views of the steps ``start:stop``; neighbouring windows share the state between them."""
+        has_c, has_q, has_d = (len(a) > 1 or len(self.gates) == 1 for a in (self.c, self.q, self.d))
+        return GpuTape(
+            self.gates[start:stop],
+            self.h[start : stop + 1],
+            self.c[start : stop + 1] if has_c else self.c,
+            self.q[start:stop] if has_q else self.q,
+            self.d[start:stop] if has_d else self.d,
+        )
+
+
+@dataclass
+class GpuWeights:
+    """A layer's weights as the kernels take them.
+
+    Attributes
+    ----------
+    W (D, G*H), R (H, G*H), RT (G*H, H) : array
+        Stored; RT is R transposed.
+    b (G*H,), bR (H,) : float32 array
+        Their own arrays: the kernels read them in pairs, and a view may begin between two.
+    """
+
+    W: DeviceArray
+    R: DeviceArray
+    RT: DeviceArray
+    b: DeviceArray
+    bR: DeviceArray  # noqa: N815 - the field's name
+
+    @classmethod
+    def allocate(cls, variant: Variant, D: int, H: int, arithmetic: Arithmetic) -> GpuWeights:
+        """Allocate, not set."""
+        gates = variant.n_gates * H
+        return cls(
+            arithmetic.empty(D, gates),
+            arithmetic.empty(H, gates),
+            arithmetic.empty(gates, H),
+            cp.zeros(gates, np.float32),
+            cp.zeros(H, np.float32),
+        )
+
+    def load(self, parameters: dict[str, DeviceArray], arithmetic: Arithmetic) -> None:
+        """Take over float32 parameters."""
+        arithmetic.round(parameters["W"], self.W)
+        arithmetic.round(parameters["R"], self.R)
+        self.RT[...] = self.R.T
+        self.b[...] = parameters["b"]
+        if "bR" in parameters:
+            self.bR[...] = parameters["bR"]
+
+
+class Loop(Protocol):
+    """One direction of a layer's time loop, for one number of rows."""
+
+    def forward(self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, *, training: bool) -> None:
+        """Run the steps ``start:stop`` from the state in row ``start``; the gates hold ``x W``."""
+
+    def backward(
+        self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, dy: DeviceArray, dstate: dict[str, DeviceArray]
+    ) -> None:
+        """Backpropagate; ``dy`` (T, B, H) is of the whole tape, ``dstate`` float32 as in ``Cell.backward``."""
+
+    def describe(self) -> str:
+        """Say what runs, on one line."""
+
+
+class PersistentLoop:
+    """Tier 1: one cooperative launch a chunk."""
+
+    def __init__(self, kernel: PersistentKernel) -> None:
+        self._kernel = kernel
+
+    def forward(self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, *, training: bool) -> None:
+        part = tape.window(start, stop)
+        arrays = (weights.RT, weights.b, weights.bR, part.gates, part.h, part.c, part.q)
+        self._kernel.launch(arrays, part.h[1:], (*part.sizes, int(training)))
+
+    def backward(
+        self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, dy: DeviceArray, dstate: dict[str, DeviceArray]
+    ) -> None:
+        part = tape.window(start, stop)
+        dh = dstate["h"]
+        states = (part.gates, part.h, part.c, part.q, dy[start:stop])
+        self._kernel.launch((weights.R, *states, part.d, dh, dstate.get("c", dh)), part.d, part.sizes)
+
+    def describe(self) -> str:
+        return self._kernel.describe()
+
+
+class StepwiseLoop:
+    """Tier 0: a GEMM and a pointwise kernel a step, replayed from captured graphs of :data:`GRAPH_STEPS`.
+
+    The graphs hold the addresses of a tape and of the weights, which therefore must stay where they are.
+    """
+
+    def __init__(self, variant: Variant, B: int, H: int, arithmetic: Arithmetic, device: Device, reason: str) -> None:
+        self._variant, self._B, self._H, self._arithmetic, self._reason = variant, B, H, arithmetic, reason
+        self._device = device
+        self._kernel = load_kernel("stepwise.cu", variant.direction, sorted_macros(variant.macros()))
+        self._cursor = cp.zeros(1, np.int32)
+        self._graphs: dict[tuple[Any, ...], dict[int, Any]] = {}
+        forward = variant.direction == "forward"
+        self._now = arithmetic.zeros(B, H if forward else variant.reduction(H))
+        self._product = cp.zeros((B, variant.n_gates * H if forward else H), np.float32)
+        self._carry = cp.zeros((B, H), np.float32)
+
+    @cached_property
+    def _sizes(self) -> tuple[Any, ...]:
+        return np.int32(self._B), np.int32(self._H)
+
+    def forward(self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, *, training: bool) -> None:
+        self._now[...] = tape.h[start]
+        self._cursor.fill(start)
+
+        def step(offset: int) -> None:
+            self._arithmetic.gemm(self._now, weights.R, self._product)
+            states = (tape.gates, tape.h, tape.c, tape.q, self._now, self._cursor, np.int32(offset))
+            arguments = (self._product, weights.b, weights.bR, *states, *self._sizes, np.int32(training))
+            launch_flat(self._kernel, self._B * self._H, arguments)
+
+        self._run(step, stop - start, 1, ("forward", tape.h.data.ptr, training))
+
+    def backward(
+        self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, dy: DeviceArray, dstate: dict[str, DeviceArray]
+    ) -> None:
+        self._product[...] = dstate["h"]
+        if "c" in dstate:
+            self._carry[...] = dstate["c"]
+        else:
+            self._carry.fill(0)
+        self._cursor.fill(stop - 1)
+
+        def step(offset: int) -> None:
+            states = (tape.gates, tape.h, tape.c, tape.q, dy, tape.d, self._now, self._cursor, np.int32(offset))
+            launch_flat(self._kernel, self._B * self._H, (self._product, self._carry, *states, *self._sizes))
+            self._arithmetic.gemm(self._now, weights.R, self._product, transpose_b=True)
+
+        self._run(step, stop - start, -1, ("backward", tape.h.data.ptr, dy.data.ptr))
+        dstate["h"][...] = self._product
+        if "c" in dstate:
+            dstate["c"][...] = self._carry
+        elif self._variant.cell == "gru":
+            cp.add(dstate["h"], self._carry, out=dstate["h"])
+
+    def _run(self, step: Any, steps: int, direction: int, key: tuple[Any, ...]) -> None:
+        """Take as many steps as there are, in the longest graphs that fit."""
+        if key not in self._graphs and steps:
+            # Modules and cuBLAS load at their first use, which a capture does not allow: the first step by hand.
+            self._take(step, 1, direction)
+            steps -= 1
+            self._graphs[key] = {}
+        for size in GRAPH_STEPS:
+            count, steps = divmod(steps, size)
+            if count and size not in self._graphs[key]:
+                self._graphs[key][size] = self._capture(step, size, direction)
+            for _ in range(count):
+                self._graphs[key][size].launch(self._device.stream)
+
+    def _take(self, step: Any, steps: int, direction: int) -> None:
+        for offset in range(steps):
+            step(offset)
+        self._cursor += np.int32(direction * steps)
+
+    def _capture(self, step: Any, steps: int, direction: int) -> Any:
+        """Record the steps of one graph: their order on the stream is their order in the graph."""
+        stream = self._device.stream
+        stream.begin_capture()
+        try:
+            self._take(step, steps, direction)
+        finally:
+            graph = stream.end_capture()
+        return graph
+
+    def describe(self) -> str:
+        return f"stepwise {self._variant.direction}: cuBLAS and a kernel a step ({self._reason})"
+
+
+def make_loop(
+    cell: Any, direction: Direction, B: int, H: int, arithmetic: Arithmetic, device: Device, kernel: Kernel
+) -> Loop:
+    """Build one direction of a layer's time loop for B rows.
+
+    Raises
+    ------
+    LaunchError
+        A persistent kernel was asked for and cannot be had.
+    """
+    variant = make_variant(cell, direction, arithmetic)
+    plan = make_plan(variant, B, H, device.limits, kernel)
+    for tile in plan.tiles:
+        made = PersistentKernel(variant, tile, B, H)
+        if made.fits(device.limits):
+            return PersistentLoop(made)
+    reason = plan.reason or "no tile fits without spilling"
+    if kernel == "persistent":
+        raise LaunchError(f"machine.kernel = persistent: not for B = {B}, H = {H} on {device.name}: {reason}")
+    return StepwiseLoop(variant, B, H, arithmetic, device, reason)
+
+
+def make_variant(cell: Any, direction: Direction, arithmetic: Arithmetic) -> Variant:
+    """Return the kernel variant of a cell."""
+    return Variant(cell.name, arithmetic.precision, direction, relu=getattr(cell, "activation", "") == "relu")

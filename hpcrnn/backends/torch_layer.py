@@ -1,0 +1,74 @@
+"""The peer of :mod:`hpcrnn.backends.cupy_layer`: the same layer through ``torch.nn`` and cuDNN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from hpcrnn.backends.layer_case import Array, LayerArrays, LayerCase, Pass
+
+_MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
+_DTYPES = {"float32": "float32", "tf32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+
+
+class TorchLayer:
+    """A ``torch.nn`` layer on the GPU, its weights in the one block of memory that cuDNN wants.
+
+    Parameters
+    ----------
+    case : LayerCase
+    arrays : LayerArrays
+    """
+
+    def __init__(self, case: LayerCase, arrays: LayerArrays) -> None:
+        self._case = case
+        dtype = getattr(torch, _DTYPES[case.precision])
+        self._module = _MODULES[case.cell](case.D, case.H).cuda().to(dtype)
+        self._module.flatten_parameters()
+        own = dict(self._module.named_parameters())
+        parameters = {name: torch.from_numpy(a).cuda().to(dtype) for name, a in arrays.parameters(case).items()}
+        with torch.no_grad():
+            own["weight_ih_l0"].copy_(parameters["W"].T)
+            own["weight_hh_l0"].copy_(parameters["R"].T)
+            own["bias_ih_l0"].copy_(parameters["b"])
+            own["bias_hh_l0"].zero_()
+            if "bR" in parameters:
+                own["bias_hh_l0"][-case.H :] = parameters["bR"]
+        self._x = torch.from_numpy(arrays.x).cuda().to(dtype).requires_grad_()
+        self._dy = torch.from_numpy(arrays.dy).cuda().to(dtype)
+        self._y: Any = None
+        self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.kernel = f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+
+    def run(self, which: Pass) -> float:
+        tf32 = self._case.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        if which == "training":  # setting gradients to nothing is not part of a pass
+            self._module.zero_grad(set_to_none=True)
+            self._x.grad = None
+        torch.cuda.synchronize()
+        self._begin.record()
+        if which == "training":
+            self._y, _ = self._module(self._x)
+            self._y.backward(self._dy)
+        else:
+            with torch.no_grad():
+                self._module(self._x)
+        self._end.record()
+        self._end.synchronize()
+        return float(self._begin.elapsed_time(self._end)) * 1e-3
+
+    def results(self) -> dict[str, Array]:
+        own = {name: p.grad for name, p in self._module.named_parameters()}
+        found = {
+            "y": self._y.detach(),
+            "dx": self._x.grad,
+            "dW": own["weight_ih_l0"].T,
+            "dR": own["weight_hh_l0"].T,
+            "db": own["bias_ih_l0"],
+        }
+        if self._case.cell == "gru":
+            found["dbR"] = own["bias_hh_l0"][-self._case.H :]
+        return {name: np.asarray(a.double().cpu().numpy()) for name, a in found.items()}
