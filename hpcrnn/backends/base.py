@@ -189,6 +189,10 @@ class Engine(Protocol):
     def memory_bytes(self) -> int:
         """What this engine has allocated."""
 
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes sent inside tasks so far, to the other shards of the hidden units."""
+
 
 def nothing() -> None:
     """Do nothing: what an engine calls until it is told better."""

@@ -63,6 +63,7 @@ class CupyEngine:
         self._staged: list[slice] = []
         self.loss = 0.0
         self.progress = nothing
+        self.exchanged_bytes = 0
         with self._device.stream:
             free, total = self._device.memory_bytes()
             try:

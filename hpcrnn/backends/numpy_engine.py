@@ -235,6 +235,10 @@ class NumpyEngine:
         return pieces
 
     @property
+    def exchanged_bytes(self) -> int:
+        return self._exchange.sent_bytes
+
+    @property
     def memory_bytes(self) -> int:
         flat = 2 * self._parameters.flat.nbytes + self._optimizer.memory_bytes
         inputs = sum(array.nbytes for array in self._tokens + self._features + self._dx)

@@ -64,6 +64,7 @@ class TorchEngine:
         self._state_out: dict[tuple[int, int, int], States] = {}
         self.loss = 0.0
         self.progress = nothing
+        self.exchanged_bytes = 0
 
     @property
     def kernel(self) -> str:

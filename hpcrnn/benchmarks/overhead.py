@@ -48,6 +48,7 @@ class IdleEngine:
     def __init__(self) -> None:
         self.loss = 0.0
         self.progress = nothing
+        self.exchanged_bytes = 0
         self._gradient = np.zeros(1)
         self._buffers: dict[tuple[Value, bool], tuple[Array, ...]] = {}
 

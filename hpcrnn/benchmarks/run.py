@@ -14,13 +14,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import hpcrnn
-from hpcrnn.backends.base import Engine
 from hpcrnn.backends.registry import check_backends, check_grid
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.verification import SERIAL, Way, verify
 from hpcrnn.errors import LaunchError
-from hpcrnn.execution.executor import PHASES
+from hpcrnn.execution.executor import PHASES, Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
 from hpcrnn.records.environment import environment, host_facts
@@ -76,7 +75,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             progress.say(f"warning: {warning}")
         progress.say(f"verifying {', '.join(_name(way) for way in ways)}")
         verdicts = verify(ways, workload, world)
-        variants, engines = _variants(workload, plans, world)
+        variants = _variants(workload, plans, world)
         valid = all(v.status == "VALID" for v in verdicts.values())
         samples = [Samples(stop_reason="invalid") for _ in ways]
         if valid:
@@ -84,13 +83,15 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     peaks = world.comm.gather(_peak_memory_bytes())
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
-    memory = {way: world.comm.gather(engine and engine.memory_bytes) for way, engine in engines.items()}
+    executors = [variant.executor for variant in variants]
+    memory = [world.comm.gather(None if e is None else e.engine.memory_bytes) for e in executors]
+    sent = [world.comm.gather(None if e is None else e.sent_bytes) for e in executors]
     if peaks is None or hosts is None:  # all ranks but the first
         world.on_root(lambda: None)
         return None
     cases = tuple(
-        _case(way, plans[way], engines[way], found, verdicts[way], peaks, memory[way] or ())
-        for way, found in zip(ways, samples, strict=True)
+        _case(way, plans[way], kernel_of(executors[at]), found, verdicts[way], peaks, memory[at] or (), sent[at] or ())
+        for at, (way, found) in enumerate(zip(ways, samples, strict=True))
     )
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
     facts["clock"] |= {"sync": SYNC, "rank_reduce": RANK_REDUCE}
@@ -161,33 +162,35 @@ def _name(way: Way) -> str:
     return f"{way.backend} {way.grid}" if way.n_ranks > 1 else f"{way.backend} serial"
 
 
-def _variants(
-    workload: Workload, plans: dict[Way, Plan], world: World
-) -> tuple[list[Variant], dict[Way, Engine | None]]:
+def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[Variant]:
     """Build this rank's part of every way; an executor where the rank takes part."""
     variants: list[Variant] = []
-    engines: dict[Way, Engine | None] = {}
     for way, plan in plans.items():
         rank = world.rank if way.n_ranks > 1 else 0
         executor = None
         if way.n_ranks > 1 or world.is_root:
             executor = plan.executor(rank, way.backend, world.communicators(way.grid))
-        engines[way] = None if executor is None else executor.engine
         rows = plan.rows(rank)
         variants.append(
             Variant(_name(way), way.n_ranks, executor, lambda step, rows=rows: workload.batch(step, rows))  # type: ignore[misc]
         )
-    return variants, engines
+    return variants
+
+
+def kernel_of(executor: Executor | None) -> str:
+    """What really does the recurrent product."""
+    return executor.engine.kernel if executor else ""
 
 
 def _case(
     way: Way,
     plan: Plan,
-    engine: Engine | None,
+    kernel: str,
     samples: Samples,
     verdict: Verdict,
     peaks: Sequence[int],
     memory: Sequence[int | None],
+    sent: Sequence[int | None],
 ) -> Case:
     shape = (0, way.n_ranks, len(PHASES))
     used = msgspec.structs.replace(way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,)))
@@ -195,7 +198,7 @@ def _case(
         spec=to_dict(used),
         strategy=strategy_of(msgspec.structs.asdict(way.grid)),
         backend=way.backend,
-        kernel=engine.kernel if engine else "",
+        kernel=kernel,
         n_ranks=way.n_ranks,
         phases=PHASES,
         time_s=np.array(samples.time_s) if samples.time_s else np.empty(shape),
@@ -203,7 +206,7 @@ def _case(
         loss=np.array(samples.loss),
         gradient_norm=np.array(samples.gradient_norm),
         flops=plan.flops(),
-        bytes_sent=np.array([plan.program(rank).bytes_sent for rank in range(way.n_ranks)], dtype=np.int64),
+        bytes_sent=np.array(sent[: way.n_ranks], dtype=np.int64),
         peak_memory_bytes=np.array(peaks[: way.n_ranks], dtype=np.int64),
         memory_bytes=np.array(memory[: way.n_ranks], dtype=np.int64),
         stop_reason=samples.stop_reason,

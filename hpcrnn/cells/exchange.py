@@ -34,6 +34,10 @@ class Exchange(Protocol):
     def size(self) -> int:
         """Number of shards."""
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes this shard has sent so far."""
+
     def gather(self, own: Array, full: Array) -> None:
         """Bring the columns of all shards together.
 
@@ -63,6 +67,7 @@ class Alone:
 
     rank = 0
     size = 1
+    sent_bytes = 0
 
     def gather(self, own: Array, full: Array) -> None:
         pass

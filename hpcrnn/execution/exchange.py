@@ -61,6 +61,7 @@ class MpiExchange:
 
     def __init__(self, communicator: MPI.Comm) -> None:
         self._comm = communicator
+        self.sent_bytes = 0
         self.rank = int(communicator.Get_rank())
         self.size = int(communicator.Get_size())
         self._rounds = [((self.rank + i) % self.size, (self.rank - i) % self.size) for i in range(1, self.size)]
@@ -74,6 +75,7 @@ class MpiExchange:
             for to, source in self._rounds:
                 arrived = plan.parts[source][: len(part)]
                 self._comm.Sendrecv(part, to, 0, arrived, source, 0)
+                self.sent_bytes += part.nbytes
                 np.copyto(whole[:, plan.columns[source]], arrived)
 
     def reduce_scatter(self, partial: Array, own: Array) -> None:
@@ -85,6 +87,7 @@ class MpiExchange:
                 packed, terms[source] = plan.parts[to][: len(out)], plan.terms[source][: len(out)]
                 np.copyto(packed, whole[:, plan.columns[to]])
                 self._comm.Sendrecv(packed, to, 0, terms[source], source, 0)
+                self.sent_bytes += packed.nbytes
             _add_in_order(terms, plan.terms[self.rank][: len(out)], out)
 
     def sum(self, array: Array) -> None:

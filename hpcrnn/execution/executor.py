@@ -63,6 +63,8 @@ class Executor:
         Of the last step; NaN where the program has no update.
     stamps_ns : int64 array (n_instructions + 1,)
         Start of the last step and end of each instruction, of ``time.perf_counter_ns``.
+    sent_bytes : int
+        What the last step sent: messages, contributions to sums, and what tensor shards exchanged inside tasks.
     """
 
     def __init__(self, program: Program, engine: Engine, transport: Transport) -> None:
@@ -77,6 +79,7 @@ class Executor:
         self.stamps_ns: IntArray = np.zeros(len(self._calls) + 1, dtype=np.int64)
         self._stamps: list[int] = [0] * (len(self._calls) + 1)
         self.gradient_norm = float("nan")
+        self.sent_bytes = 0
         self._norm_square: float | None = None
 
     def run(self) -> FloatArray:
@@ -88,6 +91,7 @@ class Executor:
             Seconds of each of :data:`PHASES`.
         """
         stamps, clock = self._stamps, perf_counter_ns
+        exchanged = self.engine.exchanged_bytes
         start = clock()
         self.engine.begin_step()
         stamps[0] = clock()
@@ -96,6 +100,7 @@ class Executor:
             stamps[index] = clock()
         end = clock()
         self.stamps_ns[:] = stamps
+        self.sent_bytes = self.program.bytes_sent + self.engine.exchanged_bytes - exchanged
         spent = np.bincount(self._phase_of, weights=np.diff(self.stamps_ns), minlength=len(PHASES))
         spent[0] = end - start
         spent[-1] = spent[0] - spent[1:-1].sum()

@@ -116,7 +116,7 @@ class Case:
         Floating-point operations of a step over all ranks: every matrix product, two a multiply-add;
         pointwise work is not counted.
     bytes_sent : int64 array (n_ranks,)
-        Bytes a rank sends in messages and contributes to collectives in a step.
+        Bytes a rank sends in messages, to other tensor shards too, and contributes to collectives in a step.
     peak_memory_bytes : int64 array (n_ranks,)
         High-water mark of the process's resident set when the case had been measured.
     memory_bytes : int64 array (n_ranks,)
