@@ -147,8 +147,11 @@ def _gpus() -> Finding:
 
     gpus = gpu_facts()
     if not gpus:
-        return Finding("GPUs", "note", "none visible; this version runs on CPUs")
-    return Finding("GPUs", "note", f"{len(gpus)} visible: {gpus[0].get('name')}; this version runs on CPUs")
+        return Finding("GPUs", "note", "none visible: --backend cupy cannot run")
+    found = f"{len(gpus)} visible: {gpus[0].get('name')}"
+    if importlib.util.find_spec("cupy") is None:
+        return Finding("GPUs", "note", f"{found}; CuPy is not installed", "pip install 'cupy-cuda13x[ctk]'")
+    return Finding("GPUs", "ok", found)
 
 
 def _hdf5() -> Finding:
