@@ -24,6 +24,7 @@ from hpcrnn.reporting.strategies import draw_bubbles, draw_contests, draw_memory
 from hpcrnn.reporting.timelines import MOST_RANKS, draw_timeline
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+OTHER_RECORDS = {"h200"}  # single layers on a GPU have a record of their own
 STEPS = [4.0, 4.1, 4.2, 4.3, 4.5, 4.6, 4.7, 4.8]
 PIPELINE = {"order": "1f1b", "microbatches": 4}
 
@@ -319,7 +320,9 @@ def test_phases_of_old_and_new_records_are_in_the_order_of_a_step():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", sorted(p for p in REFERENCE.iterdir() if p.is_dir()), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p for p in REFERENCE.iterdir() if p.is_dir() and p.name not in OTHER_RECORDS), ids=lambda p: p.name
+)
 def test_reports_of_the_committed_results_still_work(tmp_path, folder):
     records = [read_record(path) for path in sorted(folder.glob("*.h5"))]
     if not records:
