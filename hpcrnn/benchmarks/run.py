@@ -19,12 +19,12 @@ from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.verification import SERIAL, Way, verify
 from hpcrnn.errors import LaunchError
-from hpcrnn.execution.executor import PHASES, Executor
+from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
-from hpcrnn.records.record import Case, Record, Verdict, strategy_of
+from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
 from hpcrnn.spec import RunSpec, resolve_grid, to_dict
 from hpcrnn.workloads import Workload, open_workload
 

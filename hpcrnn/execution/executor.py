@@ -11,7 +11,7 @@ import numpy as np
 from hpcrnn.backends.base import Engine
 from hpcrnn.execution.transport import Transport
 from hpcrnn.model.optimizers import finite_norm
-from hpcrnn.records.record import OTHER, STEP, FloatArray, IntArray
+from hpcrnn.records.record import PHASES, FloatArray, IntArray
 from hpcrnn.schedules.graph import Task
 from hpcrnn.schedules.program import (
     AllReduce,
@@ -23,24 +23,6 @@ from hpcrnn.schedules.program import (
     Program,
     Wait,
 )
-
-PHASES = (
-    STEP,
-    "forward",
-    "backward",
-    "weight_gradient",
-    "post",
-    "wait_recv",
-    "wait_send",
-    "allreduce",
-    "update",
-    OTHER,
-)
-"""What a step's time is divided into.
-
-``post`` begins messages; ``wait_recv`` waits for a value to arrive, ``wait_send`` for a buffer to be free again;
-``allreduce`` holds both the posts and the waits of sums.
-"""
 
 _TASK_PHASES = {"F": "forward", "B": "backward", "W": "weight_gradient"}
 

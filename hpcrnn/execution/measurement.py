@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from hpcrnn.errors import NumericsError
-from hpcrnn.execution.executor import PHASES, Executor
+from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
 from hpcrnn.execution.world import World
-from hpcrnn.records.record import FloatArray, IntArray
+from hpcrnn.records.record import PHASES, FloatArray, IntArray
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import MeasureSpec

@@ -36,6 +36,24 @@ STEP = "step"
 OTHER = "other"
 """What of the step no other phase accounts for: the executor itself."""
 
+PHASES = (
+    STEP,
+    "forward",
+    "backward",
+    "weight_gradient",
+    "post",
+    "wait_recv",
+    "wait_send",
+    "allreduce",
+    "update",
+    OTHER,
+)
+"""What a step's time is divided into, in the order of a step.
+
+``post`` begins messages; ``wait_recv`` waits for a value to arrive, ``wait_send`` for a buffer to be free again;
+``allreduce`` holds both the posts and the waits of sums.
+"""
+
 
 @dataclass(frozen=True)
 class Check:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcrnn.records.record import OTHER, STEP, Case, FloatArray, Record
+from hpcrnn.records.record import OTHER, PHASES, STEP, Case, FloatArray, Record
 from hpcrnn.records.split import PLAIN_ORDER, Split
 from hpcrnn.records.statistics import Interval, ratio_interval
 from hpcrnn.reporting.describe import case_name, loss_unit, mode_of, short_source, threads_of
@@ -335,20 +335,8 @@ def phase_breakdown(entry: Entry) -> PhaseBreakdown:
 def phase_names(breakdowns: Iterable[PhaseBreakdown]) -> list[str]:
     """Return every phase there is, in the order of a step; what this version does not know after, ``other`` last."""
     found = list({name: None for b in breakdowns for name in b.seconds})
-    order = {name: place for place, name in enumerate(_PHASES)}
+    order = {name: place for place, name in enumerate(PHASES)}
     return sorted(found, key=lambda name: (name == OTHER, order.get(name, len(order))))
-
-
-_PHASES = (
-    "forward",
-    "backward",
-    "weight_gradient",
-    "post",
-    "wait_recv",
-    "wait_send",
-    "allreduce",
-    "update",
-)
 
 
 def loss_curve(entry: Entry) -> LossCurve:
