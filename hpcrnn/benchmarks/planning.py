@@ -127,7 +127,14 @@ class Plan:
         """Program of one rank, validated."""
         if self.n_ranks <= _VALIDATED_TOGETHER:
             return self.programs[rank]
-        return validate_rank(self.schedule, rank)
+        if rank not in self._validated:
+            self._validated[rank] = validate_rank(self.schedule, rank)
+        return self._validated[rank]
+
+    @cached_property
+    def _validated(self) -> dict[int, Program]:
+        """Programs of a large run that this rank has asked for."""
+        return {}
 
     def place(self, rank: int) -> Place:
         """Coordinates of a rank."""
