@@ -140,6 +140,15 @@ def test_a_group_may_say_on_how_many_ranks_it_runs(sweep_folder):
     assert found == [(1, "None", 1), (1, "data=1", 2), (2, "data=2", 2), (2, "pipeline=2", 1)]
 
 
+def test_a_grid_a_backend_has_not_is_refused_before_anything_starts(sweep_folder):
+    pytest.importorskip("torch")
+    groups = 'each = [{ ranks = [2], grid = "time=2", backend = "torch" }]\n[model]'
+    (sweep_folder / "each.toml").write_text(SWEEP.replace("[model]", groups))
+    ended = hpcrnn("sweep", "each.toml", "--dry-run", cwd=sweep_folder)
+    assert ended.code == 1
+    assert "parallel.grid = 'time=2': allowed is the axis data alone, with backend torch" in ended.err
+
+
 @pytest.mark.parametrize("ranks", ["[3]", "[]", "2"])
 def test_a_group_on_ranks_the_sweep_does_not_have_is_refused(ranks, sweep_folder):
     text = SWEEP.replace("[model]", f"each = [{{ ranks = {ranks} }}]\n[model]")

@@ -35,7 +35,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from hpcrnn.backends.registry import check_backends
+from hpcrnn.backends.registry import check_backends, check_grid
 from hpcrnn.errors import EXIT_VALID, FileError, LaunchError, SpecError
 from hpcrnn.records.hdf5 import read_record
 from hpcrnn.spec import (
@@ -199,7 +199,7 @@ def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterato
         if scaling == "weak":
             spec = build_spec(raw, {**overrides, "batch": spec.problem.batch * ranks})
         spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, expect_ranks=ranks))
-        resolve_grid(spec, ranks)
+        check_grid(spec.machine.backend, resolve_grid(spec, ranks))
         digest = hashlib.sha256(json.dumps([to_dict(spec), ranks], sort_keys=True).encode()).hexdigest()[:8]
         if digest in seen:
             continue
