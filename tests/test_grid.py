@@ -3,7 +3,8 @@
 import pytest
 
 from hpcrnn.errors import LaunchError, SpecError
-from hpcrnn.spec import Grid, build_spec, convert, parse_grid, resolve_grid
+from hpcrnn.grid import resolve_grid
+from hpcrnn.spec import Grid, build_spec, convert, parse_grid
 
 ALONE = "; each rank believes it is alone, so mpirun and mpi4py use different MPI libraries"
 

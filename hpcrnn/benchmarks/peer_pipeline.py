@@ -38,10 +38,11 @@ from hpcrnn.benchmarks.verification import FACTOR, YARDSTICK_CAP, floor, relativ
 from hpcrnn.errors import EXIT_VALID, FileError, HpcrnnError, LaunchError, NumericsError, SpecError
 from hpcrnn.execution.measurement import wake_up
 from hpcrnn.execution.world import World
+from hpcrnn.grid import check_cut
 from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.environment import host_facts
 from hpcrnn.records.statistics import Interval, median_interval
-from hpcrnn.spec import Grid, OrderName, ParallelSpec, RunSpec, build_spec, check_cut
+from hpcrnn.spec import Grid, OrderName, ParallelSpec, RunSpec, build_spec
 from hpcrnn.workloads import Batch, Workload, open_workload
 
 _SCREENED_STEPS = 2

@@ -22,10 +22,11 @@ from hpcrnn.errors import LaunchError
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
+from hpcrnn.grid import resolve_grid
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
 from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
-from hpcrnn.spec import RunSpec, resolve_grid, to_dict
+from hpcrnn.spec import RunSpec, to_dict
 from hpcrnn.workloads import Workload, open_workload
 
 SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"

@@ -37,6 +37,7 @@ from msgspec import Meta
 
 from hpcrnn.backends.registry import check_backends, check_grid
 from hpcrnn.errors import EXIT_VALID, FileError, LaunchError, SpecError
+from hpcrnn.grid import resolve_grid
 from hpcrnn.records.hdf5 import read_record
 from hpcrnn.spec import (
     PositiveFloat,
@@ -47,7 +48,6 @@ from hpcrnn.spec import (
     option,
     options,
     read_toml,
-    resolve_grid,
     to_dict,
 )
 from hpcrnn.workloads import open_workload

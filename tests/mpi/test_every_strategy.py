@@ -21,7 +21,8 @@ import msgspec
 from hpcrnn.benchmarks.verification import SERIAL, Way, verify
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.execution.world import World, fail
-from hpcrnn.spec import build_spec, resolve_grid
+from hpcrnn.grid import resolve_grid
+from hpcrnn.spec import build_spec
 from hpcrnn.workloads import open_workload
 
 def with_parallel(spec, parallel):
