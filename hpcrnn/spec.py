@@ -1,6 +1,6 @@
 """What a run is asked to do: typed sections, from TOML, from flags, or from both.
 
-A :class:`RunSpec` is five sections of plain values.  Every leaf name is unique over all sections, so the
+A :class:`RunSpec` is six sections of plain values.  Every leaf name is unique over all sections, so the
 TOML key ``model.hidden`` and the flag ``--hidden`` are the same thing, and a sweep may vary either.
 Nothing here imports NumPy or MPI: a specification is checked before anything heavy is loaded.
 """
@@ -29,13 +29,17 @@ PositiveFloat = Annotated[float, Meta(gt=0, le=1e12)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 Text = Annotated[str, Meta(min_length=1)]
 
-CellName = Literal["elman", "lstm", "gru"]
+CellName = Literal["elman", "lstm", "gru", "mingru", "minlstm"]
 DType = Literal["float32", "float64"]
 BackendName = Literal["numpy", "torch", "cupy"]
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 Mode = Literal["train", "gradient", "forward"]
 Axis = Literal["data", "pipeline", "time", "tensor"]
 OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
+MethodName = Literal[
+    "chain", "picard", "gateprod", "scan", "deer", "tbptt_zero", "tbptt_stale", "burnin", "overlap_verified"
+]
+HaloCodec = Literal["none", "float16", "bfloat16", "int8"]
 
 AXES: tuple[Axis, ...] = get_args(Axis)
 """Axes of the grid of ranks, slowest first."""
@@ -126,6 +130,29 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ] = "bucketed"
 
 
+class RecurrenceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How segments of time come to the states they start from."""
+
+    method: Annotated[
+        MethodName | Literal["auto"],
+        Meta(
+            description="chain: each segment waits for the one before; picard, gateprod, deer: all at once, corrected to "
+            "a tolerance; scan: linear cells, exact; tbptt_zero, tbptt_stale, burnin, overlap_verified: inexact; auto"
+        ),
+    ] = "chain"
+    fold: Annotated[Size, Meta(description="segments V of each time rank, computed together as rows of the batch")] = 1
+    tolerance: Annotated[
+        PositiveFloat, Meta(description="largest difference at which a corrected trajectory has met the old one")
+    ] = 1e-6
+    max_rounds: Annotated[
+        Size | None, Meta(description="passes over the segments at the most (default: until all have met)")
+    ] = None
+    burn_in: Annotated[
+        int, Meta(ge=0, le=_LARGEST, description="steps a segment is run ahead of its start, to guess its state")
+    ] = 0
+    halo_codec: Annotated[HaloCodec, Meta(description="compression of states that cross ranks")] = "none"
+
+
 class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What it runs on."""
 
@@ -168,12 +195,13 @@ class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run: five sections, each with defaults."""
+    """One run: six sections, each with defaults."""
 
     model: ModelSpec = ModelSpec()
     problem: ProblemSpec = ProblemSpec()
     training: TrainingSpec = TrainingSpec()
     parallel: ParallelSpec = ParallelSpec()
+    recurrence: RecurrenceSpec = RecurrenceSpec()
     machine: MachineSpec = MachineSpec()
     measure: MeasureSpec = MeasureSpec()
 

@@ -252,7 +252,6 @@ class Cell(ABC):
             if backward:
                 work.backward[name].load(R[:, columns].T)
 
-    @abstractmethod
     def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
         """Run T steps from the state in row 0 of the tape.
 
@@ -263,6 +262,15 @@ class Cell(ABC):
         tape : Tape
             Filled; ``tape.y`` is the output, row T of its states the final state.
         work : Workspace
+        """
+        input_product(parameters, x, tape, work)
+        self.recur(tape, work)
+
+    @abstractmethod
+    def recur(self, tape: Tape, work: Workspace) -> None:
+        """Run the time loop of ``forward``: from ``x W`` in the tape's gates to everything else.
+
+        Of the state in row 0 the recurrent product reads ``tape.hidden[0]``, everything else ``tape.states``.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, input_product
+from hpcrnn.cells.base import Array, Cell, Tape, Workspace
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,11 @@ class Elman(Cell):
     def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
         return {"slope": (B, H)}
 
-    def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
-        input_product(parameters, x, tape, work)
+    def recur(self, tape: Tape, work: Workspace) -> None:
         R, bias, exchange = work.forward["R"], work.bias[0], work.exchange
         h, hidden, gates = tape.states["h"], tape.hidden, tape.gates
         exchange.gather(h[0], hidden[0])
-        for t in range(len(x)):
+        for t in range(len(tape.gates)):
             a, h_t = gates[t], h[t + 1]
             R.accumulate(hidden[t], a)
             np.add(a, bias, out=a)

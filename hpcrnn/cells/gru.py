@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows, input_product, sigmoid, sum_rows
+from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows, sigmoid, sum_rows
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GRU(Cell):
         return shapes | {"bR": (H,)} if self.reset == "after" else shapes
 
     def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
-        """The activations, and ``q`` (after ``backward`` its gradient) or ``p``, that of all shards."""
+        """The activations, and ``q`` or ``p``, that of all shards."""
         shapes = super().saved_shapes(B, H, width)
         return shapes | ({"q": (B, H)} if self.reset == "after" else {"p": (B, width or H)})
 
@@ -44,15 +44,19 @@ class GRU(Cell):
 
     def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"slopes": (3, B, H), "unit": (B, H)}
-        return shapes | ({"product": (B, 3 * H)} if self.reset == "after" else {"dp": (B, H)})
+        return shapes | ({"product": (B, 3 * H), "bR": (H,)} if self.reset == "after" else {"dp": (B, H)})
 
-    def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
-        input_product(parameters, x, tape, work)
+    def load(self, parameters: Parameters, work: Workspace, *, backward: bool) -> None:
+        super().load(parameters, work, backward=backward)
+        if self.reset == "after":
+            np.copyto(work.scratch["bR"], parameters["bR"])
+
+    def recur(self, tape: Tape, work: Workspace) -> None:
         candidate = self._candidate_after if self.reset == "after" else self._candidate_before
         h, hidden, unit, exchange = tape.states["h"], tape.hidden, work.scratch["unit"], work.exchange
         exchange.gather(h[0], hidden[0])
-        for t in range(len(x)):
-            candidate(t, parameters, tape, work)
+        for t in range(len(tape.gates)):
+            candidate(t, tape, work)
             _, z, n = tape.saved["activations"][t]
             h_t = h[t + 1]
             np.subtract(h[t], n, out=unit)  # h_t = n + z (h_{t-1} - n)
@@ -61,7 +65,7 @@ class GRU(Cell):
             exchange.gather(h_t, hidden[t + 1])
             work.poll()
 
-    def _candidate_after(self, t: int, parameters: Parameters, tape: Tape, work: Workspace) -> None:
+    def _candidate_after(self, t: int, tape: Tape, work: Workspace) -> None:
         """Compute r, z, n of step t with one product."""
         s, q, unit, product = (
             tape.saved["activations"][t],
@@ -75,12 +79,12 @@ class GRU(Cell):
         np.add(tape.gates_by_gate[t], work.bias, out=s)
         np.add(s[:2], by_gate[:2], out=s[:2])
         sigmoid(s[:2])
-        np.add(by_gate[2], parameters["bR"], out=q)
+        np.add(by_gate[2], work.scratch["bR"], out=q)
         np.multiply(r, q, out=unit)
         np.add(n, unit, out=n)
         np.tanh(n, out=n)
 
-    def _candidate_before(self, t: int, _: Parameters, tape: Tape, work: Workspace) -> None:
+    def _candidate_before(self, t: int, tape: Tape, work: Workspace) -> None:
         """Compute r, z, n of step t with two products, the second of r h."""
         s, p, unit, h = tape.saved["activations"][t], tape.saved["p"][t], work.scratch["unit"], tape.states["h"]
         r, _z, n = s
@@ -123,11 +127,10 @@ class GRU(Cell):
         dr, _, dn = slopes
         np.multiply(dr, dn, out=dr)
         np.multiply(dr, q, out=dr)
-        np.multiply(dn, tape.saved["activations"][t][0], out=q)  # q is its own gradient from here on
         np.copyto(tape.gates_by_gate[t], slopes)
         by_gate = _by_gate(product, 3)
         np.copyto(by_gate[:2], slopes[:2])
-        np.copyto(by_gate[2], q)
+        np.multiply(dn, tape.saved["activations"][t][0], out=by_gate[2])  # dq = dn r
         partial = work.partial(dh)
         work.backward["R"].multiply(product, partial)
         work.exchange.reduce_scatter(partial, dh)
@@ -153,7 +156,9 @@ class GRU(Cell):
         split = 2 * tape.states["h"].shape[-1]  # columns of r and z, then those of n
         matmul(hidden.T, gates[:, :split], into["R"][:, :split], accumulate=accumulate)
         if self.reset == "after":
-            dq = as_rows(tape.saved["q"])
+            # Made again for all steps, in the place of q: a backward pass may be corrected after it has run.
+            dq = np.multiply(tape.gates_by_gate[:, 2], tape.saved["activations"][:, 0], out=tape.saved["q"])
+            dq = as_rows(dq)
             matmul(hidden.T, dq, into["R"][:, split:], accumulate=accumulate)
             sum_rows(dq, into["bR"], work.scratch["sums"], accumulate=accumulate)
         else:

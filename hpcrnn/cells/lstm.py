@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, input_product, sigmoid
+from hpcrnn.cells.base import Array, Cell, Tape, Workspace, sigmoid
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,12 @@ class LSTM(Cell):
     def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
         return {"slopes": (4, B, H), "unit": (B, H)}
 
-    def forward(self, parameters: Parameters, x: Array, tape: Tape, work: Workspace) -> None:
-        input_product(parameters, x, tape, work)
+    def recur(self, tape: Tape, work: Workspace) -> None:
         R, bias, unit, exchange = work.forward["R"], work.bias, work.scratch["unit"], work.exchange
         h, c, hidden, tanh_c = tape.states["h"], tape.states["c"], tape.hidden, tape.saved["tanh_c"]
         gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
         exchange.gather(h[0], hidden[0])
-        for t in range(len(x)):
+        for t in range(len(tape.gates)):
             R.accumulate(hidden[t], gates[t])
             s, h_t, c_t, tanh_c_t = activations[t], h[t + 1], c[t + 1], tanh_c[t]
             i, f, g, o = s
