@@ -86,7 +86,7 @@ def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> in
         from hpcrnn.reporting.tables import show
 
         show([record], _console())
-        invalid = [case for case in record.cases if case.verdict.status != "VALID"]
+        invalid = [case for case in record.cases if case.verdict.status == "INVALID"]
         for case in invalid:
             worst = case.verdict.worst
             sys.stderr.write(

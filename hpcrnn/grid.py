@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcrnn.errors import LaunchError, SpecError
+from hpcrnn.recurrence import check_recurrence
 from hpcrnn.spec import Grid, RunSpec
 
 
@@ -55,6 +56,7 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
     if grid.tensor > model.hidden:
         raise SpecError("parallel.grid", str(grid), f"at most hidden ({model.hidden}) tensor ranks")
     _check_order(spec, grid)
+    check_recurrence(spec, grid)
 
 
 def _check_order(spec: RunSpec, grid: Grid) -> None:

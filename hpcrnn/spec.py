@@ -48,7 +48,7 @@ AXES: tuple[Axis, ...] = get_args(Axis)
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The network: input layer, L recurrent layers, linear head."""
 
-    cell: Annotated[CellName, Meta(description="recurrent cell")] = "lstm"
+    cell: Annotated[CellName, Meta(description="recurrent cell; mingru, minlstm: linear in the state")] = "lstm"
     hidden: Annotated[Size, Meta(description="hidden units H of every layer")] = 256
     layers: Annotated[Size, Meta(description="recurrent layers L")] = 2
     embed: Annotated[Size | None, Meta(description="input size D of the first layer (default: hidden)")] = None
@@ -61,8 +61,24 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Literal["after", "before"], Meta(description="GRU: reset gate after or before the recurrent product")
     ] = "after"
     forget_bias: Annotated[
-        float, Meta(ge=-100, le=100, description="LSTM: added to the forget gate's initial bias")
+        float,
+        Meta(
+            ge=-100,
+            le=100,
+            description="LSTM, minLSTM: added to the forget gate's initial bias; GRU: to the update gate's, minGRU: "
+            "subtracted from it",
+        ),
     ] = 0.0
+    forget_init: Annotated[
+        Literal["constant", "chrono"],
+        Meta(
+            description="initial bias of the same gates before forget_bias is added; constant: as every bias; chrono: "
+            "log U(1, chrono_span - 1), and minus that for the input gate or minGRU"
+        ),
+    ] = "constant"
+    chrono_span: Annotated[
+        int, Meta(ge=2, le=_LARGEST, description="longest dependence in time steps, for forget_init = chrono")
+    ] = 1000
     dtype: Annotated[DType, Meta(description="of parameters, states and gradients")] = "float32"
 
 
@@ -136,8 +152,8 @@ class RecurrenceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     method: Annotated[
         MethodName | Literal["auto"],
         Meta(
-            description="chain: each segment waits for the one before; picard, gateprod, deer: all at once, corrected to "
-            "a tolerance; scan: linear cells, exact; tbptt_zero, tbptt_stale, burnin, overlap_verified: inexact; auto"
+            description="chain: each segment waits for the one before; picard, gateprod, deer: all at once, corrected "
+            "to a tolerance; scan: linear cells, exact; tbptt_zero, tbptt_stale, burnin, overlap_verified: inexact; auto"
         ),
     ] = "chain"
     fold: Annotated[Size, Meta(description="segments V of each time rank, computed together as rows of the batch")] = 1

@@ -27,6 +27,8 @@ CHANGED = {
     "activation": "relu",
     "reset": "before",
     "forget_bias": 1.5,
+    "forget_init": "chrono",
+    "chrono_span": 30,
     "dtype": "float64",
     "workload": "adding",
     "batch": 9,
@@ -184,8 +186,9 @@ SIZES = st.integers(1, 2**31 - 1)
 VALUES = {
     "hidden": SIZES,
     "embed": st.none() | SIZES,
-    "cell": st.sampled_from(["elman", "lstm", "gru"]),
+    "cell": st.sampled_from(["elman", "lstm", "gru", "mingru", "minlstm"]),
     "forget_bias": st.floats(-100, 100),
+    "chrono_span": st.integers(2, 2**31 - 1),
     "lr": st.floats(0, 1e12, exclude_min=True),
     "clip": st.none() | st.floats(0, 1e12, exclude_min=True),
     "momentum": st.floats(0, 1, exclude_max=True),
@@ -209,7 +212,7 @@ def test_any_allowed_values_are_accepted_and_survive_being_stored(overrides):
 
 SIZE = "an integer >= 1 and <= 2147483647"
 ALL_KEYS = ", ".join(leaf.key for leaf in LEAVES)
-MODEL_KEYS = "cell, hidden, layers, embed, input, activation, reset, forget_bias, dtype"
+MODEL_KEYS = "cell, hidden, layers, embed, input, activation, reset, forget_bias, forget_init, chrono_span, dtype"
 GRID_FORM = "axis=count, comma-separated, axes: data, pipeline, time, tensor"
 
 
@@ -231,9 +234,10 @@ GRID_FORM = "axis=count, comma-separated, axes: data, pipeline, time, tensor"
         ({"model": {"hidden": math.nan}}, f"model.hidden = nan: allowed is {SIZE}"),
         ({"model": {"hidden": {"x": 1}}}, f"model.hidden = {{'x': 1}}: allowed is {SIZE}"),
         ({"model": {"embed": 0}}, f"model.embed = 0: allowed is {SIZE}"),
-        ({"model": {"cell": "lstn"}}, "model.cell = 'lstn': allowed is elman or lstm or gru"),
-        ({"model": {"cell": 3}}, "model.cell = 3: allowed is elman or lstm or gru"),
+        ({"model": {"cell": "lstn"}}, "model.cell = 'lstn': allowed is elman or lstm or gru or mingru or minlstm"),
+        ({"model": {"cell": 3}}, "model.cell = 3: allowed is elman or lstm or gru or mingru or minlstm"),
         ({"model": {"forget_bias": -101}}, "model.forget_bias = -101: allowed is a number >= -100 and <= 100"),
+        ({"model": {"chrono_span": 1}}, "model.chrono_span = 1: allowed is an integer >= 2 and <= 2147483647"),
         ({"problem": {"workload": ""}}, "problem.workload = '': allowed is a text"),
         ({"problem": {"seed": -1}}, "problem.seed = -1: allowed is an integer >= 0 and <= 2147483647"),
         ({"training": {"lr": 0}}, "training.lr = 0: allowed is a number > 0 and <= 1e+12"),
@@ -334,7 +338,7 @@ def test_an_unknown_key_is_named_as_it_was_written_whatever_it_holds(name):
 
 @pytest.mark.parametrize("value", ["x - at `$.model.hidden`", "unknown field `cell`", "a\" 'b", "é"])
 def test_a_wrong_value_is_shown_beside_its_own_key_whatever_it_holds(value):
-    assert refusal(cell=value) == f"model.cell = {value!r}: allowed is elman or lstm or gru"
+    assert refusal(cell=value) == f"model.cell = {value!r}: allowed is elman or lstm or gru or mingru or minlstm"
     assert refusal(backend=[value]) == f"machine.backend = {[value]!r}: allowed is a list of numpy or torch or cupy"
 
 

@@ -9,13 +9,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.methods.folding import Folding
+from hpcrnn.methods.solver import Solve
 from hpcrnn.model.sharding import WHOLE, Shard
 from hpcrnn.schedules.graph import Value
 from hpcrnn.schedules.lifetimes import Slots
-from hpcrnn.spec import Mode
+from hpcrnn.spec import Mode, RecurrenceSpec
 from hpcrnn.workloads import Batch
 
 Array = npt.NDArray[Any]
+
+
+CHAIN = RecurrenceSpec()
+"""Every segment of time waits for the one before."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Extent:
         Hidden units of this engine.
     slots : Slots, optional
         Which buffers may share memory; none if not given.
+    recurrence : RecurrenceSpec
+        Where its method is not ``chain`` the engine has one chunk, folded: segments of it are rows of its arrays.
     """
 
     steps: int
@@ -53,6 +61,7 @@ class Extent:
     segment: range | None = None
     shard: Shard = WHOLE
     slots: Slots | None = None
+    recurrence: RecurrenceSpec = CHAIN
 
     @property
     def rows(self) -> int:
@@ -76,14 +85,40 @@ class Extent:
         return slice(self.chunks[own[0]].start, self.chunks[own[-1]].stop)
 
     def local(self, chunk: int) -> slice:
-        """Steps of a chunk, counted from the engine's first."""
+        """Steps of a chunk in the engine's arrays."""
+        if self.is_folded:
+            return slice(None)
         first, part = self.window.start, self.chunks[chunk]
         return slice(part.start - first, part.stop - first)
 
     def shape(self, microbatch: int, chunk: int) -> tuple[int, int]:
-        """Steps and rows (T, B) of one chunk of one micro-batch."""
-        part, rows = self.chunks[chunk], self.microbatches[microbatch]
-        return part.stop - part.start, rows.stop - rows.start
+        """Steps and rows (T, B) of the arrays of one chunk of one micro-batch."""
+        if self.is_folded:
+            folding = self.folding(microbatch)
+            return folding.longest, folding.rows
+        part = self.chunks[chunk]
+        return part.stop - part.start, self.samples(microbatch)
+
+    def samples(self, microbatch: int) -> int:
+        """Rows of the batch in a micro-batch."""
+        rows = self.microbatches[microbatch]
+        return int(rows.stop - rows.start)
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether segments of time are rows."""
+        return self.recurrence.method != "chain"
+
+    def folding(self, microbatch: int) -> Folding:
+        """How the engine's window of time is folded."""
+        window = self.window
+        fold = self.recurrence.fold if self.is_folded else 1
+        return Folding(window.stop - window.start, self.samples(microbatch), fold)
+
+    def window_shape(self, microbatch: int) -> tuple[int, int]:
+        """Steps and rows (T, B) of the arrays of all own chunks of a micro-batch."""
+        folding = self.folding(microbatch)
+        return folding.longest, folding.rows
 
     def units(self) -> list[tuple[int, int]]:
         """Every (micro-batch, chunk) of this engine."""
@@ -128,6 +163,25 @@ class Part:
 
     loss: float
     pieces: dict[str, Piece] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerSolve:
+    """A solve of one layer for one micro-batch.
+
+    Attributes
+    ----------
+    layer : str
+    direction : {"forward", "backward"}
+    rows : slice
+        Of the micro-batch, counted from the engine's first.
+    solve : Solve
+    """
+
+    layer: str
+    direction: str
+    rows: slice
+    solve: Solve
 
 
 class Engine(Protocol):
@@ -184,6 +238,12 @@ class Engine(Protocol):
 
     def part(self) -> Part:
         """Copy what the step computed."""
+
+    def solves(self) -> tuple[LayerSolve, ...]:
+        """What the step's solves did; nothing with method ``chain``."""
+
+    def exponents(self) -> dict[str, float]:
+        """Estimate each layer's largest Lyapunov exponent along the last step; nothing with method ``chain``."""
 
     @property
     def memory_bytes(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from hpcrnn.backends.base import Array, Extent, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.cupy_arithmetic import Arithmetic
 from hpcrnn.backends.cupy_blocks import (
     CotangentBlock,
@@ -214,6 +214,12 @@ class CupyEngine:
                         first = [cp.asnumpy(carry[short]) * scale for carry in recurrent.carry]
                         pieces[f"d {name}"] = Piece((rows,), np.concatenate(first))
         return Part(self.loss, pieces)
+
+    def solves(self) -> tuple[LayerSolve, ...]:
+        return ()
+
+    def exponents(self) -> dict[str, float]:
+        return {}
 
     @property
     def memory_bytes(self) -> int:

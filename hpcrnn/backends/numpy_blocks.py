@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.backends.arena import Arena, Shape
-from hpcrnn.backends.base import Array, Extent
+from hpcrnn.backends.base import Array, Extent, LayerSolve
 from hpcrnn.cells import Cell, Tape
 from hpcrnn.cells.base import as_rows, sum_rows
 from hpcrnn.cells.exchange import Exchange
 from hpcrnn.cells.products import ProductLibrary
+from hpcrnn.methods.line import Line
 from hpcrnn.model.layers import cross_entropy, embed, embed_gradient, squared_error
 from hpcrnn.model.network import Block, Network
 from hpcrnn.schedules.lifetimes import Buffer, Family
@@ -70,6 +71,8 @@ class Context:
     library : ProductLibrary
     exchange : Exchange
         With the other shards.
+    line : Line
+        With the other windows of time.
     poll : callable
         Called once a time step.
     """
@@ -82,6 +85,7 @@ class Context:
     extent: Extent
     library: ProductLibrary
     exchange: Exchange
+    line: Line
     poll: Callable[[], None]
 
     @property
@@ -151,6 +155,10 @@ class NumpyBlock(ABC):
     def begin_step(self) -> None:
         """The next weight gradient is the first: it overwrites."""
         self._has_gradient = False
+
+    def solves(self) -> tuple[LayerSolve, ...]:
+        """What the step's solves did, in a block that has any."""
+        return ()
 
     @abstractmethod
     def forward(self, m: int, c: int) -> float:
@@ -338,7 +346,8 @@ class RecurrentBlock(NumpyBlock):
         self.stale = True
         extent, width, dtype = context.extent, context.block.outputs, context.dtype
         H = extent.shard.count(width)
-        rows = [m.stop - m.start for m in extent.microbatches]
+        samples = [extent.samples(m) for m in range(len(extent.microbatches))]
+        rows = [extent.window_shape(m)[1] for m in range(len(samples))]
         shapes = {unit: list(cell.tape_shapes(*extent.shape(*unit), H, width).values()) for unit in extent.units()}
         arena = unit_arena(extent, "activation", context.index, dtype, shapes)
         self.tapes: dict[UnitKey, Tape] = {
@@ -353,7 +362,7 @@ class RecurrentBlock(NumpyBlock):
 
         def states() -> list[States]:
             # All states of a micro-batch in one array: a halo is then one message.
-            stacks = [np.zeros((len(cell.state_names), B, H), dtype) for B in rows]
+            stacks = [np.zeros((len(cell.state_names), B, H), dtype) for B in samples]
             return [dict(zip(cell.state_names, stack, strict=True)) for stack in stacks]
 
         self.initial, self.final, self.cotangent, self.carry = states(), states(), states(), states()
@@ -370,11 +379,15 @@ class RecurrentBlock(NumpyBlock):
         arena = Arena(shapes, {unit: number for number, unit in enumerate(shapes)}, c.dtype)
         return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, [arena]
 
-    def forward(self, m: int, c: int) -> float:
+    def _lay_out_weights(self) -> None:
+        """Load the recurrent weights, if they have changed."""
         if self.stale:
             for work in self._distinct:
                 self.cell.load(self._c.parameters, work, backward=self._c.extent.backward)
             self.stale = False
+
+    def forward(self, m: int, c: int) -> float:
+        self._lay_out_weights()
         tape, own = self.tapes[m, c], self._c.extent.own_chunks
         for name, state in tape.states.items():
             np.copyto(state[0], self.initial[m][name] if c == own[0] else self.tapes[m, c - 1].states[name][-1])
@@ -390,6 +403,11 @@ class RecurrentBlock(NumpyBlock):
             for name, gradient in self.cotangent[m].items():
                 np.copyto(carry[name], gradient)
         self.cell.backward(self.output.gradient[m, c], carry, tape, work)
+        self._input_gradient(m, c)
+
+    def _input_gradient(self, m: int, c: int) -> None:
+        """Compute ``dx`` from the gate gradients, where the block before wants it."""
+        tape, work = self.tapes[m, c], self._workspaces[m]
         if not self._c.gives_dx:
             return
         dx = self._c.before.gradient[m, c]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, Extent, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.numpy_blocks import (
     Boundary,
     Context,
@@ -17,8 +17,11 @@ from hpcrnn.backends.numpy_blocks import (
     make_block,
     received_boundary,
 )
+from hpcrnn.backends.numpy_segments import SegmentedBlock
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import ProductLibrary
+from hpcrnn.methods.line import ALONE as ONLY_WINDOW
+from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Network
 from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
 from hpcrnn.model.parameters import FlatBuffer
@@ -41,6 +44,8 @@ class NumpyEngine:
         What multiplies.
     exchange : Exchange
         With the other shards of the hidden units.
+    line : Line
+        With the other windows of time, for methods that run them at once.
     """
 
     def __init__(
@@ -50,9 +55,10 @@ class NumpyEngine:
         training: TrainingSpec,
         library: ProductLibrary,
         exchange: Exchange = ALONE,
+        line: Line = ONLY_WINDOW,
     ) -> None:
         self._network, self._extent, self._training = network, extent, training
-        self._library, self._exchange = library, exchange
+        self._library, self._exchange, self._line = library, exchange, line
         self.progress = nothing
         own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
         shapes = [shard_shapes(network.blocks[index], extent.shard) for index in own]
@@ -78,9 +84,11 @@ class NumpyEngine:
                 extent,
                 library,
                 exchange,
+                line,
                 self._poll,
             )
-            self._blocks[index] = make_block(context, self._tokens)
+            make = SegmentedBlock if extent.is_folded and network.blocks[index].is_recurrent else make_block
+            self._blocks[index] = make(context, self._tokens)
         self.loss = 0.0
 
     def _poll(self) -> None:
@@ -89,9 +97,8 @@ class NumpyEngine:
 
     def _make_inputs(self) -> None:
         """Arrays of the network's own input, whole: they are there before the step begins."""
-        first, window = self._network.blocks[0], self._extent.window
-        steps = window.stop - window.start
-        for rows in (m.stop - m.start for m in self._extent.microbatches):
+        first = self._network.blocks[0]
+        for steps, rows in map(self._extent.window_shape, range(len(self._extent.microbatches))):
             if first.kind == "embedding":
                 self._tokens.append(np.zeros((steps, rows), np.int32))
             else:
@@ -128,13 +135,18 @@ class NumpyEngine:
         window = self._extent.window
         head = self._blocks.get(len(self._network.blocks) - 1)
         for m, rows in enumerate(self._extent.microbatches):
+            folding = self._extent.folding(m)
             if self._tokens:
-                np.copyto(self._tokens[m], batch.inputs[window, rows])
+                np.copyto(self._tokens[m], folding.fold(batch.inputs[window, rows]))
             elif self._features:
-                np.copyto(self._features[m], batch.inputs[window, rows])
+                np.copyto(self._features[m], folding.fold(batch.inputs[window, rows]))
             if isinstance(head, HeadBlock | CotangentBlock):
                 weights = None if batch.weights is None else batch.weights[window, rows]
-                head.load_targets(m, batch.targets[window, rows], weights)
+                if weights is None and not folding.is_even:
+                    weights = np.ones((folding.steps, folding.samples), self._network.dtype)
+                # Steps that the shorter segments lack weigh nothing.
+                weights = None if weights is None else folding.fold(weights)
+                head.load_targets(m, folding.fold(batch.targets[window, rows]), weights)
 
     def set_boundary(self, initial: Mapping[str, Array], cotangent: Mapping[str, Array]) -> None:
         shard = self._extent.shard
@@ -212,7 +224,7 @@ class NumpyEngine:
                 where = positions(block, name, self._extent.shard)
                 pieces[f"gradient {block.name}.{name}"] = Piece(where, view.copy())
         if self._dx:
-            dx = [d.copy() for d in self._dx]
+            dx = [self._extent.folding(m).unfold(d).copy() for m, d in enumerate(self._dx)]
             for array in dx:
                 self._exchange.sum(array)
             window = self._extent.window
@@ -234,9 +246,15 @@ class NumpyEngine:
                     pieces[f"d {block.name}.{short}"] = Piece(where, carry)
         return pieces
 
+    def solves(self) -> tuple[LayerSolve, ...]:
+        return tuple(solve for block in self._blocks.values() for solve in block.solves())
+
+    def exponents(self) -> dict[str, float]:
+        return {b.name: b.exponent() for b in self._blocks.values() if isinstance(b, SegmentedBlock)}
+
     @property
     def exchanged_bytes(self) -> int:
-        return self._exchange.sent_bytes
+        return self._exchange.sent_bytes + self._line.sent_bytes
 
     @property
     def memory_bytes(self) -> int:

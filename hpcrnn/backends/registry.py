@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from hpcrnn.backends.base import Engine, Extent
@@ -11,6 +10,8 @@ from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import NumpyProducts, ProductLibrary
 from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
+from hpcrnn.methods.line import ALONE as ONLY_WINDOW
+from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Network
 from hpcrnn.spec import BackendName, Grid, RunSpec
 
@@ -35,6 +36,7 @@ def check_backends(spec: RunSpec) -> None:
                 "machine.backend = torch: PyTorch is not installed: pip install torch (it is a peer to "
                 "measure against; everything else works without it)"
             )
+        _check_cell(spec, "torch")
         if spec.model.cell == "gru" and spec.model.reset == "before":
             raise SpecError("model.reset", spec.model.reset, "after, with backend torch: torch.nn.GRU has no other")
         if spec.training.carry:
@@ -56,26 +58,40 @@ def _check_cupy(spec: RunSpec) -> None:
         )
     if spec.model.dtype != "float32":
         raise SpecError("model.dtype", spec.model.dtype, "float32, with backend cupy (see machine.precision)")
+    _check_cell(spec, "cupy")
     if spec.model.cell == "gru" and spec.model.reset == "before":
         raise SpecError("model.reset", spec.model.reset, "after, with backend cupy")
     if spec.training.carry:
         raise SpecError("training.carry", value=True, allowed="false, with backend cupy")
 
 
-def check_grid(backends: Sequence[BackendName], grid: Grid) -> None:
+def _check_cell(spec: RunSpec, backend: BackendName) -> None:
+    """Refuse a cell that only the NumPy backend has."""
+    if spec.model.cell not in ("elman", "lstm", "gru"):
+        raise SpecError("model.cell", spec.model.cell, f"elman, lstm or gru, with backend {backend}")
+
+
+def check_grid(spec: RunSpec, grid: Grid) -> None:
     """Refuse a grid that a backend cannot take part in.
+
+    With a method that runs segments at once, only ``numpy`` takes part in it; the others are measured serially.
 
     Raises
     ------
     SpecError
     """
     for name in ("torch", "cupy"):
-        if name in backends and grid.n_ranks != grid.data:
+        if name in spec.machine.backend and spec.recurrence.method == "chain" and grid.n_ranks != grid.data:
             raise SpecError("parallel.grid", str(grid), f"the axis data alone, with backend {name}")
 
 
 def make_engine(
-    name: BackendName, network: Network, extent: Extent, spec: RunSpec, exchange: Exchange = ALONE
+    name: BackendName,
+    network: Network,
+    extent: Extent,
+    spec: RunSpec,
+    exchange: Exchange = ALONE,
+    line: Line = ONLY_WINDOW,
 ) -> Engine:
     """Build an engine.
 
@@ -88,6 +104,8 @@ def make_engine(
         For its training and machine sections.
     exchange : Exchange
         With the other shards of the hidden units.
+    line : Line
+        With the other windows of time.
     """
     if name == "torch":
         from hpcrnn.backends.torch_engine import TorchEngine
@@ -96,7 +114,7 @@ def make_engine(
     if name == "cupy":
         return _make_cupy_engine(network, extent, spec)
     library = product_library(spec.machine.gemm, spec.machine.threads)
-    return NumpyEngine(network, extent, spec.training, library, exchange)
+    return NumpyEngine(network, extent, spec.training, library, exchange, line)
 
 
 def _make_cupy_engine(network: Network, extent: Extent, spec: RunSpec) -> Engine:

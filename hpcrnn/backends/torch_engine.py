@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpcrnn.backends.base import Array, Extent, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.cells import GRU, Cell, Elman
 from hpcrnn.model.network import Block, Network
 from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
@@ -238,6 +238,12 @@ class TorchEngine:
             for name, array in arrays.items()
         }
         return Part(self.loss, pieces)
+
+    def solves(self) -> tuple[LayerSolve, ...]:
+        return ()
+
+    def exponents(self) -> dict[str, float]:
+        return {}
 
     @property
     def memory_bytes(self) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, Part, nothing
+from hpcrnn.backends.base import Array, LayerSolve, Part, nothing
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
@@ -81,6 +81,12 @@ class IdleEngine:
 
     def part(self) -> Part:
         return Part(self.loss)
+
+    def solves(self) -> tuple[LayerSolve, ...]:
+        return ()
+
+    def exponents(self) -> dict[str, float]:
+        return {}
 
 
 @dataclass(frozen=True)

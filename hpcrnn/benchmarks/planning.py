@@ -158,11 +158,14 @@ class Plan:
             segment=segment,
             shard=self.cut.shard(place),
             slots=assign_slots(self.program(rank), self.schedule.graph, segment),
+            recurrence=self.spec.recurrence,
         )
 
     def executor(self, rank: int, backend: BackendName, communicators: GridCommunicators) -> Executor:
         """Build a rank's engine with its initial parameters, and bind its program to it."""
-        engine = make_engine(backend, self.network, self.extent(rank), self.spec, communicators.exchange)
+        engine = make_engine(
+            backend, self.network, self.extent(rank), self.spec, communicators.exchange, communicators.line
+        )
         engine.load_parameters(initial_parameters(self.network, self.spec.problem.seed))
         return Executor(self.program(rank), engine, Transport(communicators))
 
@@ -226,6 +229,7 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
         parallel.microbatches,
         parallel.chunks * grid.time,
         backward=spec.training.mode != "forward",
+        coupled=spec.recurrence.method != "chain",
     )
     n_virtual = parallel.virtual_stages if grid.pipeline > 1 else 1
     placement = make_placement(graph, grid, block_costs(network, spec), n_virtual=n_virtual)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,6 +16,8 @@ from threadpoolctl import threadpool_limits
 
 import hpcrnn
 from hpcrnn.backends.registry import check_backends, check_grid
+from hpcrnn.benchmarks.certification import certify
+from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.verification import SERIAL, Way, verify
@@ -26,7 +29,7 @@ from hpcrnn.grid import resolve_grid
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
 from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
-from hpcrnn.spec import RunSpec, to_dict
+from hpcrnn.spec import RecurrenceSpec, RunSpec, to_dict
 from hpcrnn.workloads import Workload, open_workload
 
 SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"
@@ -60,12 +63,14 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     path = Path(spec.measure.out) if spec.measure.out else default_path(spec, grid.n_ranks)
     world.on_root(lambda: check_writable(path, spec.measure.overwrite))
     check_backends(spec)
-    check_grid(spec.machine.backend, grid)
+    check_grid(spec, grid)
     check_threads(world, spec.machine.threads)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
 
     workload = open_workload(spec)
     check_same_data(workload, world)
+    with threadpool_limits(limits=spec.machine.threads):
+        spec, choice = choose_method(spec, world)
     ways = ways_of(spec)
     plans = {way: way.plan(workload) for way in ways}
     whole = plans[ways[-1]]
@@ -74,12 +79,13 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
         for warning in warnings_of(whole):
             progress.say(f"warning: {warning}")
+        if choice:
+            progress.say(f"method auto: {choice['reason']}")
         progress.say(f"verifying {', '.join(_name(way) for way in ways)}")
         verdicts = verify(ways, workload, world)
         variants = _variants(workload, plans, world)
-        valid = all(v.status == "VALID" for v in verdicts.values())
         samples = [Samples(stop_reason="invalid") for _ in ways]
-        if valid:
+        if all(v.status != "INVALID" for v in verdicts.values()):
             samples = measure(variants, world, spec.measure, progress.watcher([v.name for v in variants], spec.measure))
     peaks = world.comm.gather(_peak_memory_bytes())
     hosts = world.comm.gather(host_facts())
@@ -91,7 +97,17 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         world.on_root(lambda: None)
         return None
     cases = tuple(
-        _case(way, plans[way], kernel_of(executors[at]), found, verdicts[way], peaks, memory[at] or (), sent[at] or ())
+        _case(
+            way,
+            plans[way],
+            kernel_of(executors[at]),
+            found,
+            verdicts[way],
+            peaks,
+            memory[at] or (),
+            sent[at] or (),
+            choice,
+        )
         for at, (way, found) in enumerate(zip(ways, samples, strict=True))
     )
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
@@ -128,15 +144,18 @@ def check_same_data(workload: Workload, world: World) -> None:
 
 
 def ways_of(spec: RunSpec) -> list[Way]:
-    """Every backend on the whole grid, and before it serial where a base is wanted."""
-    parallels = [spec.parallel]
-    if Way("numpy", spec).n_ranks > 1 and spec.measure.baseline:
-        parallels.append(SERIAL)
-    return [
-        Way(backend, msgspec.structs.replace(spec, parallel=parallel))
-        for parallel in parallels[::-1]
-        for backend in spec.machine.backend
-    ]
+    """Every backend on the whole grid, and before it serial where a base is wanted.
+
+    Methods that run segments of time at once are those of the backend ``numpy``: others are there for the base.
+    """
+    whole = [Way(backend, spec) for backend in spec.machine.backend]
+    if whole[0].is_serial:
+        return whole
+    if spec.recurrence.method != "chain":
+        whole = [way for way in whole if way.backend == "numpy"]
+    serial = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
+    base = [Way(backend, serial) for backend in spec.machine.backend] if spec.measure.baseline else []
+    return base + whole
 
 
 def warnings_of(plan: Plan) -> list[str]:
@@ -160,7 +179,10 @@ def default_path(spec: RunSpec, n_ranks: int) -> Path:
 
 
 def _name(way: Way) -> str:
-    return f"{way.backend} {way.grid}" if way.n_ranks > 1 else f"{way.backend} serial"
+    if way.is_serial:
+        return f"{way.backend} serial"
+    method = "" if way.method == "chain" else f" {way.method} {way.spec.recurrence.fold}"
+    return f"{way.backend}{f' {way.grid}' if way.n_ranks > 1 else ''}{method}"
 
 
 def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[Variant]:
@@ -173,7 +195,13 @@ def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[
             executor = plan.executor(rank, way.backend, world.communicators(way.grid))
         rows = plan.rows(rank)
         variants.append(
-            Variant(_name(way), way.n_ranks, executor, lambda step, rows=rows: workload.batch(step, rows))  # type: ignore[misc]
+            Variant(
+                _name(way),
+                way.n_ranks,
+                executor,
+                lambda step, rows=rows: workload.batch(step, rows),  # type: ignore[misc]
+                solves=way.method != "chain",
+            )
         )
     return variants
 
@@ -192,6 +220,7 @@ def _case(
     peaks: Sequence[int],
     memory: Sequence[int | None],
     sent: Sequence[int | None],
+    choice: dict[str, Any],
 ) -> Case:
     shape = (0, way.n_ranks, len(PHASES))
     used = msgspec.structs.replace(way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,)))
@@ -214,6 +243,7 @@ def _case(
         verdict=verdict,
         timeline=samples.timeline,
         bubble_bound=plan.bubble_bound(),
+        certificate=certify(plan, samples, choice),
     )
 
 

@@ -199,7 +199,7 @@ def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterato
         if scaling == "weak":
             spec = build_spec(raw, {**overrides, "batch": spec.problem.batch * ranks})
         spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, expect_ranks=ranks))
-        check_grid(spec.machine.backend, resolve_grid(spec, ranks))
+        check_grid(spec, resolve_grid(spec, ranks))
         digest = hashlib.sha256(json.dumps([to_dict(spec), ranks], sort_keys=True).encode()).hexdigest()[:8]
         if digest in seen:
             continue

@@ -125,6 +125,8 @@ class Cell(ABC):
     name: ClassVar[str]
     n_gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    memory: ClassVar[str] = "h"
+    """The state that keeps what was, elementwise: see :meth:`retention`."""
 
     def parameter_shapes(self, D: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
         """Name and shape of each parameter: ``W`` (D, G*H), ``R`` (width, G*H), ``b`` (G*H,).
@@ -322,6 +324,43 @@ class Cell(ABC):
     def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False) -> None:
         """Compute the gradient of ``R``, and of any parameter only this cell has."""
         work.library.matmul(as_rows(tape.hidden[:-1]).T, as_rows(tape.gates), into["R"], accumulate=accumulate)
+
+    # What methods that run segments of time at once want to know.
+
+    @property
+    def gates_hold_product(self) -> bool:
+        """Whether ``recur`` adds the recurrent product to the tape's gates, in place.
+
+        Where it does, a step is run again from another state by the product of the *difference* of the two states.
+        """
+        return True
+
+    @property
+    def unbounded(self) -> tuple[str, ...]:
+        """States that may grow beyond one: differences of these are relative."""
+        return ()
+
+    @abstractmethod
+    def retention(self, parameters: Parameters, tape: Tape) -> Array:
+        """Return what each step keeps of ``memory``, elementwise: (T, B, H), a view where it can be.
+
+        The diagonal of the step's Jacobian as far as the gates make it: the forget gate and its kin.
+        """
+
+    def exposure(self, tape: Tape, steps: Array) -> dict[str, Array]:  # noqa: ARG002
+        """Return how the states other than ``memory`` follow it: their elementwise derivative by it.
+
+        Parameters
+        ----------
+        tape : Tape
+        steps : int array (B,)
+            The step of each row to take it at.
+
+        Returns
+        -------
+        dict of str to array (B, H)
+        """
+        return {}
 
     # What it costs: every product (m, k) @ (k, n) as 2 m k n operations; pointwise work is not counted.
 

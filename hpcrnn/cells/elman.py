@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hpcrnn.cells.base import Array, Cell, Tape, Workspace
+from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,16 @@ class Elman(Cell):
         """Nothing: the one activation is the state."""
         return {}
 
+    @property
+    def unbounded(self) -> tuple[str, ...]:
+        return ("h",) if self.activation == "relu" else ()
+
+    def retention(self, parameters: Parameters, tape: Tape) -> Array:
+        """The diagonal of the step's Jacobian, ``φ' diag(R)``: there is no gate."""
+        h = tape.states["h"][1:]
+        slope = 1 - h * h if self.activation == "tanh" else (h > 0).astype(h.dtype)
+        return np.asarray(slope * np.diagonal(parameters["R"]))
+
     def recurrent_blocks(self, H: int) -> dict[str, slice]:
         return {"R": slice(0, H)}
 
@@ -36,11 +46,11 @@ class Elman(Cell):
         for t in range(len(tape.gates)):
             a, h_t = gates[t], h[t + 1]
             R.accumulate(hidden[t], a)
-            np.add(a, bias, out=a)
+            np.add(a, bias, out=h_t)  # the gates stay what the products made of them
             if self.activation == "tanh":
-                np.tanh(a, out=h_t)
+                np.tanh(h_t, out=h_t)
             else:
-                np.maximum(a, 0, out=h_t)
+                np.maximum(h_t, 0, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
             work.poll()
 

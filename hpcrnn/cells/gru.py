@@ -16,13 +16,20 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows, sigmoid, sum_rows
+from hpcrnn.cells.initial import chrono_bias
 
 
 @dataclass(frozen=True)
 class GRU(Cell):
-    """Three gates, one state; ``reset="after"`` has one recurrent product a step, ``"before"`` two in a row."""
+    """Three gates, one state; ``reset="after"`` has one recurrent product a step, ``"before"`` two in a row.
+
+    The update gate keeps the state: ``forget_bias`` is added to its initial bias, which with a ``chrono_span`` is that
+    of chrono initialisation.
+    """
 
     reset: Literal["after", "before"] = "after"
+    forget_bias: float = 0.0
+    chrono_span: int | None = None
 
     name: ClassVar[str] = "gru"
     n_gates: ClassVar[int] = 3
@@ -32,10 +39,27 @@ class GRU(Cell):
         shapes = super().parameter_shapes(D, H, width)
         return shapes | {"bR": (H,)} if self.reset == "after" else shapes
 
+    def initial_parameters(self, rng: np.random.Generator, D: int, H: int) -> dict[str, Array]:
+        parameters = super().initial_parameters(rng, D, H)
+        _, z, _ = parameters["b"].reshape(3, H)
+        if self.chrono_span:
+            z[...] = chrono_bias(rng, self.chrono_span, H)
+        z += self.forget_bias
+        return parameters
+
     def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
         """The activations, and ``q`` or ``p``, that of all shards."""
         shapes = super().saved_shapes(B, H, width)
         return shapes | ({"q": (B, H)} if self.reset == "after" else {"p": (B, width or H)})
+
+    @property
+    def gates_hold_product(self) -> bool:
+        """Only with two products: with one, r scales a part of it before it is added."""
+        return self.reset == "before"
+
+    def retention(self, parameters: Parameters, tape: Tape) -> Array:  # noqa: ARG002
+        """The update gate."""
+        return tape.saved["activations"][:, 1]
 
     def recurrent_blocks(self, H: int) -> dict[str, slice]:
         if self.reset == "after":

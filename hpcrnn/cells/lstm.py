@@ -13,22 +13,32 @@ from typing import ClassVar
 
 import numpy as np
 
-from hpcrnn.cells.base import Array, Cell, Tape, Workspace, sigmoid
+from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, sigmoid
+from hpcrnn.cells.initial import chrono_bias
 
 
 @dataclass(frozen=True)
 class LSTM(Cell):
-    """Four gates, two states; ``forget_bias`` is added to the forget gate's initial bias."""
+    """Four gates, two states; ``forget_bias`` is added to the forget gate's initial bias.
+
+    With a ``chrono_span`` the initial biases of the forget and the input gate are those of chrono initialisation.
+    """
 
     forget_bias: float = 0.0
+    chrono_span: int | None = None
 
     name: ClassVar[str] = "lstm"
     n_gates: ClassVar[int] = 4
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
+    memory: ClassVar[str] = "c"
 
     def initial_parameters(self, rng: np.random.Generator, D: int, H: int) -> dict[str, Array]:
         parameters = super().initial_parameters(rng, D, H)
-        parameters["b"][H : 2 * H] += self.forget_bias
+        i, f, *_ = parameters["b"].reshape(4, H)
+        if self.chrono_span:
+            f[...] = chrono_bias(rng, self.chrono_span, H)
+            i[...] = -f
+        f += self.forget_bias
         return parameters
 
     def saved_shapes(self, B: int, H: int, width: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -37,6 +47,20 @@ class LSTM(Cell):
 
     def recurrent_blocks(self, H: int) -> dict[str, slice]:
         return {"R": slice(0, 4 * H)}
+
+    @property
+    def unbounded(self) -> tuple[str, ...]:
+        return ("c",)
+
+    def retention(self, parameters: Parameters, tape: Tape) -> Array:  # noqa: ARG002
+        """The forget gate."""
+        return tape.saved["activations"][:, 1]
+
+    def exposure(self, tape: Tape, steps: Array) -> dict[str, Array]:
+        """``h = o tanh(c)``: o (1 - tanh²c)."""
+        rows = np.arange(len(steps))
+        o, tanh_c = tape.saved["activations"][steps, 3, rows], tape.saved["tanh_c"][steps, rows]
+        return {"h": o * (1 - tanh_c * tanh_c)}
 
     def scratch_shapes(self, B: int, H: int) -> dict[str, tuple[int, ...]]:
         return {"slopes": (4, B, H), "unit": (B, H)}

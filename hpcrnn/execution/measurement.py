@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hpcrnn.backends.base import LayerSolve
 from hpcrnn.errors import NumericsError
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
@@ -36,12 +37,15 @@ class Variant:
         None on ranks that do not take part.
     batch : callable
         Step number to this rank's rows of the global batch.
+    solves : bool
+        Whether its layers are solved by a method whose certificate is to be kept.
     """
 
     name: str
     n_ranks: int
     executor: Executor | None
     batch: Callable[[int], Batch]
+    solves: bool = False
 
 
 @dataclass
@@ -57,6 +61,10 @@ class Samples:
     stop_reason : str
     timeline : Timeline or None
         Of the counted step nearest to the median, where a trace was asked for.
+    solves : list of list of tuple of LayerSolve
+        One entry a step, warm-ups included, of one entry a rank.
+    exponents : list of list of dict
+        Lyapunov exponents after the first and after the last step: each rank's, by layer.
     """
 
     warmup_s: list[FloatArray] = field(default_factory=list)
@@ -65,6 +73,8 @@ class Samples:
     gradient_norm: list[float] = field(default_factory=list)
     stop_reason: str = ""
     timeline: Timeline | None = None
+    solves: list[list[tuple[LayerSolve, ...]]] = field(default_factory=list)
+    exponents: list[list[dict[str, float]]] = field(default_factory=list)
 
     def interval(self) -> Interval:
         """Median and interval of the counted steps, seconds; a step is as long as its slowest rank's."""
@@ -110,6 +120,8 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
         counted = step >= limits.warmup
         for variant, found, kept in zip(variants, samples, stamps, strict=True):
             slept_s = _one_step(variant, found, world, step, slept_s, counted=counted)
+            if variant.solves and step == 0:
+                _keep_exponents(variant, found, world)
             if limits.trace and counted and variant.executor is not None:
                 kept.append(variant.executor.stamps_ns.copy())
         reason = ""
@@ -120,8 +132,10 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
         reason = world.comm.bcast(reason)
         if reason:
             break
-    for found in samples:
+    for variant, found in zip(variants, samples, strict=True):
         found.stop_reason = reason or "max_repeats"
+        if variant.solves:
+            _keep_exponents(variant, found, world)
     if limits.trace:
         _keep_timelines(variants, samples, stamps, world)
     return samples
@@ -138,6 +152,11 @@ def _keep_timelines(
         typical = world.comm.bcast(typical)
         own = kept[typical] if kept else None
         found.timeline = gather_timeline(world, variant.executor, own, offset_ns, typical)
+
+
+def _keep_exponents(variant: Variant, samples: Samples, world: World) -> None:
+    exponents = {} if variant.executor is None else variant.executor.engine.exponents()
+    samples.exponents.append((world.comm.gather(exponents) or [])[: variant.n_ranks])
 
 
 def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept_s: float, *, counted: bool) -> float:
@@ -167,6 +186,9 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
         (samples.time_s if counted else samples.warmup_s).append(gathered[: variant.n_ranks].copy())
         samples.loss.append(outcome[0])
         samples.gradient_norm.append(outcome[1])
+    if variant.solves:
+        solves = () if variant.executor is None else variant.executor.engine.solves()
+        samples.solves.append((world.comm.gather(solves) or [])[: variant.n_ranks])
     return slept_s
 
 

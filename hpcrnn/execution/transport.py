@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from hpcrnn.execution.exchange import make_exchange
+from hpcrnn.execution.line import make_line
 from hpcrnn.schedules.graph import Value
 from hpcrnn.schedules.program import AllReduce, Axes, Collective, PostRecv, PostSend
 from hpcrnn.spec import AXES, Grid
@@ -42,6 +43,7 @@ class GridCommunicators:
         self._long = [axis for axis in AXES if getattr(grid, axis) > 1]
         self._subs = {(purpose, self._longer(axes)): self._sub(axes) for purpose, axes in _PURPOSES}
         self.exchange = make_exchange(self._sub(("tensor",)))
+        self.line = make_line(self._sub(("time",)))
 
     def along(self, axes: Axes, purpose: str) -> Communicator:
         """Ranks that differ along the given axes only; each purpose has a communicator of its own."""

@@ -135,6 +135,8 @@ class Network:
             elements += (4 if block.kind == "embedding" else 2) * steps * rows * block.outputs
             if block.cell is not None:  # scratch of one step, and the states at both ends of a sequence
                 elements += (2 * block.cell.n_gates + 3 * len(block.cell.state_names) + 8) * rows * block.outputs
+                # and what scratch there is however few the rows, for each of two sizes of micro-batch
+                elements += 2 * sum(math.prod(shape) for shape in block.cell.scratch_shapes(1, 1).values())
         if blocks[0].kind != "embedding":  # the network's input, or what another rank sends
             elements += 2 * steps * rows * blocks[0].inputs
         tapes = sum(b.cell.tape_bytes(steps, rows, b.outputs, itemsize) for b in blocks if b.cell is not None)

@@ -12,7 +12,8 @@ from hpcrnn.records.statistics import median_interval
 def best_serial(cases: Iterable[Case]) -> Baseline | None:
     """Find the serial run with the smallest median step.
 
-    Only runs that were measured, and whose numbers were found right, are taken.
+    Only runs that were measured, and whose numbers were found right, are taken; one rank that runs segments of time
+    at once is no serial run.
 
     Parameters
     ----------
@@ -29,9 +30,7 @@ def best_serial(cases: Iterable[Case]) -> Baseline | None:
     ValueError
         The serial cases are of several problems: no one of them is the base of them all.
     """
-    serial = [
-        case for case in cases if case.strategy == "serial" and case.verdict.status == "VALID" and not case.simulated
-    ]
+    serial = [case for case in cases if case.is_serial_base and case.verdict.status == "VALID" and not case.simulated]
     if len({case.problem_id for case in serial}) > 1:
         message = "best_serial takes the cases of one problem: group them by problem_id"
         raise ValueError(message)

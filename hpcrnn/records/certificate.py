@@ -1,7 +1,8 @@
 """The certificate of a method that runs segments of time at once: what it did, and how near the chain it came.
 
-A layer's *solve* is its pass over the whole sequence in one direction: every segment runs from a guess of the state it
-starts from, then from better ones, until the trajectories meet. Ranks hold consecutive segments; here they are together.
+A layer's *solve* is its pass over the whole sequence in one direction: every segment runs from a guess of the state
+it starts from, then from better ones, until the trajectories meet. Ranks hold consecutive segments; here they are
+together.
 """
 
 from __future__ import annotations
@@ -83,6 +84,16 @@ class Certificate:
     lyapunov: FloatArray
     choice: dict[str, Any]
 
+    @property
+    def n_unconverged(self) -> int:
+        """Training steps in which a residual of some solve stayed above the tolerance."""
+        return _n_steps_with(~self.converged)
+
+    @property
+    def n_truncated(self) -> int:
+        """Training steps in which a correction of the gradient was dropped."""
+        return _n_steps_with(self.truncated)
+
     def fault(self, n_steps: int) -> str:
         """What keeps the arrays from fitting each other; empty where they do."""
         L, D = len(self.layers), len(self.directions)
@@ -92,7 +103,7 @@ class Certificate:
         )
         shapes: dict[str, tuple[int, ...]] = wanted | {
             "meeting_quantiles": (*steps, len(QUANTILES)),
-            "meeting": (L, D, self.n_segments, *self.meeting.shape[3:4]),
+            "meeting": (L, D, self.n_segments, *(self.meeting.shape[3:4] or (1,))),
             "lyapunov": (2, L),
         }
         for name, shape in shapes.items():
@@ -100,3 +111,8 @@ class Certificate:
             if found != shape:
                 return f"certificate: {name} has shape {found}, not {shape}"
         return ""
+
+
+def _n_steps_with(flags: npt.NDArray[np.bool_]) -> int:
+    """Count the training steps in which a flag of any layer and direction is set."""
+    return int(flags.any(axis=(1, 2)).sum())

@@ -12,8 +12,13 @@
        is_outlier[rep]                                             derived
        validation/                 @problem @factor  quantity, error, serial_error, tolerance
        timeline/                   @repetition  event; rank, instruction, start, end [event] @units; where kept
+       certificate/                @n_segments  choice (JSON); of a method that runs segments of time at once
+          rounds, critical_steps, row_steps, residual, converged, truncated, n_unmet [training_step,layer,direction]
+          meeting_quantiles[training_step,layer,direction,quantile]  meeting[layer,direction,segment,row]
+          lyapunov[trajectory,layer]                               @units
 
-Version 1 has no ``memory_bytes``, ``@bubble_bound`` and ``timeline``: they are read as unknown.
+Version 1 has no ``memory_bytes``, ``@bubble_bound`` and ``timeline``: they are read as unknown. Version 2 has no
+``certificate``.
 
 The file is made in memory by the HDF5 library and written by Python: a full disk is an ordinary error, not a
 library that cannot close its file.  It appears under its name complete or not at all.  The checksum is
@@ -36,7 +41,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError, SpecError
-from hpcrnn.records.layout import MalformedError, fill, parse
+from hpcrnn.records.layout import fill, parse
+from hpcrnn.records.layout_fields import MalformedError
 from hpcrnn.records.record import Record
 
 if TYPE_CHECKING:

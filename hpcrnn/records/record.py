@@ -12,23 +12,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, isnan, nan
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.records.split import Split, read_split
+from hpcrnn.records.certificate import Certificate
+from hpcrnn.records.split import CHAIN, Split, read_split
 from hpcrnn.records.timeline import Timeline
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 SCHEMA_NAME = "hpcrnn-record"
-SCHEMA_VERSION = 2
-"""2 added what an engine allocates, the bubble bound and the timeline; files of version 1 lack them."""
+SCHEMA_VERSION = 3
+"""2 added what an engine allocates, the bubble bound and the timeline, 3 the certificate; older files lack them."""
 
-Status = Literal["VALID", "INVALID"]
+Status = Literal["VALID", "INVALID", "APPROXIMATE"]
+"""APPROXIMATE: inexact by nature, or by what was asked for; the errors it makes are in the checks."""
 Strategy = Literal["serial", "data", "pipeline", "time", "tensor", "hybrid"]
 
 STEP = "step"
@@ -53,6 +55,13 @@ PHASES = (
 ``post`` begins messages; ``wait_recv`` waits for a value to arrive, ``wait_send`` for a buffer to be free again;
 ``allreduce`` holds both the posts and the waits of sums.
 """
+
+_ADDED = {("model", "forget_init"): "constant", ("model", "chrono_span"): 1000, ("training", "carry"): False}
+"""Keys that older files do not have, and what these did all the same: it must not set problems apart."""
+_NEVER = object()
+
+RANKS_AGREE = "gradient agreement of ranks"
+"""A check between ranks, not of a gradient against the float64 run."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class Verdict:
 
     Attributes
     ----------
-    status : {"VALID", "INVALID"}
+    status : {"VALID", "INVALID", "APPROXIMATE"}
     problem : str
         The size the check ran at, in words.
     factor : float
@@ -105,6 +114,23 @@ class Verdict:
     def worst(self) -> Check:
         """The check nearest to, or furthest beyond, its tolerance; a NaN is beyond all."""
         return max(self.checks, key=_closeness)
+
+    @property
+    def gradient_error(self) -> float:
+        """Largest relative error of a parameter's gradient; NaN where one is NaN, or none was checked."""
+        worst = self._worst_gradient
+        return worst.error if worst else nan
+
+    @property
+    def serial_gradient_error(self) -> float:
+        """What the serial run in the same dtype loses in that gradient; NaN where none was checked."""
+        worst = self._worst_gradient
+        return worst.serial_error if worst else nan
+
+    @property
+    def _worst_gradient(self) -> Check | None:
+        gradients = (c for c in self.checks if c.quantity.startswith("gradient ") and c.quantity != RANKS_AGREE)
+        return max(gradients, key=lambda check: inf if isnan(check.error) else check.error, default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +176,8 @@ class Case:
     bubble_bound : float
         Share of a step's rank-time that the schedule must idle even when every task takes exactly its
         operations' share, in [0, 1); NaN where it is unknown.
+    certificate : Certificate or None
+        Of a method that runs segments of time at once; None for the chain.
     """
 
     spec: dict[str, Any]
@@ -171,6 +199,7 @@ class Case:
     simulated: bool = False
     timeline: Timeline | None = None
     bubble_bound: float = nan
+    certificate: Certificate | None = None
 
     @property
     def id(self) -> str:
@@ -185,20 +214,37 @@ class Case:
     @property
     def problem(self) -> dict[str, Any]:
         """What is computed, whoever computes it: model, data and training sections."""
-        problem = {name: self.spec[name] for name in ("model", "problem", "training")}
-        # Files of version 1 do not have the key: what they could not do must not set them apart.
-        training = {key: value for key, value in problem["training"].items() if key != "carry" or value}
-        return problem | {"training": training}
+        return {
+            name: {key: value for key, value in self.spec[name].items() if _ADDED.get((name, key), _NEVER) != value}
+            for name in ("model", "problem", "training")
+        }
 
     @property
     def how(self) -> dict[str, Any]:
-        """How the work is cut and run: parallel section and threads."""
-        return {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
+        """How the work is cut and run: parallel section, threads, and the recurrence's where it is no chain."""
+        how = {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
+        # The rest of the section means nothing to a chain, and files of version 2 do not have it.
+        return how if self.method == CHAIN else how | {"recurrence": self.spec["recurrence"]}
+
+    @property
+    def method(self) -> str:
+        """How segments of time come to the states they start from: ``chain``, ``picard``, ..."""
+        return self.split.method
+
+    @property
+    def fold(self) -> int:
+        """Segments that each time rank computes together; 1 for the chain."""
+        return self.split.fold
+
+    @property
+    def is_serial_base(self) -> bool:
+        """Whether this is a run that speedups may be measured against: one rank, one time step after another."""
+        return self.n_ranks == 1 and self.method == CHAIN
 
     @property
     def split(self) -> Split:
-        """How the work is split: grid, order, pieces."""
-        return read_split(self.spec["parallel"], self.strategy, self.n_ranks)
+        """How the work is split: grid, order, pieces, method and fold."""
+        return read_split(self.spec["parallel"], self.strategy, self.n_ranks, self.spec.get("recurrence"))
 
     @property
     def label(self) -> str:

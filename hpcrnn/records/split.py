@@ -1,4 +1,4 @@
-"""How the work of a case is split: its grid, its order and its pieces, and what that is called.
+"""How the work of a case is split: its grid, its order and its pieces, its segments of time, and what that is called.
 
 Read from the specification as it was stored: a file of an earlier version lacks keys, and what it lacks has the
 value that version knew no other of.
@@ -15,6 +15,8 @@ from typing import Any
 from hpcrnn.spec import AXES
 
 PLAIN_ORDER = "fill_drain"
+CHAIN = "chain"
+"""The method in which each segment of time waits for the one before."""
 _ORDERED_AXES = ("pipeline", "time")
 """Axes along which the order of tasks decides how long ranks wait for one another."""
 
@@ -29,6 +31,10 @@ class Split:
         Axes of the grid longer than one, slowest first; empty for a serial run.
     order : str
     virtual_stages, microbatches, chunks : int
+    method : str
+        How segments of time come to the states they start from.
+    fold : int
+        Segments that each time rank computes together; 1 for the chain.
     """
 
     axes: tuple[tuple[str, int], ...] = ()
@@ -36,38 +42,52 @@ class Split:
     virtual_stages: int = 1
     microbatches: int = 1
     chunks: int = 1
+    method: str = CHAIN
+    fold: int = 1
 
     @property
     def name(self) -> str:
-        """Grid and pieces: ``data 2 × pipeline 2 · 1f1b M4 C2``."""
-        return _joined(self.grid_name, self.pieces)
+        """Grid, pieces and method: ``data 2 × pipeline 2 · 1f1b M4 C2``, ``time 4 · picard 16``, ``picard 128``."""
+        return _joined(self.grid_name, self.pieces, self.method_name)
 
     @property
     def grid_name(self) -> str:
-        """``data 2 × pipeline 2``, or ``serial``."""
-        return " × ".join(f"{axis} {count}" for axis, count in self.axes) or "serial"
+        """``data 2 × pipeline 2``, or ``serial``; empty on one rank whose segments run at once."""
+        alone = "serial" if self.method == CHAIN else ""
+        return " × ".join(f"{axis} {count}" for axis, count in self.axes) or alone
+
+    @property
+    def method_name(self) -> str:
+        """``picard 16``: method and fold; empty for the chain."""
+        if self.method == CHAIN:
+            return ""
+        return f"{self.method} {self.fold}" if self.fold > 1 else self.method
 
     @property
     def series_name(self) -> str:
         """The name without the size of the slowest axis, which grows along a scaling curve.
 
-        ``pipeline · 1f1b M4``; ``data × pipeline 2``.
+        ``pipeline · 1f1b M4``; ``data × pipeline 2``; ``time · picard 16``.
         """
         if not self.axes:
             return self.name
         (first, _), *others = self.axes
         grown = " × ".join([first, *(f"{axis} {count}" for axis, count in others)])
-        return _joined(grown, self.pieces)
+        return _joined(grown, self.pieces, self.method_name)
 
     @property
     def pieces(self) -> str:
         """Order and pieces, where they are not the plain ones: ``interleaved v2 M4 C2``."""
         cut = self.microbatches * self.chunks > 1
-        ordered = any(axis in _ORDERED_AXES for axis, _ in self.axes)
+        ordered = any(axis in _ORDERED_AXES and not self._at_once(axis) for axis, _ in self.axes)
         parts = [self.order] if ordered or (cut and self.order != PLAIN_ORDER) else []
         counts = {"v": self.virtual_stages, "M": self.microbatches, "C": self.chunks}
         parts += [f"{letter}{count}" for letter, count in counts.items() if count > 1]
         return " ".join(parts)
+
+    def _at_once(self, axis: str) -> bool:
+        """Whether the ranks of an axis start together, so that no order of tasks makes them wait."""
+        return axis == "time" and self.method != CHAIN
 
     def place(self, rank: int) -> dict[str, int]:
         """Coordinates of a rank along every axis, the last axis fastest."""
@@ -89,8 +109,10 @@ class Split:
         return tuple(found)
 
 
-def read_split(parallel: Mapping[str, Any], strategy: str, n_ranks: int) -> Split:
-    """Read the ``parallel`` section of a stored specification.
+def read_split(
+    parallel: Mapping[str, Any], strategy: str, n_ranks: int, recurrence: Mapping[str, Any] | None = None
+) -> Split:
+    """Read the ``parallel`` and ``recurrence`` sections of a stored specification.
 
     Parameters
     ----------
@@ -98,7 +120,10 @@ def read_split(parallel: Mapping[str, Any], strategy: str, n_ranks: int) -> Spli
     strategy : str
         Says which axis all ranks lie on where no grid was stored.
     n_ranks : int
+    recurrence : mapping, optional
+        Files of version 2 and 1 do not have it: they knew the chain only.
     """
+    method = str((recurrence or {}).get("method", CHAIN))
     grid = parallel.get("grid")
     stored = grid if isinstance(grid, Mapping) else {}
     axes: tuple[tuple[str, int], ...] = tuple((axis, count) for axis in AXES if (count := _count(stored.get(axis))) > 1)
@@ -110,6 +135,8 @@ def read_split(parallel: Mapping[str, Any], strategy: str, n_ranks: int) -> Spli
         virtual_stages=_count(parallel.get("virtual_stages")),
         microbatches=_count(parallel.get("microbatches")),
         chunks=_count(parallel.get("chunks")),
+        method=method,
+        fold=1 if method == CHAIN else _count((recurrence or {}).get("fold")),
     )
 
 
@@ -117,5 +144,5 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 1
 
 
-def _joined(grid: str, pieces: str) -> str:
-    return f"{grid} · {pieces}" if pieces else grid
+def _joined(*parts: str) -> str:
+    return " · ".join(filter(None, parts))

@@ -107,8 +107,8 @@ class Drawing:
     name : str
         Stem of its files.
     section : str
-        Where in the report it belongs: ``strong``, ``weak``, ``strategies``, ``steps``, ``phases``, ``timelines``
-        or ``loss``.
+        Where in the report it belongs: ``strong``, ``weak``, ``strategies``, ``over_time``, ``steps``, ``phases``,
+        ``timelines`` or ``loss``.
     title, caption, alt : str
         ``alt`` says in words what the picture shows.
     figure : matplotlib.figure.Figure
@@ -240,6 +240,44 @@ def rank_axis(ax: Axes, counts: Sequence[int]) -> None:
             ticks.append(count)
     set_ticks(ax.xaxis, ticks, [str(t) for t in ticks])
     ax.set_xlabel("MPI ranks")
+
+
+def linear_axis(ax: Axes, high: float, suffix: str = "") -> None:
+    """Make the y axis run from zero, with numbers that carry their unit."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_ylim(0, high * 1.12)
+    ticks = [t for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, high * 1.12) if t <= high * 1.12]
+    set_ticks(ax.yaxis, ticks, [number(t) + suffix for t in ticks])
+
+
+def step_axis(ax: Axes, n_steps: int) -> None:
+    """Make the x axis training steps, from 1."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel("training step, warm-up included")
+    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.set_xlim(*((0.5, n_steps + 0.5) if n_steps > 1 else (0, 2)))
+
+
+def lower_panel(figure: Figure, ax: Axes, height_in: float, gap_in: float = 0.16) -> Axes:
+    """Cut a strip off the bottom of finished axes: a second panel over the same x axis, with its label.
+
+    Parameters
+    ----------
+    figure, ax
+        As :func:`finish` left them.
+    height_in, gap_in : float
+        Of the strip and above it, inches.
+    """
+    box, total_in = ax.get_position(), figure.get_size_inches()[1]
+    height, gap = height_in / total_in, gap_in / total_in
+    ax.set_position((box.x0, box.y0 + height + gap, box.width, box.height - height - gap))
+    panel = figure.add_axes((box.x0, box.y0, box.width, height), sharex=ax)
+    panel.set_xlabel(ax.get_xlabel())
+    ax.set_xlabel("")
+    ax.tick_params(axis="x", labelbottom=False)
+    return panel
 
 
 def log_axis(ax: Axes, low: float, high: float, suffix: str = "") -> None:

@@ -14,7 +14,7 @@ from hpcrnn.reporting.scaling import Point, bases_of, find_base, make_point, way
 
 @dataclass(frozen=True)
 class Contender:
-    """A parallel case beside the bounds its way of splitting sets.
+    """A case that is no serial run beside the bounds its way of splitting sets.
 
     Attributes
     ----------
@@ -69,7 +69,9 @@ class Contest:
 
 
 def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
-    """Put the parallel cases of each problem beside one another.
+    """Put the cases of each problem that are no serial runs beside one another.
+
+    One rank that runs segments of time at once is among them.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
     """
     by_problem: dict[tuple[str, bool], list[Entry]] = {}
     for entry in included:
-        if entry.case.n_ranks > 1:
+        if not entry.case.is_serial_base:
             by_problem.setdefault((entry.case.problem_id, entry.case.simulated), []).append(entry)
     contested = (
         members

@@ -7,19 +7,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpcrnn.records.record import Case, Check, Record, Verdict
+from hpcrnn.records.split import CHAIN
+from hpcrnn.recurrence import CORRECTED
 from hpcrnn.reporting.units import format_bytes, format_hertz, format_seconds, plural, printable, shorten
 
 PLAIN_VALUES = {
     "model.activation": "tanh",
     "model.reset": "after",
     "model.input": "auto",
+    "model.forget_bias": 0.0,
+    "model.forget_init": "constant",
+    "model.chrono_span": 1000,
     "training.carry": False,
     "training.clip": None,
     "problem.features": None,
+    "recurrence.tolerance": 1e-6,
+    "recurrence.max_rounds": None,
+    "recurrence.burn_in": 0,
+    "recurrence.halo_codec": "none",
 }
 """Values that go without saying: mentioned only where they differ, and meant where a file does not say."""
 
-IN_THE_LABEL = tuple(f"parallel.{key}" for key in ("grid", "order", "virtual_stages", "microbatches", "chunks"))
+IN_THE_LABEL = (
+    *(f"parallel.{key}" for key in ("grid", "order", "virtual_stages", "microbatches", "chunks")),
+    "recurrence.method",
+    "recurrence.fold",
+)
 """What the label of a case already says."""
 
 
@@ -70,10 +83,22 @@ def _all_tokens(case: Case) -> dict[str, str]:
             name = f"{section}.{key}"
             if name not in tokens and name not in IN_THE_LABEL:
                 tokens[name] = _token(name, key, value)
+    tokens |= _recurrence_tokens(case)
     threads = _section(case, "machine").get("threads", 1)
     tokens["machine.threads"] = plural(threads, "thread") if isinstance(threads, int) else printable(threads)
     tokens["kernel"] = shorten(printable(case.kernel), 32)
     return tokens
+
+
+def _recurrence_tokens(case: Case) -> dict[str, str]:
+    """Say what the method's options are: its tolerance, and what is not at its plain value; nothing of a chain."""
+    section = {} if case.method == CHAIN else _section(case, "recurrence")
+    named = {f"recurrence.{key}": (key, value) for key, value in section.items()}
+    return {
+        name: _token(name, key, value)
+        for name, (key, value) in named.items()
+        if name not in IN_THE_LABEL and (key == "tolerance" or value != PLAIN_VALUES.get(name))
+    }
 
 
 def _token(name: str, key: str, value: object) -> str:
@@ -147,8 +172,18 @@ def threads_of(case: Case) -> int:
 
 
 def case_name(case: Case) -> str:
-    """Return the label of a case, marked where no machine ran it."""
-    return printable(case.label) + (" (simulated)" if case.simulated else "")
+    """Return the label of a case, marked where no machine ran it, or where its numbers are not those of the chain."""
+    marks = [*(["simulated"] if case.simulated else []), *shortfalls(case)[:1]]
+    return printable(case.label) + (f" ({', '.join(marks)})" if marks else "")
+
+
+def shortfalls(case: Case) -> list[str]:
+    """Say what sets the numbers of a case apart from those of the chain, worst first; empty for most."""
+    found = ["approximate"] if case.verdict.status == "APPROXIMATE" else []
+    if case.certificate is not None and case.method in CORRECTED:
+        found += ["unconverged"] if case.certificate.n_unconverged else []
+        found += ["gradient truncated"] if case.certificate.n_truncated else []
+    return found
 
 
 def mode_of(case: Case) -> str:

@@ -74,26 +74,37 @@ def exclusion_reason(case: Case) -> str:
     The recorded verdict is believed only where its own checks agree with it: a proof that is missing or
     contradicts its verdict is none.
     """
-    worst = worst_check(case.verdict)
-    failed = sum(not check.passed for check in case.verdict.checks)
-    if case.verdict.status != "VALID" or failed:
-        if worst is None:
-            return "INVALID, and no check was recorded"
-        detail = (
-            f"{printable(worst.quantity)} is off by {scientific(worst.error)} (relative), "
-            f"allowed is {scientific(worst.tolerance)}"
-        )
-        count = f"; {failed} of {plural(len(case.verdict.checks), 'check')} failed" if failed else ""
-        prefix = "INVALID" if case.verdict.status != "VALID" else "recorded as VALID, but its checks say otherwise"
-        return f"{prefix}: {detail}{count}"
-    if worst is None:
-        return "recorded as VALID without a single check"
+    if fault := _verdict_fault(case):
+        return fault
     step = case.step_s() if case.time_s.size else np.empty(0)
     if step.size == 0:
         return "no counted repetition"
     if not (np.isfinite(step).all() and (step > 0).all()):
         return "a step time is not a positive finite number"
     return ""
+
+
+def _verdict_fault(case: Case) -> str:
+    """Say why a verdict keeps its case from every plot; empty where it does not."""
+    status, checks, worst = case.verdict.status, case.verdict.checks, worst_check(case.verdict)
+    if worst is None:
+        return (
+            "recorded as VALID without a single check" if status == "VALID" else f"{status}, and no check was recorded"
+        )
+    if status == "APPROXIMATE":
+        # Its errors are beyond the tolerance of an exact method; that they are known is what is asked.
+        known = all(math.isfinite(check.error) for check in checks)
+        return "" if known else "APPROXIMATE, and an error is not a finite number"
+    failed = sum(not check.passed for check in checks)
+    if status == "VALID" and not failed:
+        return ""
+    detail = (
+        f"{printable(worst.quantity)} is off by {scientific(worst.error)} (relative), "
+        f"allowed is {scientific(worst.tolerance)}"
+    )
+    count = f"; {failed} of {plural(len(checks), 'check')} failed" if failed else ""
+    prefix = "INVALID" if status != "VALID" else "recorded as VALID, but its checks say otherwise"
+    return f"{prefix}: {detail}{count}"
 
 
 def percentile(samples: FloatArray, q: int) -> float:

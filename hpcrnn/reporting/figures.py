@@ -20,15 +20,16 @@ from hpcrnn.reporting.canvas import (
     SERIES_STYLES,
     Drawing,
     finish,
+    linear_axis,
     log_axis,
     new_axes,
-    number,
     once,
     pages,
     rank_axis,
-    set_ticks,
+    step_axis,
 )
-from hpcrnn.reporting.describe import common_problem, distinctions
+from hpcrnn.reporting.certificate_figures import draw_certificates
+from hpcrnn.reporting.describe import common_problem, distinctions, shortfalls
 from hpcrnn.reporting.rows import ROWS_A_FIGURE, draw_phases, draw_steps, entry_labels
 from hpcrnn.reporting.scaling import (
     Analysis,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 CURVES_A_FIGURE = len(SERIES_STYLES)
 INTERVAL_NOTE = "Bars are the 95 % interval of the median; a hollow marker has none (n too small)."
+SHORTFALL_NOTE = " A half-filled marker is not the chain's result; the name of the curve says why."
 IDEAL: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.5}
 
 
@@ -69,6 +71,7 @@ def draw_all(analysis: Analysis) -> Iterator[Drawing]:
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
     yield from pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
     yield from draw_contests(analysis)
+    yield from draw_certificates(analysis.included)
     yield from pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
     phases = [b for b in analysis.phases if b.seconds]
     names = phase_names(phases)
@@ -110,7 +113,7 @@ def draw_strong_time(name: str, series: Sequence[Series]) -> Drawing:
     alt = "Time per step against MPI ranks, both logarithmic. " + _sentences(
         series, lambda p: f"{format_seconds(p.time.median)} on {plural(p.n_ranks, 'rank')}"
     )
-    caption = f"Median step of the slowest rank; one problem, more ranks. {INTERVAL_NOTE}{_repeat_note(series)}"
+    caption = f"Median step of the slowest rank; one problem, more ranks. {INTERVAL_NOTE}{_notes(series)}"
     finish(figure, ax, title, subtitle)
     return Drawing(name, "strong", title, caption, alt, figure)
 
@@ -139,7 +142,7 @@ def draw_strong_speedup(name: str, series: Sequence[Series]) -> Drawing:
     )
     caption = (
         "Time of the base over time of the case. The base is the best VALID serial run of the same problem. "
-        f"{INTERVAL_NOTE}{_repeat_note(series)}"
+        f"{INTERVAL_NOTE}{_notes(series)}"
     )
     finish(figure, ax, title, subtitle)
     return Drawing(name, "strong", title, caption, alt, figure)
@@ -167,7 +170,7 @@ def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: st
     )
     ax.axhline(100.0, label="ideal: 100 %", **IDEAL)
     rank_axis(ax, [p.n_ranks for s in series for p in s.points])
-    _linear_axis(ax, max([100.0, *seen]), " %")
+    linear_axis(ax, max([100.0, *seen]), " %")
     ax.set_ylabel("efficiency")
     ax.grid(axis="y")
     title = f"{kind.capitalize()} scaling: efficiency"
@@ -176,7 +179,7 @@ def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: st
         lambda p: f"{format_percent(p.efficiency.median)} on {plural(p.n_ranks, 'rank')}" if p.efficiency else "",
     )
     finish(figure, ax, title, subtitle, height_in=2.3)
-    caption = f"{meaning} {INTERVAL_NOTE}{_repeat_note(series)}"
+    caption = f"{meaning} {INTERVAL_NOTE}{_notes(series)}"
     return Drawing(name, kind, title, caption, alt, figure)
 
 
@@ -194,14 +197,14 @@ def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
     if max(seen) > 12 * min(seen):
         log_axis(ax, min(seen), max(seen))
     else:
-        _linear_axis(ax, max(seen), "")
+        linear_axis(ax, max(seen))
     ax.set_ylabel(f"time per step [{unit.name}]")
     ax.grid(axis="y")
     title = "Weak scaling: time per step"
     alt = "Time per step against MPI ranks at constant work a rank. " + _sentences(
         series, lambda p: f"{format_seconds(p.time.median)} on {plural(p.n_ranks, 'rank')}"
     )
-    notes = INTERVAL_NOTE + _repeat_note(series)
+    notes = INTERVAL_NOTE + _notes(series)
     caption = f"Median step of the slowest rank; the batch grows with the ranks. {notes}"
     finish(figure, ax, title, subtitle)
     return Drawing(name, "weak", title, caption, alt, figure)
@@ -209,8 +212,6 @@ def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
 
 def draw_loss(name: str, curves: Sequence[LossCurve]) -> Drawing:
     """Draw the loss of every training step, warm-up included."""
-    from matplotlib.ticker import MaxNLocator
-
     figure, ax = new_axes()
     labels = entry_labels([c.entry for c in curves])
     longest = max(c.loss.size for c in curves)
@@ -232,9 +233,7 @@ def draw_loss(name: str, curves: Sequence[LossCurve]) -> Drawing:
         )
     unit = curves[0].unit
     ax.set_ylabel(f"loss [{unit}]" if unit else "loss")
-    ax.set_xlabel("training step, warm-up included")
-    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    ax.set_xlim(0.5 if longest > 1 else 0, longest + 0.5 if longest > 1 else 2)
+    step_axis(ax, longest)
     ax.grid(axis="y")
     title = "Loss against training step"
     cases = [c.entry.case for c in curves]
@@ -277,10 +276,14 @@ def _draw_curves(
                 point.n_ranks, interval.median,
                 yerr=[[interval.median - ends[0]], [ends[1] - interval.median]],
                 color=color, marker=marker, markerfacecolor=color if bounded else "white",
+                fillstyle="left" if shortfalls(point.entry.case) else "full", markerfacecoloralt="white",
                 capsize=3.5, capthick=1.1, elinewidth=1.1, linestyle="none", zorder=3,
             )  # fmt: skip
             seen += [interval.median, *ends]
-        ax.plot([], [], color=color, linestyle=dashes, marker=marker, label=label)
+        ax.plot(
+            [], [], color=color, linestyle=dashes, marker=marker, label=label,
+            fillstyle="left" if _series_shortfalls(one) else "full", markerfacecoloralt="white",
+        )  # fmt: skip
     return seen
 
 
@@ -315,9 +318,14 @@ def _series_labels(series: Sequence[Series]) -> list[str]:
     labels = []
     for one, extra in zip(series, extras, strict=True):
         per_rank = f"B{float(one.batch_per_rank):g} a rank" if one.batch_per_rank else ""
-        simulated = "simulated" if one.widest.entry.case.simulated else ""
-        labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, simulated))))
+        marks = [*(["simulated"] if one.widest.entry.case.simulated else []), *_series_shortfalls(one)]
+        labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, *marks))))
     return labels
+
+
+def _series_shortfalls(series: Series) -> list[str]:
+    """Say what sets some point of a curve apart from the chain."""
+    return list({text: None for point in series.points for text in shortfalls(point.entry.case)})
 
 
 def _labels_and_base(series: Sequence[Series]) -> tuple[list[str], str]:
@@ -340,17 +348,7 @@ def _sentences(series: Sequence[Series], words: Callable[[Point], str]) -> str:
     )
 
 
-def _repeat_note(series: Sequence[Series]) -> str:
-    """Say which points a line joins where a rank count was measured more than once."""
-    if not any(s.repeated for s in series):
-        return ""
-    return " Every measurement is drawn; the line joins the middle one of each rank count."
-
-
-def _linear_axis(ax: Axes, high: float, suffix: str) -> None:
-    """Make the y axis run from zero, with numbers that carry their unit."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.set_ylim(0, high * 1.12)
-    ticks = [t for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, high * 1.12) if t <= high * 1.12]
-    set_ticks(ax.yaxis, ticks, [number(t) + suffix for t in ticks])
+def _notes(series: Sequence[Series]) -> str:
+    """Say which points a line joins where a rank count was measured more than once, and what is not exact."""
+    repeated = " Every measurement is drawn; the line joins the middle one of each rank count."
+    return repeated * any(s.repeated for s in series) + SHORTFALL_NOTE * any(map(_series_shortfalls, series))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hpcrnn.errors import FileError
 from hpcrnn.records.record import Record
 from hpcrnn.reporting.canvas import drawing_style, save
+from hpcrnn.reporting.certificates import certificate_table, error_text
 from hpcrnn.reporting.content import (
     Table,
     escape_markdown,
@@ -38,8 +39,10 @@ from hpcrnn.reporting.describe import (
     hosts_text,
     mpi_text,
     short_source,
+    shortfalls,
     source_name,
 )
+from hpcrnn.reporting.entries import Entry
 from hpcrnn.reporting.figures import draw_all
 from hpcrnn.reporting.peers import pair_peers, peer_content
 from hpcrnn.reporting.scaling import Analysis, analyse
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     import jinja2
 
 
-SECTIONS = ("strong", "weak", "strategies", "steps", "phases", "timelines", "loss")
+SECTIONS = ("strong", "weak", "strategies", "over_time", "steps", "phases", "timelines", "loss")
 """Sections that hold figures."""
 
 
@@ -129,8 +132,9 @@ def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str,
         "title": "hpcrnn scaling report",
         "subtitle": common_problem([e.case for e in entries]),
         "facts": _facts(analysis),
-        "all_valid": bool(entries) and not analysis.excluded,
+        "standing": _standing(analysis),
         "verdict": _verdict_sentence(analysis),
+        "caveats": [(e.number, called[e.number], short_source(e.record), _caveat(e)) for e in _inexact(analysis)],
         "excluded": [(e.number, called[e.number], short_source(e.record), e.exclusion) for e in analysis.excluded],
         "files": files,
         "cases": problem_table(analysis) if entries else None,
@@ -139,6 +143,7 @@ def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str,
         "pictures": {section: [p for p in pictures if p.section == section] for section in SECTIONS},
         "splits": split_table(entries),
         "contests": [contest_table(contest, entries) for contest in contests(analysis.included)],
+        "certificates": certificate_table(entries),
         "waits": wait_table(analysis.included),
         "phases": phase_table(analysis) if analysis.phases else None,
         "peers": peer_content(rows) if rows else None,
@@ -231,10 +236,30 @@ def _when(times: list[str]) -> str:
     return f"{days[0]} UTC" if days[0] == days[-1] else f"{days[0]} to {days[-1]} UTC"
 
 
+def _standing(analysis: Analysis) -> tuple[str, str]:
+    """Return how the cases stand as a whole: class of the page, and words."""
+    if analysis.excluded or not analysis.entries:
+        return "bad", "NOT ALL VALID"
+    return ("mixed", "NOT ALL EXACT") if _inexact(analysis) else ("good", "VALID")
+
+
+def _inexact(analysis: Analysis) -> list[Entry]:
+    """Return the plotted cases whose numbers are not those of the chain."""
+    return [e for e in analysis.included if shortfalls(e.case)]
+
+
+def _caveat(entry: Entry) -> str:
+    """Say how far a case is from the chain."""
+    return f"{', '.join(shortfalls(entry.case))}; {error_text(entry.case)}"
+
+
 def _verdict_sentence(analysis: Analysis) -> str:
-    total, excluded = len(analysis.entries), len(analysis.excluded)
+    total, excluded, inexact = len(analysis.entries), len(analysis.excluded), len(_inexact(analysis))
     if not total:
         return "There is no case to report."
+    if inexact and not excluded:
+        verb = "is" if inexact == 1 else "are"
+        return f"{inexact} of {plural(total, 'case')} {verb} not the chain's result, and marked wherever shown."
     if not excluded:
         which = "The one case is VALID: it" if total == 1 else f"All {total} cases are VALID: each"
         return f"{which} reproduced a float64 serial run within its tolerance before it was timed."

@@ -62,7 +62,7 @@ def entry_labels(entries: Sequence[Entry], length: int = 200) -> list[str]:
 
 def wrapped(labels: Sequence[str], length: int = 28) -> list[str]:
     """Break the labels of rows into two lines where they are long, between their parts."""
-    return ["\n".join(shorten(line, length + 4) for line in in_two(label, length)) for label in labels]
+    return ["\n".join(shorten(line, length + 8) for line in in_two(label, length)) for label in labels]
 
 
 def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:

@@ -204,7 +204,8 @@ def find_base(entry: Entry, candidates: Iterable[Entry]) -> Base | None:
         c
         for c in candidates
         if c.included
-        and c.case.n_ranks == 1
+        and c.case.is_serial_base
+        and c.case.verdict.status == "VALID"
         and c.case.problem_id == entry.case.problem_id
         and c.case.simulated == entry.case.simulated
     ]
@@ -298,7 +299,8 @@ def weak_series(included: Sequence[Entry]) -> tuple[Series, ...]:
         return [rest, data, str(batch_per_rank(entry.case)), _way(entry.case)]
 
     found = []
-    for members in _grouped(included, key):
+    # One rank that runs segments of time at once is a base of nothing.
+    for members in _grouped([e for e in included if e.case.n_ranks > 1 or e.case.is_serial_base], key):
         if len({e.case.n_ranks for e in members}) > 1:
             points = tuple(_weak_point(e, members) for e in members)
             per_rank = batch_per_rank(members[0].case)
@@ -347,8 +349,8 @@ def loss_curve(entry: Entry) -> LossCurve:
 def _grouped(entries: Sequence[Entry], key: Callable[[Entry], list[Any]]) -> list[list[Entry]]:
     """Group parallel cases by key and way of splitting, and let the one-rank cases of the key join each group.
 
-    One-rank cases cut in the same pieces where there are any, else those in one piece: a serial run has no use
-    for micro-batches.
+    One-rank cases cut in the same pieces, by the same method, where there are any, else serial ones in one piece: a
+    serial run has no use for micro-batches.
     """
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -361,7 +363,7 @@ def _grouped(entries: Sequence[Entry], key: Callable[[Entry], list[Any]]) -> lis
                 wide.setdefault(way_of_splitting(entry.case), []).append(entry)
         single = [e for e in members if e.case.n_ranks == 1]
         for group in wide.values():
-            alike = [e for e in single if _pieces(e.case) == _pieces(group[0].case)]
+            alike = [e for e in single if _cut(e.case) == _cut(group[0].case)]
             whole = [e for e in single if e.case.split == Split()]
             groups.append(sorted((alike or whole) + group, key=lambda e: (e.case.n_ranks, e.number)))
     return groups
@@ -382,9 +384,14 @@ _EARLIER = {"order": PLAIN_ORDER, "virtual_stages": 1}
 """What files of an earlier version were run with, and do not say."""
 
 
+def _cut(case: Case) -> list[Any]:
+    """How a case was cut into pieces and segments of time, and whether it is exact."""
+    return [_pieces(case), case.how.get("recurrence"), case.verdict.status]
+
+
 def way_of_splitting(case: Case) -> str:
     """Name how a case was split but for the axis that grows: points of one curve agree in it."""
-    return json.dumps([case.split.series_name, _pieces(case)], sort_keys=True)
+    return json.dumps([case.split.series_name, *_cut(case)], sort_keys=True)
 
 
 def _strategy(members: Sequence[Entry]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpcrnn.records.bubble import account_waits
+from hpcrnn.records.split import CHAIN
 from hpcrnn.records.timeline import BUSY_KINDS
 from hpcrnn.reporting.content import Table, names, spans
 from hpcrnn.reporting.contest import Contest
@@ -36,21 +37,25 @@ def split_table(entries: Sequence[Entry]) -> Table | None:
         grid = [str(sizes.get(axis, 1)) for axis in ("data", "pipeline", "time", "tensor")]
         pieces = [split.virtual_stages, split.microbatches, split.chunks]
         order = split.order if split.order in split.pieces else MISSING
-        key = (split.name, *grid, order, *map(str, pieces))
+        recurrence = [split.method, split.fold]
+        key = (split.name, *grid, order, *map(str, (*pieces, *recurrence)))
         groups.setdefault(tuple(map(printable, key)), []).append(entry)
     if all(e.case.n_ranks == 1 for e in entries) and len(groups) < 2:
         return None
     rows = [[spans([e.number for e in members]), *key] for key, members in groups.items()]
     columns = ["No.", "Split", "Data", "Pipeline", "Time", "Tensor", "Order", "Virtual stages"]
-    columns += ["Micro-batches", "Chunks"]
-    if all(row[7] == "1" for row in rows):
-        columns.pop(7)
-        rows = [[*row[:7], *row[8:]] for row in rows]
+    columns += ["Micro-batches", "Chunks", "Method", "Fold"]
+    plain = {"Virtual stages": "1", "Method": CHAIN, "Fold": "1"}
+    kept = [k for k, name in enumerate(columns) if name not in plain or any(row[k] != plain[name] for row in rows)]
+    columns, rows = [columns[k] for k in kept], [[row[k] for k in kept] for row in rows]
     note = (
         "Data to tensor: ranks along each axis of the grid; their product is the number of ranks. Micro-batches cut a "
         "rank's sequences, chunks its time steps."
     )
-    return Table("How the work is split", columns, rows, text_columns=(1, 6), note=note)
+    if "Method" in columns:
+        note += " Method: how segments of time come to their start states; fold: segments a time rank runs together."
+    texts = tuple(k for k, name in enumerate(columns) if name in ("Split", "Order", "Method"))
+    return Table("How the work is split", columns, rows, text_columns=texts, note=note)
 
 
 def contest_table(contest: Contest, entries: Sequence[Entry]) -> Table:

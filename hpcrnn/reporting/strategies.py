@@ -25,7 +25,7 @@ from hpcrnn.reporting.canvas import (
     widest_text_in,
 )
 from hpcrnn.reporting.contest import Contender, Contest, contests
-from hpcrnn.reporting.describe import common_problem
+from hpcrnn.reporting.describe import common_problem, shortfalls
 from hpcrnn.reporting.entries import Entry
 from hpcrnn.reporting.rows import ROW_IN, ROW_OF_TWO_IN, ROWS_A_FIGURE, entry_labels, row_axis, value_axis, wrapped
 from hpcrnn.reporting.scaling import Analysis, describe_bases
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 MOST_DOTS = 64
 """Up to so many ranks, each is a dot of its own."""
 
-Group = tuple[str, Sequence[Entry]]
+Group = tuple[str, list[Entry]]
 """A heading and the cases below it."""
 
 
@@ -76,8 +76,14 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
     groups = _by_ranks([c.entry for c in rows])
     heights = _heights(groups)
     for row, y in zip(rows, heights, strict=True):
-        if row.point.speedup:
+        if row.point.speedup and shortfalls(row.entry.case):
+            ax.barh(
+                y, row.point.speedup.median, height=0.56, color="white", hatch="////", edgecolor=SKY, linewidth=1.0,
+                label=once(ax, "measured, but not the chain's result: see its name"),
+            )  # fmt: skip
+        elif row.point.speedup:
             ax.barh(y, row.point.speedup.median, height=0.56, color=SKY, label=once(ax, "measured"))
+        if row.point.speedup:
             _draw_interval(ax, row.point.speedup, y)
         if math.isfinite(row.bubble_bound):
             ax.plot(
@@ -98,7 +104,7 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
     alt = "Speedup over the best serial run, one bar a way of splitting, grouped by ranks. " + _sentences(
         [r.entry for r in rows],
         [
-            f"{text} of an ideal {r.point.n_ranks}×"
+            (text if r.entry.case.fold > 1 else f"{text} of an ideal {r.point.n_ranks}×")
             + (f", bubble bound {format_ratio(r.speedup_bound)}" if math.isfinite(r.bubble_bound) else "")
             for r, text in zip(rows, texts, strict=True)
         ],
@@ -108,6 +114,8 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
         "bound is the speedup left when ranks idle no more than their schedule must. Bars in black are the 95 % "
         "interval."
     )
+    if any(r.entry.case.fold > 1 for r in rows):
+        caption += " Segments of time that are computed together make each rank itself faster: more than the ranks."
     _finish(figure, ax, title, rows, groups, f"; {describe_bases(contest.points)}")
     return Drawing(name, "strategies", title, caption, alt, figure)
 
@@ -155,7 +163,9 @@ def draw_memory(name: str, contest: Contest) -> Drawing:
     rows = [c for c in contest.contenders if c.entry.case.memory_known]
     serial = contest.weighed_base
     groups: list[Group] = _by_ranks([c.entry for c in rows])
-    if serial is not None:
+    if serial is not None and rows[0].point.n_ranks == 1:
+        groups[0][1].insert(0, serial)
+    elif serial is not None:
         groups.insert(0, ("1 rank", [serial]))
     entries = [e for _, members in groups for e in members]
     unit = choose_unit(max(float(e.case.memory_bytes.max()) for e in entries), BYTES)

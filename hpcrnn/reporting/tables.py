@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import median_interval
+from hpcrnn.reporting.certificates import certificate_lines
 from hpcrnn.reporting.describe import (
     case_name,
     command_line,
@@ -25,6 +26,7 @@ from hpcrnn.reporting.describe import (
     loss_unit,
     mode_of,
     mpi_text,
+    shortfalls,
     source_name,
 )
 from hpcrnn.reporting.entries import Entry, make_entries
@@ -111,6 +113,7 @@ def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], consol
     table.add_column("verdict", no_wrap=True)
     names = _names(entries)
     room = console.width - OTHER_COLUMNS - max(len(str(entry.step.n)) for entry in entries)
+    room -= max(len(entry.case.verdict.status) for entry in entries) - len("INVALID")
     rated = max(map(len, names)) <= room
     room += 0 if rated else RATE_COLUMN
     for heading in ("n", "median step", "95 % interval", "speedup", *(["GFLOP/s"] if rated else [])):
@@ -119,12 +122,19 @@ def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], consol
     for entry, name in zip(entries, names, strict=True):
         cells = _cells(entry, "\n ".join(in_two(name, room)), everything, bases)
         cells = cells if rated else cells[:-1]
-        styles = ("", "green" if entry.included else "bold red", *[""] * (len(cells) - 2))
+        styles = ("", _verdict_style(entry), *[""] * (len(cells) - 2))
         table.add_row(*(Text(_fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
     console.print(table)
     for text in bases:
         _say(console, f"  base: {text}")
     _print_details(console, names, entries)
+
+
+def _verdict_style(entry: Entry) -> str:
+    """Return the colour of a verdict: nothing less than the chain's own numbers is green."""
+    if not entry.included:
+        return "bold red"
+    return "bold yellow" if shortfalls(entry.case) else "green"
 
 
 def _cells(entry: Entry, name: str, everything: Sequence[Entry], bases: dict[str, Base]) -> list[str]:
@@ -143,10 +153,15 @@ def _cells(entry: Entry, name: str, everything: Sequence[Entry], bases: dict[str
     return [name, status, *times, speedup, rate]
 
 
-def _details(entry: Entry) -> list[str]:
-    """Say what the columns have no room for, a line a subject."""
+def _details(entry: Entry) -> list[tuple[str, str]]:
+    """Say what the columns have no room for: a line a subject, with its style."""
+    certified = [(line, "bold yellow" if loud else "") for line, loud in certificate_lines(entry.case)]
     if not entry.included:
-        return [entry.exclusion]
+        return [(line, "red") for line in (entry.exclusion, *(line for line, _ in certified))]
+    return [*certified, *((line, "") for line in _plain_details(entry))]
+
+
+def _plain_details(entry: Entry) -> list[str]:
     shares = phase_breakdown(entry).shares
     phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
     lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
@@ -181,17 +196,16 @@ def _print_details(console: Console, names: Sequence[str], entries: Sequence[Ent
     beside = width <= console.width // 3
     indent = 2 + (width + 2 if beside else 2)
     for entry, name in zip(entries, names, strict=True):
-        style = "" if entry.included else "red"
         lines = [
-            piece
-            for line in _details(entry)
+            (piece, style)
+            for line, style in _details(entry)
             for piece in textwrap.wrap(line, max(20, console.width - indent), break_on_hyphens=False)
         ]
         if beside:
-            lines = [f"  {name if k == 0 else '':{width}}  {line}" for k, line in enumerate(lines)]
+            lines = [(f"  {name if k == 0 else '':{width}}  {line}", style) for k, (line, style) in enumerate(lines)]
         else:
-            lines = [f"  {name}", *(" " * indent + line for line in lines)]
-        for line in lines:
+            lines = [(f"  {name}", ""), *((" " * indent + line, style) for line, style in lines)]
+        for line, style in lines:
             _say(console, line, style=style)
 
 

@@ -83,12 +83,16 @@ class TaskGraph:
     n_microbatches, n_chunks : int
     backward : bool
         Whether gradients are computed.
+    coupled : bool
+        Whether the chunks of a recurrent block are solved together, by a method that exchanges halos inside its tasks:
+        no task then waits for one of another chunk.
     """
 
     recurrent: tuple[bool, ...]
     n_microbatches: int
     n_chunks: int
     backward: bool = True
+    coupled: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -108,6 +112,10 @@ class TaskGraph:
                     for chunk in range(self.n_chunks):
                         yield Task(kind, block, microbatch, chunk)
 
+    def _hands_on(self, block: int) -> bool:
+        """Whether tasks of a block hand their state to those of the next chunk."""
+        return self.recurrent[block] and not self.coupled
+
     def values_into(self, task: Task) -> tuple[Value, ...]:
         """Values a task needs from other blocks and other chunks."""
         block, m, c = task.block, task.microbatch, task.chunk
@@ -115,12 +123,12 @@ class TaskGraph:
         if task.kind == "F":
             if block > 0:
                 found.append(Value("y", block - 1, m, c))
-            if self.recurrent[block] and c > 0:
+            if self._hands_on(block) and c > 0:
                 found.append(Value("halo", block, m, c - 1))
         elif task.kind == "B":
             if block + 1 < self.n_blocks:
                 found.append(Value("dy", block, m, c))
-            if self.recurrent[block] and c + 1 < self.n_chunks:
+            if self._hands_on(block) and c + 1 < self.n_chunks:
                 found.append(Value("dhalo", block, m, c))
         return tuple(found)
 
@@ -131,12 +139,12 @@ class TaskGraph:
         if task.kind == "F":
             if block + 1 < self.n_blocks:
                 found.append(Value("y", block, m, c))
-            if self.recurrent[block] and c + 1 < self.n_chunks:
+            if self._hands_on(block) and c + 1 < self.n_chunks:
                 found.append(Value("halo", block, m, c))
         elif task.kind == "B":
             if block > 0:
                 found.append(Value("dy", block - 1, m, c))
-            if self.recurrent[block] and c > 0:
+            if self._hands_on(block) and c > 0:
                 found.append(Value("dhalo", block, m, c - 1))
         return tuple(found)
 

@@ -2,8 +2,8 @@
 
 Five questions, cheapest first: does each rank do its own tasks, each after what it needs (:class:`_RankCheck`);
 does every message that is sent have its receive, with the same bytes (:func:`check_matching`); do the ranks of
-every sum begin the same sums in the same order (:func:`check_collectives`); do tensor ranks, which exchange parts
-inside forward and backward tasks, take these in the same order (:func:`check_lockstep`); and do all ranks come to
+every sum begin the same sums in the same order (:func:`check_collectives`); do ranks that exchange parts inside
+forward and backward tasks take these in the same order (:func:`check_lockstep`); and do all ranks come to
 the end when a send may block until its receive is posted (:func:`check_progress`).
 
 The first looks at one rank alone and the second at two, so a rank of a large run can check its own part:
@@ -32,6 +32,7 @@ from hpcrnn.schedules.program import (
     Wait,
 )
 from hpcrnn.schedules.replay import message_key, replay
+from hpcrnn.spec import Axis
 
 _NAMED = 8
 """Ranks that a deadlock names."""
@@ -346,20 +347,32 @@ def check_collectives(programs: Sequence[Program], schedule: Schedule) -> None:
 
 
 def check_lockstep(programs: Sequence[Program], schedule: Schedule) -> None:
-    """Check that the ranks of a tensor group take forward and backward tasks in the same order.
+    """Check that ranks which exchange parts inside forward and backward tasks take these in the same order.
+
+    Those of a tensor group do, and those along time where chunks are solved together.
 
     Raises
     ------
     ScheduleError
     """
-    if schedule.placement.grid.tensor == 1:
-        return
+    for axis in ("time", "tensor") if schedule.graph.coupled else ("tensor",):
+        if getattr(schedule.placement.grid, axis) > 1:
+            _check_lockstep_along(axis, programs, schedule)
+
+
+def _check_lockstep_along(axis: Axis, programs: Sequence[Program], schedule: Schedule) -> None:
     for rank, program in enumerate(programs):
-        leader = schedule.placement.group(schedule.placement.place(rank), ("tensor",))[0]
+        leader = schedule.placement.group(schedule.placement.place(rank), (axis,))[0]
         mine, expected = (_exchanging(p) for p in (program, programs[leader]))
         for (step, task), (_, there) in zip(mine, expected, strict=True):
-            if task != there:
-                raise refusal(programs, rank, step, f"rank {leader} does {there} here: tensor ranks work in lockstep")
+            if not _is_counterpart(task, there, along_time=axis == "time"):
+                raise refusal(programs, rank, step, f"rank {leader} does {there} here: {axis} ranks work in lockstep")
+
+
+def _is_counterpart(task: Task, there: Task, *, along_time: bool) -> bool:
+    """Whether two tasks are one on two ranks; along time, each has it of its own chunk."""
+    same = (task.kind, task.block, task.microbatch) == (there.kind, there.block, there.microbatch)
+    return same and (along_time or task.chunk == there.chunk)
 
 
 def _exchanging(program: Program) -> list[tuple[int, Task]]:

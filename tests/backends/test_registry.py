@@ -72,6 +72,16 @@ def test_torch_has_no_gru_that_resets_before_the_product(torch_is):
     )
 
 
+@pytest.mark.parametrize("cell", ["mingru", "minlstm"])
+@pytest.mark.parametrize("backend", ["torch", "cupy"])
+def test_linear_cells_are_refused_where_only_numpy_has_them(torch_is, cupy_is, backend, cell):
+    (torch_is if backend == "torch" else cupy_is)(True)
+    check_backends(make_spec(cell=cell))
+    with pytest.raises(SpecError) as raised:
+        check_backends(make_spec(backend=f"numpy,{backend}", cell=cell))
+    assert str(raised.value) == f"model.cell = '{cell}': allowed is elman, lstm or gru, with backend {backend}"
+
+
 @pytest.mark.parametrize("overrides", [{"cell": "gru"}, {"cell": "lstm", "reset": "before"}], ids=str)
 def test_torch_is_accepted_where_the_reset_fits_or_does_not_matter(torch_is, overrides):
     torch_is(True)

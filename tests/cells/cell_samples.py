@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hpcrnn.backends.mkl import MklProducts, load_mkl
-from hpcrnn.cells import GRU, LSTM, Elman
+from hpcrnn.cells import GRU, LSTM, Elman, MinGRU, MinLSTM
 from hpcrnn.cells.products import NumpyProducts
 
-# Pairwise distinct, and no gate count (1, 3, 4), so that no axis passes for another.
+# Pairwise distinct, and no gate count (1, 3, 4; but minGRU has as many gates as B), so that no axis passes for another.
 T, B, D, H = 6, 2, 7, 5
 
 CELLS = {
@@ -19,6 +19,8 @@ CELLS = {
     "lstm-forget-bias": LSTM(forget_bias=1.0),
     "gru-after": GRU(),
     "gru-before": GRU(reset="before"),
+    "mingru": MinGRU(),
+    "minlstm": MinLSTM(),
 }
 
 every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
@@ -45,6 +47,11 @@ class Problem:
             self.dy.astype(dtype),
             convert(self.dstate),
         )
+
+    @property
+    def hidden(self):
+        """Units."""
+        return self.dy.shape[-1]
 
     @property
     def operands(self):
@@ -97,10 +104,9 @@ def distance_from_kink(cell, problem):
 def start(cell, problem, library, chunks=None):
     """Run the forward pass, chunk by chunk; return the whole tape, its windows and the workspace."""
     steps, rows, _ = problem.x.shape
-    hidden = len(problem.parameters["R"])
     chunks = chunks or [slice(0, steps)]
-    tape = cell.make_tape(steps, rows, hidden, problem.x.dtype)
-    work = cell.make_workspace(rows, hidden, problem.x.dtype, library)
+    tape = cell.make_tape(steps, rows, problem.hidden, problem.x.dtype)
+    work = cell.make_workspace(rows, problem.hidden, problem.x.dtype, library)
     cell.load(problem.parameters, work, backward=True)
     for name, state in problem.initial.items():
         tape.states[name][0] = state

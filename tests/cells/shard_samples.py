@@ -88,7 +88,7 @@ def layer(cell, D, H):
 
 def shard_problem(cell, problem, shard):
     """What one shard computes from: the whole input, its own units of all else."""
-    block = layer(cell, problem.x.shape[-1], len(problem.parameters["R"]))
+    block = layer(cell, problem.x.shape[-1], problem.hidden)
 
     def units(arrays):
         return {name: np.ascontiguousarray(take_units(a, shard)) for name, a in arrays.items()}
@@ -104,7 +104,7 @@ def shard_problem(cell, problem, shard):
 
 def prepare(cell, problem, shard, exchange, library=None):
     """A shard's problem, tape and workspace, weights loaded and initial state in place."""
-    own, width = shard_problem(cell, problem, shard), len(problem.parameters["R"])
+    own, width = shard_problem(cell, problem, shard), problem.hidden
     steps, rows, _ = problem.x.shape
     H, dtype = shard.count(width), problem.x.dtype
     tape = cell.make_tape(steps, rows, H, dtype, width)
@@ -141,7 +141,7 @@ def run_shards(cell, problem, size, make_library=NumpyProducts, chunks=None):
     )
     for result in results:  # every shard has the whole output
         np.testing.assert_array_equal(result.y, results[0].y)
-    block = layer(cell, problem.x.shape[-1], len(problem.parameters["R"]))
+    block = layer(cell, problem.x.shape[-1], problem.hidden)
     gradients = {name: join(block, name, [r.gradients[name] for r in results]) for name in problem.parameters}
     gradients["x"] = sum(r.gradients["x"] for r in results)
     gradients |= {f"{name}0": join_units([r.gradients[f"{name}0"] for r in results]) for name in problem.initial}

@@ -8,10 +8,11 @@ import pytest
 from cell_samples import CELLS, B, CountingProducts, D, H, T, every_cell, every_library, make_problem, product_library
 from cell_samples import start as run_forward
 
-from hpcrnn.cells import GRU, LSTM, Elman, make_cell
+from hpcrnn.cells import GRU, LSTM, Elman, MinGRU, MinLSTM, make_cell
+from hpcrnn.errors import SpecError
 from hpcrnn.spec import ModelSpec
 
-GATES = {"elman": 1, "gru": 3, "lstm": 4}
+GATES = {"elman": 1, "gru": 3, "lstm": 4, "mingru": 2, "minlstm": 3}
 
 
 @every_cell
@@ -46,6 +47,8 @@ def test_parameters_have_their_documented_shapes(cell):
     expected = {"W": (D, gates * H), "R": (H, gates * H), "b": (gates * H,)}
     if cell == GRU(reset="after"):
         expected["bR"] = (H,)
+    if cell.name in ("mingru", "minlstm"):
+        del expected["R"]
     assert cell.parameter_shapes(D, H) == expected
     drawn = cell.initial_parameters(np.random.default_rng(0), D, H)
     assert {name: a.shape for name, a in drawn.items()} == expected
@@ -69,6 +72,8 @@ def test_the_cells_have_the_states_of_their_equations():
         "elman": ("h",),
         "lstm": ("h", "c"),
         "gru": ("h",),
+        "mingru": ("h",),
+        "minlstm": ("h",),
     }
 
 
@@ -119,6 +124,11 @@ def peak_bytes(cell, problem, library):
         (ModelSpec(cell="elman", activation="relu"), Elman(activation="relu")),
         (ModelSpec(cell="lstm", forget_bias=2.0), LSTM(forget_bias=2.0)),
         (ModelSpec(cell="gru", reset="before"), GRU(reset="before")),
+        (ModelSpec(cell="gru", forget_bias=2.0), GRU(forget_bias=2.0)),
+        (ModelSpec(cell="mingru", forget_bias=2.0), MinGRU(forget_bias=2.0)),
+        (ModelSpec(cell="minlstm", chrono_span=50), MinLSTM()),
+        (ModelSpec(cell="minlstm", chrono_span=50, forget_init="chrono"), MinLSTM(chrono_span=50)),
+        (ModelSpec(cell="gru", reset="before", forget_init="chrono"), GRU(reset="before", chrono_span=1000)),
         (ModelSpec(), LSTM()),
     ],
     ids=lambda value: type(value).__name__,
@@ -135,9 +145,55 @@ def test_initial_parameters_fill_torchs_range():
         assert 0.2 * (1 - 10 / a.size) < np.abs(a).max() <= 0.2, name
 
 
-def test_the_forget_bias_is_added_to_the_forget_gate_alone():
-    plain = LSTM().initial_parameters(np.random.default_rng(1), D, H)
-    biased = LSTM(forget_bias=3.0).initial_parameters(np.random.default_rng(1), D, H)
-    np.testing.assert_array_equal(biased["b"] - plain["b"], [0] * H + [3] * H + [0] * 2 * H)
-    np.testing.assert_array_equal(biased["W"], plain["W"])
-    np.testing.assert_array_equal(biased["R"], plain["R"])
+def test_a_cell_without_gates_has_none_to_initialise():
+    with pytest.raises(SpecError) as raised:
+        make_cell(ModelSpec(cell="elman", forget_init="chrono"))
+    assert str(raised.value) == ("model.forget_init = 'chrono': allowed is constant, with cell elman: it has no gate")
+
+
+# What keeps the state, gate by gate: 1 where an open gate keeps it, -1 where an open gate replaces it.  minGRU's update
+# gate is the other way round than GRU's.
+KEEPS = {LSTM: (-1, 1, 0, 0), GRU: (0, 1, 0), MinGRU: (-1, 0), MinLSTM: (1, -1, 0)}
+BIASED = {LSTM: (0, 1, 0, 0), GRU: (0, 1, 0), MinGRU: (-1, 0), MinLSTM: (1, 0, 0)}
+
+every_gated_cell = pytest.mark.parametrize("cell", KEEPS, ids=lambda cell: cell.name)
+
+
+def drawn_by(cell, units=H):
+    parameters = cell.initial_parameters(np.random.default_rng(1), D, units)
+    return parameters, parameters.pop("b").reshape(-1, units)
+
+
+def assert_same_arrays(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
+@every_gated_cell
+def test_the_forget_bias_is_added_to_the_forget_gate_alone(cell):
+    (plain, bias), (others, biased) = drawn_by(cell()), drawn_by(cell(forget_bias=3.0))
+    np.testing.assert_allclose(biased - bias, [[3.0 * sign] * H for sign in BIASED[cell]], rtol=0, atol=1e-15)
+    assert_same_arrays(others, plain)
+
+
+@every_gated_cell
+def test_chrono_biases_keep_a_state_for_up_to_their_span(cell):
+    units, span = 1000, 50
+    (plain, bias), (others, chrono) = drawn_by(cell(), units), drawn_by(cell(chrono_span=span), units)
+    assert_same_arrays(others, plain)
+    for sign, before, after in zip(KEEPS[cell], bias, chrono, strict=True):
+        if not sign:
+            np.testing.assert_array_equal(after, before)
+            continue
+        u = np.exp(sign * after)
+        assert (u > 1).all()
+        assert (u < span - 1).all()
+        # The mean of 1000 draws from U(1, 49) is within 5 of its standard deviations, 48 / sqrt(12 * 1000), of 25.
+        assert abs(u.mean() - span / 2) < 5 * (span - 2) / (12 * units) ** 0.5
+
+
+@every_gated_cell
+def test_a_forget_bias_is_added_to_chrono_biases(cell):
+    chrono, more = drawn_by(cell(chrono_span=9))[1], drawn_by(cell(chrono_span=9, forget_bias=2.0))[1]
+    np.testing.assert_allclose(more - chrono, [[2.0 * sign] * H for sign in BIASED[cell]], rtol=0, atol=1e-15)

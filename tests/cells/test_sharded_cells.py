@@ -159,6 +159,9 @@ def test_a_shards_operations_are_those_of_the_products_it_makes(cell, size):
 
     every = on_every_shard(size, work_of)
     own = Shard(0, size).count(H)
+    if cell.name in ("mingru", "minlstm"):  # no step needs the others: all steps are gathered at once
+        assert every[0] == [("gather", (STEPS * B, own))]
+        return
     # One gather of h a step and one before the first; with the reset before the product, p as well and dp.
     extra = STEPS if cell == GRU(reset="before") else 0
     assert Counter(every[0]) == {("gather", (B, own)): STEPS + 1 + extra, ("reduce_scatter", (B, H)): STEPS + extra}

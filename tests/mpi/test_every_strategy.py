@@ -92,6 +92,8 @@ CELLS = [
     {"cell": "lstm"},
     {"cell": "gru"},
     {"cell": "gru", "reset": "before"},
+    {"cell": "mingru"},
+    {"cell": "minlstm", "forget_init": "chrono", "chrono_span": 9},
 ]
 
 ONE_AXIS = {

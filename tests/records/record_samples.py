@@ -5,6 +5,7 @@ import uuid
 
 import numpy as np
 
+from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
 from hpcrnn.records.record import Case, Check, Record, Verdict
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import build_spec, to_dict
@@ -40,6 +41,33 @@ def make_case(n_ranks=2, n=7, n_warmup=3, *, phases=PHASES, seed=0, valid=True, 
         ),
     }
     return Case(**{**values, **changes})
+
+
+def make_certificate(n_steps=10, n_layers=2, n_segments=5, n_rows=3, directions=("forward", "backward"), **changes):
+    """A certificate of pairwise distinct sizes, with NaN, unmet and settled segments in it."""
+    random = np.random.default_rng(0)
+    steps = (n_steps, n_layers, len(directions))
+    meeting = random.integers(1, 60, (n_layers, len(directions), n_segments, n_rows))
+    meeting[:, :, 0], meeting[:, :, -1, -1:] = SETTLED, UNMET
+    quantiles = np.sort(random.random((*steps, len(QUANTILES))) * 40, axis=-1)
+    quantiles[:1] = np.nan
+    values = {
+        "layers": tuple(f"layer{k}" for k in range(n_layers)),
+        "directions": directions,
+        "n_segments": n_segments,
+        "rounds": random.integers(1, 6, steps),
+        "critical_steps": random.integers(20, 70, steps),
+        "row_steps": random.integers(2**40, 2**41, steps),
+        "residual": random.random(steps) * 1e-6,
+        "converged": random.random(steps) < 0.8,
+        "truncated": random.random(steps) < 0.2,
+        "n_unmet": random.integers(0, 3, steps),
+        "meeting_quantiles": quantiles,
+        "meeting": meeting,
+        "lyapunov": np.array([[-0.25] * n_layers, [np.nan] * n_layers]),
+        "choice": {"chosen": "picard", "reason": "it met after 30 ☃", "probe": {"meeting": [29.0, 33.0]}},
+    }
+    return Certificate(**{**values, **changes})
 
 
 def make_timeline(rows, repetition=0):

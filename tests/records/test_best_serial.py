@@ -28,6 +28,14 @@ def test_the_fastest_valid_measured_serial_run():
     assert best_serial(reversed(cases)) == best_serial(cases)
 
 
+def test_segments_of_time_at_once_are_no_serial_run():
+    chain = timed(3.0)
+    cases = [timed(1.0, overrides={"method": "picard", "fold": fold}) for fold in (1, 8)]
+    assert [case.strategy for case in cases] == ["serial", "serial"]
+    assert best_serial([*cases, chain]).case_id == chain.id
+    assert best_serial(cases) is None
+
+
 def test_it_is_the_median_that_counts():
     steady, lucky = timed(2.0, kernel="steady"), timed(3.0, kernel="lucky")
     lucky.time_s[0] = 0.001

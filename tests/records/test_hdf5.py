@@ -139,7 +139,7 @@ def test_layout_is_the_documented_one(tmp_path):
     write_record(record, path)
     with h5py.File(path) as file:
         assert dict(file.attrs)["schema_name"] == "hpcrnn-record"
-        assert file.attrs["schema_version"] == 2
+        assert file.attrs["schema_version"] == 3
         assert file.attrs["uuid"] == record.uuid
         assert '"MPICH \\u2603"' in file["environment/mpi"].asstr()[()]
         base = file["baseline"][slow.problem_id].attrs

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from record_samples import EXCHANGE, assert_same, make_case, make_record, make_timeline
+from record_samples import EXCHANGE, assert_same, make_case, make_certificate, make_record, make_timeline
 
 from hpcrnn.errors import FileError
 from hpcrnn.records.hdf5 import read_array, read_record, read_records, write_record
 
-RECORD = make_record(make_case(2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25))
+CASE_OF_ALL = make_case(
+    2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4)
+)  # fmt: skip
+RECORD = make_record(CASE_OF_ALL)
 CASE = f"cases/{RECORD.cases[0].id}"
+CERTIFICATE = f"{CASE}/certificate"
 
 
 @cache
@@ -184,8 +188,8 @@ def drop_attribute(where, name):
     ("change", "message"),
     [
         (
-            set_attribute("/", "schema_version", 3),
-            "/ has schema version 3, and this hpcrnn reads up to 2: update hpcrnn",
+            set_attribute("/", "schema_version", 4),
+            "/ has schema version 4, and this hpcrnn reads up to 3: update hpcrnn",
         ),
         (
             set_attribute("/", "schema_version", "one"),
@@ -202,7 +206,7 @@ def drop_attribute(where, name):
         (remove(f"{CASE}/validation"), f"/{CASE} has no validation"),
         (drop_attribute(CASE, "kernel"), f"/{CASE} has no attribute kernel"),
         (drop_attribute(CASE, "index"), f"/{CASE} has no attribute index"),
-        (set_attribute(CASE, "verdict", "FINE"), f"/{CASE} has verdict = 'FINE', not VALID or INVALID"),
+        (set_attribute(CASE, "verdict", "FINE"), f"/{CASE} has verdict = 'FINE', not VALID or INVALID or "),
         (
             set_attribute(CASE, "n_ranks", 3),
             f"/{CASE} is not consistent: time has shape (3, 2, 5), not (3, 3, 5)",
@@ -252,6 +256,39 @@ def drop_attribute(where, name):
             replace(f"{CASE}/validation/error", np.zeros(9)),
             f"/{CASE}/validation has columns of several lengths",
         ),
+        (remove(f"{CERTIFICATE}/rounds"), f"/{CERTIFICATE} has no rounds"),
+        (remove(f"{CERTIFICATE}/layer"), f"/{CERTIFICATE} has no layer"),
+        (remove(f"{CERTIFICATE}/choice"), f"/{CERTIFICATE} has no choice"),
+        (drop_attribute(CERTIFICATE, "n_segments"), f"/{CERTIFICATE} has no attribute n_segments"),
+        (replace(f"{CERTIFICATE}/choice", "[1]"), f"/{CERTIFICATE} has a choice that is no JSON object"),
+        (
+            replace(f"{CERTIFICATE}/direction", ["forward", "up"]),
+            f"/{CERTIFICATE} has a direction that is not forward or backward",
+        ),
+        (
+            replace(f"{CERTIFICATE}/quantile", np.zeros(6)),
+            f"/{CERTIFICATE} has other quantiles than this hpcrnn knows",
+        ),
+        (
+            replace(f"{CERTIFICATE}/converged", np.zeros((4, 2, 2))),
+            f"/{CERTIFICATE}/converged has type float64, not int8",
+        ),
+        (
+            replace(f"{CERTIFICATE}/residual", np.zeros((3, 2, 2))),
+            f"/{CASE} is not consistent: certificate: residual has shape (3, 2, 2), not (4, 2, 2)",
+        ),
+        (
+            replace(f"{CERTIFICATE}/meeting", np.zeros((2, 2, 5), np.int64)),
+            f"/{CASE} is not consistent: certificate: meeting has shape (2, 2, 5), not (2, 2, 5, 1)",
+        ),
+        (
+            set_attribute(CERTIFICATE, "n_segments", 6),
+            f"/{CASE} is not consistent: certificate: meeting has shape (2, 2, 5, 3), not (2, 2, 6, 3)",
+        ),
+        (
+            set_attribute(CASE, "params_json", json.dumps({**CASE_OF_ALL.spec, "recurrence": "chain"})),
+            f"/{CASE} has a params_json whose recurrence is no section",
+        ),
     ],
 )
 def test_a_layout_that_is_not_ours(path, change, message):
@@ -275,6 +312,9 @@ def test_a_layout_that_is_not_ours(path, change, message):
         replace(f"{CASE}/phase", np.zeros((2, 2))),
         replace(f"{CASE}/timeline", np.arange(3)),
         replace(f"{CASE}/timeline/instruction", np.arange(13)),
+        replace(CERTIFICATE, np.arange(3)),
+        replace(f"{CERTIFICATE}/choice", "{"),
+        replace(f"{CERTIFICATE}/choice", np.zeros(3)),
         replace("environment/mpi", np.zeros(2)),
     ],
 )
@@ -288,6 +328,7 @@ def test_what_a_later_version_adds_is_ignored(path):
         file["later"] = 1
         file[f"{CASE}/later"] = np.arange(3)
         file[f"{CASE}/timeline/later"] = np.arange(3)
+        file[f"{CERTIFICATE}/later"] = np.arange(3)
         file.attrs["note"] = "hello"
 
     edit(path, add)
@@ -305,6 +346,21 @@ def test_a_file_of_version_1_lacks_what_version_2_added(path):
     assert np.isnan(case.bubble_bound)
     assert case.memory_bytes.shape == (2,)
     assert not case.memory_known
+    assert case.certificate is None
+
+
+def test_a_file_of_version_2_lacks_the_certificate_and_the_recurrence(path):
+    def make_old(file):
+        file.attrs["schema_version"] = 2
+        del file[CERTIFICATE]
+        spec = {name: keys for name, keys in CASE_OF_ALL.spec.items() if name != "recurrence"}
+        file[CASE].attrs["params_json"] = json.dumps(spec)
+
+    edit(path, make_old)
+    (case,) = read_record(path).cases
+    assert case.certificate is None
+    assert (case.method, case.fold) == ("chain", 1)
+    assert case.id == CASE_OF_ALL.id
 
 
 # --- a user's arrays --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """How a split is read from any specification, and what it is called."""
 
+import math
 from itertools import combinations
 
 import pytest
@@ -49,6 +50,32 @@ def test_names(grid, n_ranks, more, name, series):
     split = read_split({"grid": grid, **more}, "data", n_ranks)
     assert split.name == name
     assert split.series_name == series
+
+
+@pytest.mark.parametrize(
+    ("grid", "more", "recurrence", "name", "series"),
+    [
+        ({}, {}, {"method": "picard", "fold": 128}, "picard 128", "picard 128"),
+        ({}, {}, {"method": "picard", "fold": 1}, "picard", "picard"),
+        ({"time": 4}, {}, {"method": "picard", "fold": 16}, "time 4 · picard 16", "time · picard 16"),
+        ({"time": 4}, {}, {"method": "scan"}, "time 4 · scan", "time · scan"),
+        ({"time": 4}, {"microbatches": 2}, {"method": "gateprod"}, "time 4 · M2 · gateprod", "time · M2 · gateprod"),
+        (
+            {"pipeline": 2, "time": 2},
+            {"order": "1f1b"},
+            {"method": "picard"},
+            "pipeline 2 × time 2 · 1f1b · picard",
+            "pipeline × time 2 · 1f1b · picard",
+        ),
+        # A fold means nothing to a chain.
+        ({"time": 4}, {}, {"method": "chain", "fold": 16}, "time 4 · fill_drain", "time · fill_drain"),
+        ({}, {}, {}, "serial", "serial"),
+    ],
+)
+def test_names_say_the_method_and_the_fold(grid, more, recurrence, name, series):
+    n_ranks = math.prod(grid.values())
+    split = read_split({"grid": grid, **more}, "data", n_ranks, recurrence)
+    assert (split.name, split.series_name) == (name, series)
 
 
 @pytest.mark.parametrize("grid", [None, "data=3", {"data": 2}, {"data": "x"}, {"data": -3}])

@@ -6,9 +6,11 @@ import copy
 import math
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from hpcrnn.records.certificate import Certificate
 from hpcrnn.records.record import Case, Check, Record, Verdict, strategy_of
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.schedules.graph import Task, TaskGraph
@@ -53,6 +55,8 @@ def make_case(
     memory_mib: float = 256.0,
     timeline: Timeline | None = None,
     bubble_bound: float = math.nan,
+    certificate: Certificate | None = None,
+    gradient_error: float | None = None,
     **overrides: object,
 ) -> Case:
     """Make a case whose steps scatter to the right of ``median_s``, or are exactly ``samples``."""
@@ -71,7 +75,8 @@ def make_case(
     phases = PHASES if strategy_of(grid) in ("serial", "data") else WAITING_PHASES
     time_s = _phases(steps, n_ranks, random, phases, bubble_bound)
     loss = 5.545 * np.exp(-np.arange(count) / 40) + 0.02 * random.standard_normal(count).cumsum() * 0.1
-    bad = 3e-2 if not valid else 4e-7
+    status = "APPROXIMATE" if gradient_error else "VALID" if valid else "INVALID"
+    bad = gradient_error or (4e-7 if valid else 3e-2)
     checks = (
         Check("loss", 1.1e-7, 9e-8, 1e-6),
         Check("gradient layer0.R", bad, 2.2e-7, 2e-6),
@@ -93,10 +98,83 @@ def make_case(
         peak_memory_bytes=np.full(n_ranks, 512 * 2**20, dtype=np.int64),
         memory_bytes=np.array([(1 - 0.08 * r / n_ranks) * memory_mib * 2**20 for r in range(n_ranks)], dtype=np.int64),
         stop_reason="interval within 5 % of the median",
-        verdict=Verdict("VALID" if valid else "INVALID", "H32 L2 B6 T9, float32", 8.0, checks),
+        verdict=Verdict(status, "H32 L2 B6 T9, float32", 8.0, checks),
         timeline=timeline,
         bubble_bound=bubble_bound,
+        certificate=certificate,
     )
+
+
+def make_certificate(
+    n_steps: int = 34,
+    n_segments: int = 128,
+    seq: int = 65_536,
+    *,
+    layers: int = 1,
+    directions: Sequence[str] = ("forward", "backward"),
+    meeting: float = 29.0,
+    growth: float = 0.4,
+    converges: bool = True,
+    truncates: bool = False,
+    lyapunov: float = -0.31,
+) -> Certificate:
+    """Make a certificate whose meeting lengths grow as training proceeds."""
+    random = np.random.default_rng(3)
+    shape = (n_steps, layers, len(directions))
+    grown = meeting * (1 + growth * np.linspace(0, 1, n_steps)[:, None, None]) * (1 + 0.06 * np.arange(shape[2]))
+    spread = np.array([0.8, 0.93, 1.0, 1.04, 1.08, 1.16])
+    quantiles = np.round(grown[..., None] * spread * (1 + 0.01 * random.standard_normal((*shape, 1))))
+    rounds = np.where(quantiles[..., -1] > 1.5 * meeting, 3, 2)
+    done = np.ones(shape, dtype=np.bool_)
+    if not converges:
+        rounds[-3:], done[-3:] = 4, False
+    return Certificate(
+        layers=tuple(f"layer{k}" for k in range(layers)),
+        directions=tuple(directions),
+        n_segments=n_segments,
+        rounds=rounds,
+        critical_steps=seq // n_segments + (rounds - 1) * quantiles[..., -1].astype(np.int64),
+        row_steps=np.full(shape, 2 * seq),
+        residual=np.where(done, 4e-7, 2e-3),
+        converged=done,
+        truncated=np.full(shape, truncates),
+        n_unmet=np.where(done, 0, 7),
+        meeting_quantiles=quantiles,
+        meeting=np.full((layers, len(directions), n_segments, 1), 29),
+        lyapunov=np.array([[lyapunov] * layers, [lyapunov + 0.05] * layers]),
+        choice={},
+    )
+
+
+def uncorrected(certificate: Certificate) -> Certificate:
+    """Make the certificate of a method that corrects nothing."""
+    return replace(
+        certificate,
+        rounds=np.ones_like(certificate.rounds),
+        converged=np.zeros_like(certificate.converged),
+        residual=np.full_like(certificate.residual, 0.4),
+        meeting_quantiles=np.full_like(certificate.meeting_quantiles, np.nan),
+        lyapunov=np.full_like(certificate.lyapunov, np.nan),
+    )
+
+
+LONG = {"hidden": 512, "layers": 1, "seq": 65_536, "mode": "gradient"}
+"""A long sequence, which is what time-parallel methods are for."""
+
+
+def time_parallel_cases() -> list[Case]:
+    """Make a serial run of a long sequence and segments of time at once: exact, not converged, approximate."""
+    two = {"grid": {"time": 2}}
+    picard, alike = make_certificate(), make_certificate(n_segments=256)
+    adrift = make_certificate(meeting=180.0, converges=False, truncates=True, lyapunov=0.02)
+    none = uncorrected(make_certificate(n_segments=64))
+    return [
+        make_case(1, 1, 24.4, **LONG),
+        make_case(1, 1, 4.6, method="picard", fold=128, certificate=picard, seed=1, **LONG),
+        make_case(1, 1, 2.6, method="picard", fold=128, certificate=alike, seed=2, **two, **LONG),
+        make_case(1, 1, 3.1, method="gateprod", fold=64, max_rounds=4, certificate=adrift, seed=3, **two, **LONG),
+        make_case(1, 1, 1.9, method="tbptt_zero", fold=64, certificate=none, gradient_error=3e-2, seed=4, **LONG),
+    ]
 
 
 class _Sizes:

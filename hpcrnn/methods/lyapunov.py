@@ -1,0 +1,45 @@
+"""The largest Lyapunov exponent of a layer along its trajectory: whether corrections die out, and how fast."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcrnn.methods.passes import LayerArrays
+from hpcrnn.methods.strips import Strips
+
+_STEPS = 256
+"""Length of the trajectory looked at, at the most."""
+
+
+def largest_exponent(layer: LayerArrays) -> float:
+    """Estimate the mean growth, per step, of a random covector carried back along the trajectory on the tape.
+
+    The transposed product of the Jacobians has the singular values of the product itself, so their leading exponents
+    agree (Oseledets). The first half of the way lets the covector turn into the leading direction and is not counted.
+
+    Returns
+    -------
+    float
+        1/step, averaged over rows; -inf where all of it vanishes.
+    """
+    cell, tape = layer.cell, layer.tape
+    H, dtype = tape.states["h"].shape[-1], tape.gates.dtype
+    n_steps = min(_STEPS, layer.folding.common)
+    rng = np.random.default_rng(0x1E)
+    dstate = {name: rng.standard_normal((layer.folding.rows, H)).astype(dtype) for name in cell.state_names}
+    scratch = tape.gates[:1].copy()
+    strips = Strips(cell, layer.parameters, tape, layer.work)
+    rows, growth, counted = np.arange(layer.folding.rows), np.zeros(layer.folding.rows), 0
+    for number, step in enumerate(reversed(range(n_steps))):
+        scratch[0] = tape.gates[step]
+        strips.backward(step, rows, dstate)
+        tape.gates[step] = scratch[0]
+        length = np.sqrt(sum(np.einsum("ij,ij->i", a, a, dtype=np.float64) for a in dstate.values()))
+        with np.errstate(divide="ignore"):
+            gained = np.log(length)
+        unit = (1 / np.maximum(length, np.finfo(dtype).tiny)).astype(dtype)[:, np.newaxis]
+        dstate = {name: a * unit for name, a in dstate.items()}
+        if number >= n_steps // 2:
+            growth += gained
+            counted += 1
+    return float((growth / max(counted, 1)).mean())

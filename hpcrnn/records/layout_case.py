@@ -1,0 +1,225 @@
+"""Where each value of a case lies in its HDF5 group."""
+
+from __future__ import annotations
+
+import json
+from math import nan
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcrnn.records.layout_certificate import fill_certificate, parse_certificate
+from hpcrnn.records.layout_fields import (
+    MalformedError,
+    fill_array,
+    fill_scales,
+    read_array,
+    read_attribute,
+    read_choice,
+    read_member,
+    read_texts,
+    texts,
+    to_json,
+)
+from hpcrnn.records.record import STEP, Case, Check, Status, Strategy, Verdict
+from hpcrnn.records.statistics import is_outlier
+from hpcrnn.records.timeline import Timeline
+
+if TYPE_CHECKING:
+    import h5py
+
+SECTIONS = ("model", "problem", "training", "parallel", "machine")
+"""Sections of a specification that make the identity of a case; ``recurrence`` is there from version 3 on."""
+
+TIMES = ("rep", "rank", "phase")
+WARMUPS = ("warmup_rep", "rank", "phase")
+STEPS = ("training_step",)
+RANKS = ("rank",)
+
+
+def shape_fault(case: Case) -> str:
+    """Say which array of a case does not fit the others; empty where all do."""
+    n_ranks, n_phases = case.n_ranks, len(case.phases)
+    n_steps = len(case.time_s) + len(case.warmup_s)
+    wanted: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
+        "time": (case.time_s, (len(case.time_s), n_ranks, n_phases)),
+        "warmup": (case.warmup_s, (len(case.warmup_s), n_ranks, n_phases)),
+        "loss": (case.loss, (n_steps,)),
+        "gradient_norm": (case.gradient_norm, (n_steps,)),
+        "bytes_sent": (case.bytes_sent, (n_ranks,)),
+        "peak_memory_bytes": (case.peak_memory_bytes, (n_ranks,)),
+        "memory_bytes": (case.memory_bytes, (n_ranks,)),
+    }
+    for name, (array, shape) in wanted.items():
+        if array.shape != shape:
+            return f"{name} has shape {array.shape}, not {shape}"
+    if STEP not in case.phases:
+        return f"phase has no {STEP}"
+    if case.certificate is not None and (fault := case.certificate.fault(n_steps)):
+        return fault
+    if case.timeline is None:
+        return ""
+    if case.timeline.repetition >= len(case.time_s):
+        return f"timeline shows repetition {case.timeline.repetition} of {len(case.time_s)}"
+    fault = case.timeline.fault(n_ranks)
+    return f"timeline: {fault}" if fault else ""
+
+
+def fill_case(group: h5py.Group, case: Case, index: int) -> None:
+    """Write a case into an empty group.
+
+    Raises
+    ------
+    ValueError
+        Its arrays do not fit each other.
+    """
+    fault = shape_fault(case)
+    if fault:
+        message = f"case {case.id}: {fault}"
+        raise ValueError(message)
+    group.attrs.update(
+        index=index,
+        strategy=case.strategy,
+        backend=case.backend,
+        kernel=case.kernel,
+        n_ranks=case.n_ranks,
+        flops=float(case.flops),
+        stop_reason=case.stop_reason,
+        bubble_bound=float(case.bubble_bound),
+        measured=not case.simulated,
+        metric_kind="cost",
+        verdict=case.verdict.status,
+        params_json=to_json(case.spec),
+    )
+    counts = {
+        "rep": len(case.time_s),
+        "warmup_rep": len(case.warmup_s),
+        "rank": case.n_ranks,
+        "training_step": len(case.loss),
+    }
+    fill_scales(group, {name: np.arange(count, dtype=np.int64) for name, count in counts.items()})
+    fill_scales(group, {"phase": texts(case.phases)})
+    for name, array, dimensions in (
+        ("time", case.time_s, TIMES),
+        ("warmup", case.warmup_s, WARMUPS),
+        ("loss", case.loss, STEPS),
+        ("gradient_norm", case.gradient_norm, STEPS),
+    ):
+        fill_array(group, name, array.astype(np.float64), dimensions, unit="s" if "rep" in dimensions[0] else "")
+    for name in ("bytes_sent", "peak_memory_bytes", "memory_bytes"):
+        fill_array(group, name, getattr(case, name).astype(np.int64), RANKS, unit="bytes")
+    fill_array(group, "is_outlier", is_outlier(case.step_s()), ("rep",))
+    _fill_validation(group.create_group("validation"), case.verdict)
+    if case.timeline is not None:
+        _fill_timeline(group.create_group("timeline"), case.timeline)
+    if case.certificate is not None:
+        fill_certificate(group.create_group("certificate"), case.certificate)
+
+
+def parse_case(group: h5py.Group, name: str, version: int) -> Case:
+    """Read a case.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+        Of the group: its id, and the number of a twin.
+    version : int
+        Of the file's schema.
+
+    Raises
+    ------
+    MalformedError
+        Something is missing, has the wrong type or shape, or belongs to another case.
+    """
+    phases = read_texts(group, "phase")
+    n_ranks = read_attribute(group, "n_ranks", int)
+    since_2, since_3 = version >= 2, version >= 3
+    case = Case(
+        spec=_specification(group),
+        strategy=read_choice(group, "strategy", get_args(Strategy)),
+        backend=read_attribute(group, "backend", str),
+        kernel=read_attribute(group, "kernel", str),
+        n_ranks=n_ranks,
+        phases=phases,
+        time_s=read_array(group, "time", np.float64),
+        warmup_s=read_array(group, "warmup", np.float64),
+        loss=read_array(group, "loss", np.float64),
+        gradient_norm=read_array(group, "gradient_norm", np.float64),
+        flops=read_attribute(group, "flops", float),
+        bytes_sent=read_array(group, "bytes_sent", np.int64),
+        peak_memory_bytes=read_array(group, "peak_memory_bytes", np.int64),
+        memory_bytes=read_array(group, "memory_bytes", np.int64) if since_2 else np.zeros(n_ranks, dtype=np.int64),
+        stop_reason=read_attribute(group, "stop_reason", str),
+        verdict=_parse_validation(read_member(group, "validation"), read_choice(group, "verdict", get_args(Status))),
+        simulated=not read_attribute(group, "measured", bool),
+        timeline=_parse_timeline(group["timeline"]) if since_2 and "timeline" in group else None,
+        bubble_bound=read_attribute(group, "bubble_bound", float) if since_2 else nan,
+        certificate=parse_certificate(group["certificate"]) if since_3 and "certificate" in group else None,
+    )
+    fault = shape_fault(case)
+    if fault:
+        raise MalformedError(group.name, f"is not consistent: {fault}")
+    if case.id != name.partition("-")[0]:
+        raise MalformedError(group.name, f"holds another case, {case.id}")
+    return case
+
+
+def _specification(group: h5py.Group) -> dict[str, Any]:
+    spec = json.loads(read_attribute(group, "params_json", str))
+    if not isinstance(spec, dict) or not all(isinstance(spec.get(name), dict) for name in SECTIONS):
+        raise MalformedError(group.name, f"has a params_json without the sections {', '.join(SECTIONS)}")
+    if not isinstance(spec.get("recurrence", {}), dict):
+        raise MalformedError(group.name, "has a params_json whose recurrence is no section")
+    return spec
+
+
+def _fill_validation(group: h5py.Group, verdict: Verdict) -> None:
+    group.attrs.update(problem=verdict.problem, factor=float(verdict.factor))
+    fill_scales(group, {"quantity": texts(check.quantity for check in verdict.checks)})
+    for name in ("error", "serial_error", "tolerance"):
+        column = np.array([getattr(check, name) for check in verdict.checks], dtype=np.float64)
+        fill_array(group, name, column, ("quantity",))
+
+
+def _parse_validation(group: h5py.Group, status: Status) -> Verdict:
+    columns = [read_array(group, name, np.float64).tolist() for name in ("error", "serial_error", "tolerance")]
+    quantities = read_texts(group, "quantity")
+    if {len(column) for column in columns} != {len(quantities)}:
+        raise MalformedError(group.name, "has columns of several lengths")
+    return Verdict(
+        status=status,
+        problem=read_attribute(group, "problem", str),
+        factor=read_attribute(group, "factor", float),
+        checks=tuple(Check(*row) for row in zip(quantities, *columns, strict=True)),
+    )
+
+
+def _fill_timeline(group: h5py.Group, timeline: Timeline) -> None:
+    """Write a timeline, a row an instruction; compressed, for it may hold more than all else together."""
+    import h5py
+
+    group.attrs["repetition"] = timeline.repetition
+    fill_scales(group, {"event": np.arange(len(timeline), dtype=np.int64)})
+    encoded = [text.encode() for text in timeline.instruction]
+    # Of one length: HDF5 cannot compress texts of any length, which it keeps elsewhere.
+    text_dtype = h5py.string_dtype("utf-8", max(map(len, encoded), default=1) or 1)
+    columns: dict[str, tuple[npt.NDArray[Any], str]] = {
+        "rank": (timeline.rank.astype(np.int64), ""),
+        "instruction": (np.array(encoded, dtype=text_dtype), ""),
+        "start": (timeline.start_s.astype(np.float64), "s"),
+        "end": (timeline.end_s.astype(np.float64), "s"),
+    }
+    for name, (column, unit) in columns.items():
+        fill_array(group, name, column, ("event",), unit=unit, compressed=True)
+
+
+def _parse_timeline(group: h5py.Group) -> Timeline:
+    return Timeline(
+        rank=read_array(group, "rank", np.int64),
+        instruction=read_texts(group, "instruction"),
+        start_s=read_array(group, "start", np.float64),
+        end_s=read_array(group, "end", np.float64),
+        repetition=read_attribute(group, "repetition", int),
+    )

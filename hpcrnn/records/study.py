@@ -1,0 +1,198 @@
+"""The record of a study of time-parallel methods: plain tables, each column with its unit, in one HDF5 file.
+
+::
+
+    / @schema_name @schema_version @created_utc  environment (JSON text)
+    /tables/<name>  @columns (JSON: their order)  facts (JSON text)
+        row                                      dimension scale
+        <column>[row] @units                     float64, int64 or text
+
+What the tables hold is up to who made them; :mod:`hpcrnn.reporting.study` names those it draws.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcrnn.errors import FileError
+
+SCHEMA_NAME = "hpcrnn-time-study"
+SCHEMA_VERSION = 1
+
+ROW = "row"
+"""The dimension of every column; no column may have its name."""
+
+Column = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyTable:
+    """One table.
+
+    Attributes
+    ----------
+    name : str
+    columns : dict of str to array (n,)
+        Of numbers or texts; integers and truth values are kept as int64, other numbers as float64.
+    units : dict of str to str
+        By column; without an entry a column is a plain number or a name.
+    facts : dict
+        What holds for the whole table: plain values.
+    """
+
+    name: str
+    columns: dict[str, Column]
+    units: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    @property
+    def fault(self) -> str:
+        """What keeps the columns from being a table; empty where nothing does."""
+        lengths = {name: np.shape(column) for name, column in self.columns.items()}
+        if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+            return f"its columns are of several lengths: {lengths}"
+        if ROW in self.columns:
+            return f"no column may be called {ROW}"
+        strangers = sorted(set(self.units) - set(self.columns))
+        return f"it has units of columns that are not there: {', '.join(strangers)}" if strangers else ""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRecord:
+    """One file.
+
+    Attributes
+    ----------
+    created_utc : str
+    environment : dict
+        As in :class:`~hpcrnn.records.record.Record`.
+    tables : tuple of StudyTable
+    """
+
+    created_utc: str
+    environment: dict[str, Any]
+    tables: tuple[StudyTable, ...]
+
+    def table(self, name: str) -> StudyTable | None:
+        """Return the table of a name; None where there is none."""
+        return next((table for table in self.tables if table.name == name), None)
+
+
+def write_study_record(record: StudyRecord, path: Path) -> None:
+    """Write a file, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        A table is none: its maker has a bug.
+    FileError
+        The file cannot be written.
+    """
+    import h5py
+
+    for table in record.tables:
+        if table.fault:
+            message = f"table {table.name}: {table.fault}"
+            raise ValueError(message)
+    path = Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(
+                schema_name=SCHEMA_NAME, schema_version=SCHEMA_VERSION, created_utc=record.created_utc
+            )
+            file["environment"] = json.dumps(record.environment, sort_keys=True, default=str)
+            tables = file.create_group("tables")
+            for table in record.tables:
+                _fill(tables.create_group(table.name), table)
+        temporary.replace(path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def read_study_record(path: Path) -> StudyRecord:
+    """Read a file.
+
+    Raises
+    ------
+    FileError
+        It is not there, not such a file, damaged, or from a newer hpcrnn.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("schema_name") != SCHEMA_NAME:
+                raise FileError(f"{path}: not a study of time-parallel methods ({SCHEMA_NAME})")
+            version = int(file.attrs["schema_version"])
+            if version > SCHEMA_VERSION:
+                newest = f"this hpcrnn reads up to {SCHEMA_VERSION}: update hpcrnn"
+                raise FileError(f"{path}: has schema version {version}, and {newest}")
+            record = StudyRecord(
+                str(file.attrs["created_utc"]),
+                json.loads(file["environment"].asstr()[()]),
+                tuple(_parse(name, group) for name, group in file["tables"].items()),
+            )
+    except FileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise FileError(f"{path}: cannot be read as a study of time-parallel methods: {reason}") from None
+    for table in record.tables:
+        if table.fault:
+            raise FileError(f"{path}: table {table.name}: {table.fault}")
+    return record
+
+
+def _fill(group: Any, table: StudyTable) -> None:
+    group.attrs["columns"] = json.dumps(list(table.columns))
+    group["facts"] = json.dumps(table.facts, sort_keys=True, default=_plain)
+    group.create_dataset(ROW, data=np.arange(len(table), dtype=np.int64)).make_scale(ROW)
+    for name, column in table.columns.items():
+        dataset = group.create_dataset(f"columns/{name}", data=_kept(column))
+        dataset.dims[0].attach_scale(group[ROW])
+        if name in table.units:
+            dataset.attrs["units"] = table.units[name]
+
+
+def _kept(column: Column) -> Column:
+    """Bring a column to the type it is kept in."""
+    import h5py
+
+    values = np.asarray(column)
+    if values.dtype.kind in "USO":
+        return np.array([str(value) for value in values], dtype=h5py.string_dtype())
+    return values.astype(np.int64 if values.dtype.kind in "iub" else np.float64)
+
+
+def _parse(name: str, group: Any) -> StudyTable:
+    names = [str(column) for column in json.loads(group.attrs["columns"])]
+    datasets = {column: group["columns"][column] for column in names}
+    units = {column: str(dataset.attrs["units"]) for column, dataset in datasets.items() if "units" in dataset.attrs}
+    columns = {column: _read_column(dataset) for column, dataset in datasets.items()}
+    return StudyTable(name, columns, units, json.loads(group["facts"].asstr()[()]))
+
+
+def _read_column(dataset: Any) -> Column:
+    if dataset.dtype.kind == "O":
+        return np.array([str(text) for text in dataset.asstr()[()]], dtype=np.str_)
+    return np.asarray(dataset[()])
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has a form for."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
