@@ -189,6 +189,9 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = "auto"
     allow_shared_gpu: Annotated[bool, Meta(description="cupy: ranks of a host may share a GPU")] = False
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
+    peer_threads: Annotated[
+        Size | None, Meta(description="torch: threads of its serial run beside several ranks (default: threads)")
+    ] = None
     expect_ranks: Annotated[Size | None, Meta(description="stop unless MPI started exactly this many ranks")] = None
 
 

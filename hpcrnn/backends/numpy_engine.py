@@ -131,6 +131,15 @@ class NumpyEngine:
                 view[...] = take(block, name, parameters[f"{block.name}.{name}"], self._extent.shard)
         self._mark_stale()
 
+    def parameters(self) -> dict[str, Array]:
+        """Copies of this engine's parameters, named as :meth:`load_parameters` has them."""
+        named = {index: self._network.blocks[index].name for index in self._position}
+        return {
+            f"{named[index]}.{name}": view.copy()
+            for index, at in self._position.items()
+            for name, view in self._parameters.blocks[at].items()
+        }
+
     def load_batch(self, batch: Batch) -> None:
         window = self._extent.window
         head = self._blocks.get(len(self._network.blocks) - 1)

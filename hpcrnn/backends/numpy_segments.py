@@ -67,4 +67,7 @@ class SegmentedBlock(RecurrentBlock):
 
     def exponent(self) -> float:
         """Estimate the largest Lyapunov exponent along the last step's trajectories, 1/step."""
+        if not self._c.extent.backward:  # which has not laid out the transposed weights
+            for work in self._distinct:
+                self.cell.load(self._c.parameters, work, backward=True)
         return float(np.mean([largest_exponent(layer) for layer in self._layers]))

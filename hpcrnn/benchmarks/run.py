@@ -29,7 +29,7 @@ from hpcrnn.grid import resolve_grid
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
 from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
-from hpcrnn.spec import RecurrenceSpec, RunSpec, to_dict
+from hpcrnn.spec import BackendName, RecurrenceSpec, RunSpec, to_dict
 from hpcrnn.workloads import Workload, open_workload
 
 SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"
@@ -144,18 +144,35 @@ def check_same_data(workload: Workload, world: World) -> None:
 
 
 def ways_of(spec: RunSpec) -> list[Way]:
-    """Every backend on the whole grid, and before it serial where a base is wanted.
+    """Every backend on the whole grid, and before it, where a base is wanted, on one rank.
 
-    Methods that run segments of time at once are those of the backend ``numpy``: others are there for the base.
+    Methods that run segments of time at once are those of the backend ``numpy``: others are there for the base. Of such
+    a method on several ranks the same segments on one rank are a base too.
     """
     whole = [Way(backend, spec) for backend in spec.machine.backend]
     if whole[0].is_serial:
         return whole
-    if spec.recurrence.method != "chain":
+    several = whole[0].n_ranks > 1
+    chain = spec.recurrence.method == "chain"
+    if not chain:
         whole = [way for way in whole if way.backend == "numpy"]
-    serial = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
-    base = [Way(backend, serial) for backend in spec.machine.backend] if spec.measure.baseline else []
+    if not spec.measure.baseline:
+        return whole
+    alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
+    base = [Way(backend, _with_peer_threads(alone, backend)) for backend in spec.machine.backend]
+    if several and not chain:
+        fold = spec.recurrence.fold * whole[0].grid.time
+        recurrence = msgspec.structs.replace(spec.recurrence, fold=fold, halo_codec="none")
+        base.append(Way("numpy", msgspec.structs.replace(alone, recurrence=recurrence)))
     return base + whole
+
+
+def _with_peer_threads(spec: RunSpec, backend: BackendName) -> RunSpec:
+    """The peer may have as many cores as the ranks it is measured beside."""
+    if backend != "torch" or spec.machine.peer_threads is None:
+        return spec
+    machine = msgspec.structs.replace(spec.machine, threads=spec.machine.peer_threads)
+    return msgspec.structs.replace(spec, machine=machine)
 
 
 def warnings_of(plan: Plan) -> list[str]:

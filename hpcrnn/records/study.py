@@ -3,7 +3,7 @@
 ::
 
     / @schema_name @schema_version @created_utc  environment (JSON text)
-    /tables/<name>  @columns (JSON: their order)  facts (JSON text)
+    /tables/<name>  @columns (JSON: their order)  @facts (JSON)
         row                                      dimension scale
         <column>[row] @units                     float64, int64 or text
 
@@ -109,10 +109,8 @@ def write_study_record(record: StudyRecord, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(temporary, "w") as file:
-            file.attrs.update(
-                schema_name=SCHEMA_NAME, schema_version=SCHEMA_VERSION, created_utc=record.created_utc
-            )
-            file["environment"] = json.dumps(record.environment, sort_keys=True, default=str)
+            file.attrs.update(schema_name=SCHEMA_NAME, schema_version=SCHEMA_VERSION, created_utc=record.created_utc)
+            file["environment"] = json.dumps(record.environment, sort_keys=True, default=_plain)
             tables = file.create_group("tables")
             for table in record.tables:
                 _fill(tables.create_group(table.name), table)
@@ -134,6 +132,9 @@ def read_study_record(path: Path) -> StudyRecord:
     """
     import h5py
 
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"{path}: is not there, or not a file")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("schema_name") != SCHEMA_NAME:
@@ -160,10 +161,10 @@ def read_study_record(path: Path) -> StudyRecord:
 
 def _fill(group: Any, table: StudyTable) -> None:
     group.attrs["columns"] = json.dumps(list(table.columns))
-    group["facts"] = json.dumps(table.facts, sort_keys=True, default=_plain)
+    group.attrs["facts"] = json.dumps(table.facts, sort_keys=True, default=_plain)
     group.create_dataset(ROW, data=np.arange(len(table), dtype=np.int64)).make_scale(ROW)
     for name, column in table.columns.items():
-        dataset = group.create_dataset(f"columns/{name}", data=_kept(column))
+        dataset = group.create_dataset(name, data=_kept(column))
         dataset.dims[0].attach_scale(group[ROW])
         if name in table.units:
             dataset.attrs["units"] = table.units[name]
@@ -181,10 +182,10 @@ def _kept(column: Column) -> Column:
 
 def _parse(name: str, group: Any) -> StudyTable:
     names = [str(column) for column in json.loads(group.attrs["columns"])]
-    datasets = {column: group["columns"][column] for column in names}
+    datasets = {column: group[column] for column in names}
     units = {column: str(dataset.attrs["units"]) for column, dataset in datasets.items() if "units" in dataset.attrs}
     columns = {column: _read_column(dataset) for column, dataset in datasets.items()}
-    return StudyTable(name, columns, units, json.loads(group["facts"].asstr()[()]))
+    return StudyTable(name, columns, units, json.loads(group.attrs["facts"]))
 
 
 def _read_column(dataset: Any) -> Column:

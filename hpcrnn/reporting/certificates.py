@@ -226,12 +226,12 @@ def certificate_table(entries: Sequence[Entry]) -> Table | None:
     columns += ["Residual", "Gradient error", "Serial error", "Lyapunov", "Verdict", "Beware"]
     note = (
         "Two numbers: forward / backward. Rounds: passes over the segments, the first included; in brackets the most. "
-        "Critical path: time steps one after another, summed over layers; T over it: what the chain has, over that. Met after: time steps "
-        "that a corrected trajectory took to meet the old one, median and largest over segments and samples. Residual: "
-        "the largest difference left between neighbours, relative to the state. Errors are the worst gradient's, "
-        "relative, against float64; the serial one is what a serial run in the same dtype loses. Lyapunov: the largest "
-        "exponent of a layer, 1 / time step; from 0 on trajectories never meet. Typical values are medians over the "
-        "counted steps, worst ones are over all."
+        "Critical path: time steps one after another, summed over layers; T over it: what the chain has, over that. "
+        "Met after: time steps that a corrected trajectory took to meet the old one, median and largest over segments "
+        "and samples. Residual: the largest difference left between neighbours, relative to the state. Errors are the "
+        "worst gradient's, relative, against float64; the serial one is what a serial run in the same dtype loses. "
+        "Lyapunov: the largest exponent of a layer, 1 / time step; from 0 on trajectories never meet. Typical values "
+        "are medians over the counted steps, worst ones are over all."
     )
     return Table("Certificates", columns, rows, text_columns=(1, 12, 13), note=note)
 
