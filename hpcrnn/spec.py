@@ -153,7 +153,8 @@ class RecurrenceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         MethodName | Literal["auto"],
         Meta(
             description="chain: each segment waits for the one before; picard, gateprod, deer: all at once, corrected "
-            "to a tolerance; scan: linear cells, exact; tbptt_zero, tbptt_stale, burnin, overlap_verified: inexact; auto"
+            "to a tolerance; scan: linear cells, exact; tbptt_zero, tbptt_stale, burnin, overlap_verified: inexact; "
+            "auto: the fastest of chain, picard (scan) and gateprod, by a short probe"
         ),
     ] = "chain"
     fold: Annotated[Size, Meta(description="segments V of each time rank, computed together as rows of the batch")] = 1

@@ -111,6 +111,8 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         for at, (way, found) in enumerate(zip(ways, samples, strict=True))
     )
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
+    if choice:
+        facts["choice"] = choice
     facts["clock"] |= {"sync": SYNC, "rank_reduce": RANK_REDUCE}
     record = Record(
         uuid=str(uuid.uuid4()),

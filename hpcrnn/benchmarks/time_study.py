@@ -47,6 +47,7 @@ TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 CHAOS_SEGMENTS = 16
 CHAOS_STEPS = (8, 16, 32, 64, 128, 256)
 FORGET_BIASES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+CHRONO_SPANS = (10, 30, 100, 300, 1000, 3000)
 GAINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 """Standard deviation of the recurrent weights times the root of H: without input, chaos begins at one."""
 
@@ -233,17 +234,24 @@ def _training_row(workload: str, spec: RunSpec, step: int, probe: Problem) -> Ro
 
 
 def chaos_rows(world: World) -> Iterator[Row]:
-    """Rounds over what makes memories long: the forget bias of an LSTM, the recurrent gain of an Elman cell."""
+    """Rounds over what makes memories long: forget bias and chrono span of an LSTM, recurrent gain of an Elman cell."""
     for method, steps, bias in product(("picard", "gateprod"), CHAOS_STEPS, FORGET_BIASES):
         spec = layer_spec("lstm", 64, steps * CHAOS_SEGMENTS, CHAOS_SEGMENTS, method, model={"forget_bias": bias})
-        yield _chaos_row(Problem(spec, world), spec, "forget_bias", bias, 1.0)
+        yield _chaos_row(spec, world, "forget_bias", bias, 1.0)
+    for method, steps, span in product(("picard", "gateprod"), CHAOS_STEPS, CHRONO_SPANS):
+        model = {"forget_init": "chrono", "chrono_span": span}
+        spec = layer_spec("lstm", 64, steps * CHAOS_SEGMENTS, CHAOS_SEGMENTS, method, model=model)
+        yield _chaos_row(spec, world, "chrono_span", span, 1.0)
     for method, steps, gain in product(("picard", "gateprod"), CHAOS_STEPS, GAINS):
         spec = layer_spec("elman", 64, steps * CHAOS_SEGMENTS, CHAOS_SEGMENTS, method)
         # U(-1/√H, 1/√H) has a standard deviation of 1/√(3H).
-        yield _chaos_row(Problem(spec, world), spec, "gain", gain, gain * 3**0.5)
+        yield _chaos_row(spec, world, "gain", gain, gain * 3**0.5)
 
 
-def _chaos_row(problem: Problem, spec: RunSpec, axis: str, value: float, scale: float) -> Row:
+def _chaos_row(spec: RunSpec, world: World, axis: str, value: float, scale: float) -> Row:
+    # Forward only: the gradients of a chaotic trajectory leave the range of float32.
+    training = msgspec.structs.replace(spec.training, mode="forward")
+    problem = Problem(msgspec.structs.replace(spec, training=training), world)
     parameters = {name: a * scale if name.endswith(".R") else a for name, a in problem.parameters.items()}
     problem.engine.load_parameters(parameters)
     forward = problem.step(problem.workload.batch(0))[0]
@@ -296,11 +304,19 @@ def study(world: World, out: Path, names: Sequence[str], steps: int, every: int)
             sys.stderr.write(f"\rhpcrnn: {name}: {len(rows)} rows ")
             sys.stderr.flush()
         sys.stderr.write("\n")
-        tables.append(table(name, rows, {"training_steps": steps} if name == "training" else {}))
+        tables.append(table(name, rows, FACTS[name] | ({"training_steps": steps} if name == "training" else {})))
         record = StudyRecord(record.created_utc, facts, tuple(tables))
         write_study_record(record, out)
     return record
 
+
+FACTS: dict[str, dict[str, Any]] = {
+    "speedup": {"hidden": 128, "batch": 1, "tolerance": 1e-6, "method": "picard", "dtype": "float32"},
+    "tolerance": {"hidden": 128, "batch": 1, "T": 2048, "segments": 16, "method": "picard", "dtype": "float32"},
+    "training": {"method": "picard", "segments": 4, "tolerance": 1e-6, "dtype": "float32"},
+    "chaos": {"hidden": 64, "batch": 1, "segments": CHAOS_SEGMENTS, "tolerance": 1e-6, "dtype": "float32"},
+}
+"""What holds for each table as a whole."""
 
 TABLES = ("speedup", "tolerance", "training", "chaos")
 

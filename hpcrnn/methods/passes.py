@@ -130,12 +130,13 @@ class ForwardPass(Pass):
         layer, folding = self._l, self._l.folding
         start, stop = (0, folding.longest) if steps is None else (steps.start, steps.stop)
         tape = layer.tape.window(start, stop)
-        input_product(layer.parameters, layer.x[start:stop], tape, layer.work)
         for name, halo in self._states(self.received).items():
             np.copyto(tape.states[name][0], halo)
         common = folding.common - start
-        layer.cell.recur(tape.window(0, common), layer.work)
+        layer.cell.forward(layer.parameters, layer.x[start:][:common], tape.window(0, common), layer.work)
         if not folding.is_even:
+            last = layer.tape.window(folding.common, folding.longest)
+            input_product(layer.parameters, layer.x[folding.common :], last, layer.work)
             self._last_step()
         self._read_ends()
 

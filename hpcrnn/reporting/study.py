@@ -17,7 +17,7 @@ from hpcrnn.reporting.study_chaos import draw_chaos
 from hpcrnn.reporting.study_theory import draw_speedup, draw_tolerance
 from hpcrnn.reporting.study_training import draw_training
 
-AXES = ("forget_bias", "gain")
+AXES = ("forget_bias", "chrono_span", "gain")
 """Of the edge of chaos, a figure each."""
 
 

@@ -1,4 +1,4 @@
-"""The edge of chaos in a study: rounds over forget bias or recurrent gain, and segment length."""
+"""The edge of chaos in a study: rounds over what lengthens memories, and segment length."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from hpcrnn.reporting.units import plural, printable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_AXIS_LABELS = {"forget_bias": "forget bias", "gain": "gain of the recurrent weights"}
+_AXIS_LABELS = {
+    "forget_bias": "forget bias",
+    "chrono_span": "chrono initialisation, longest dependence [time steps]",
+    "gain": "gain of the recurrent weights",
+}
 
 
 def draw_chaos(table: StudyTable, axis: str) -> Drawing:
-    """Draw rounds over forget bias or recurrent gain and segment length, a panel a cell and method.
+    """Draw rounds over forget bias, chrono span or recurrent gain, and segment length, a panel a cell and method.
 
-    Columns: ``axis``, the axis's own (``forget_bias`` or ``gain``), ``segment_steps``, ``rounds``, ``max_rounds``,
+    Columns: ``axis``, the axis's own (``forget_bias``, ``chrono_span`` or ``gain``), ``segment_steps``, ``rounds``, ``max_rounds``,
     ``lyapunov``, ``cell``, ``method``.
 
     Parameters
     ----------
     table : StudyTable
-    axis : {"forget_bias", "gain"}
+    axis : {"forget_bias", "chrono_span", "gain"}
     """
     from matplotlib.colors import LogNorm
 

@@ -1,5 +1,7 @@
 """A solve comes to the chain, for every cell and method, however time is cut; and it ends."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -166,7 +168,7 @@ def test_states_of_one_unit_and_one_input_are_those_of_the_chain_to_the_last_bit
 def make_chaotic_layer(T, gain=3.0, H=24, seed=0):
     layer = make_layer(Elman(), T, 2, 3, H, seed)
     R = gain / H**0.5 * np.random.default_rng(seed).standard_normal((H, H))
-    return Layer(layer.cell, {**layer.parameters, "R": R}, layer.x, layer.dy, layer.initial, layer.cotangent)
+    return replace(layer, parameters={**layer.parameters, "R": R})
 
 
 @pytest.mark.parametrize("method", ["picard", "gateprod"])
@@ -259,8 +261,7 @@ def test_one_slow_sample_runs_alone():
 def test_segments_that_start_right_never_run_again():
     """A guess of zero that is right: from zero, without input, there is nothing to correct."""
     layer = make_scalar_layer(0.5, 32)
-    silent = Layer(layer.cell, layer.parameters, 0 * layer.x, layer.dy, layer.initial, layer.cotangent)
-    (solve,) = solved(silent, "picard", 4).forward
+    (solve,) = solved(replace(layer, x=0 * layer.x), "picard", 4).forward
     assert solve.steps == (8,)
     assert (solve.meeting == SETTLED).all()
     assert solve.residual == 0
@@ -284,7 +285,7 @@ def make_last_step_layer(T, factor=0.5):
     layer = make_scalar_layer(factor, T)
     dy = np.zeros_like(layer.dy)
     dy[-1] = 1
-    return Layer(layer.cell, layer.parameters, layer.x, dy, layer.initial, layer.cotangent)
+    return replace(layer, dy=dy)
 
 
 @pytest.mark.parametrize(("ranks", "fold"), [(1, 16), (4, 4), (16, 1)])
@@ -313,13 +314,10 @@ def spoilt(layer, what):
     if what in layer.parameters:
         bad = layer.parameters[what].copy()
         bad.flat[-1] = np.nan
-        return Layer(
-            layer.cell, {**layer.parameters, what: bad}, layer.x, layer.dy, layer.initial, layer.cotangent
-        )
+        return replace(layer, parameters={**layer.parameters, what: bad})
     bad = getattr(layer, what).copy()
-    bad[-1].flat[-1] = np.nan
-    arrays = {"x": layer.x, "dy": layer.dy, "initial": layer.initial, "cotangent": layer.cotangent}
-    return Layer(layer.cell, layer.parameters, *{**arrays, what: bad}.values())
+    bad.flat[-1] = np.nan
+    return replace(layer, **{what: bad})
 
 
 @every_cell
@@ -378,8 +376,7 @@ def test_a_prediction_that_amplifies_what_is_below_the_tolerance_still_ends(meth
     """h = 2h + x: a start off by less than the tolerance is left, and predicted to move the next one by more."""
     x = np.full((12, 1, 1), 1e-9)
     x[2], x[6:9] = 0.9e-6, 1
-    layer = make_scalar_layer(2.0, 12)
-    layer = Layer(layer.cell, layer.parameters, x, layer.dy, layer.initial, layer.cotangent)
+    layer = replace(make_scalar_layer(2.0, 12), x=x)
     found = solved_or_ended(layer, method, 1, 4, tolerance=1e-6)
     assert found.forward[0].converged
 
