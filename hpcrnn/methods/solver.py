@@ -144,7 +144,8 @@ class Solver:
             over = self._s.max_rounds is not None and len(rounds) >= self._s.max_rounds
             if worst <= self._tolerance or over or self._s.method not in CORRECTED:
                 break
-            stalled |= worst > _STALLED * before and not any_met
+            # A prediction that overshoots could go round for ever; the chain does not.
+            stalled |= (worst > _STALLED * before and not any_met) or len(rounds) > folding.segments * self._line.size
             before = worst
             deltas = self._corrections(sweep, gaps, plain=stalled)
             dirty = np.flatnonzero(np.maximum(far, sweep.size(deltas)) > self._tolerance)

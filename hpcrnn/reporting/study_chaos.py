@@ -26,8 +26,8 @@ _AXIS_LABELS = {
 def draw_chaos(table: StudyTable, axis: str) -> Drawing:
     """Draw rounds over forget bias, chrono span or recurrent gain, and segment length, a panel a cell and method.
 
-    Columns: ``axis``, the axis's own (``forget_bias``, ``chrono_span`` or ``gain``), ``segment_steps``, ``rounds``, ``max_rounds``,
-    ``lyapunov``, ``cell``, ``method``.
+    Columns: ``axis``, the axis's own (``forget_bias``, ``chrono_span`` or ``gain``), ``segment_steps``, ``rounds``,
+    ``max_rounds``, ``lyapunov``, ``cell``, ``method``.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def draw_chaos(table: StudyTable, axis: str) -> Drawing:
         panels[0].set_ylabel("segment length [time steps]")
     for ax in grid[-1]:
         ax.set_xlabel(_AXIS_LABELS[axis])
-    title = f"Rounds over {_AXIS_LABELS[axis]} and segment length"
+    title = f"Rounds over {_AXIS_LABELS[axis].partition(' [')[0]} and segment length"
     caption = (
         "The number in a field is the rounds until all segments had met. “= P”: as many as there are segments; then "
         "the method is the chain, and gains nothing. Outlined and hatched: the largest Lyapunov exponent is 0 or more, "
