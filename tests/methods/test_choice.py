@@ -22,6 +22,9 @@ ALONE = SimpleNamespace(on_root=lambda function: function())
 
 STEP_S = 1e-3
 
+CHAOTIC = 8.0
+"""What recurrent weights of an Elman cell have to be multiplied by."""
+
 
 def seconds(per_folded_step):
     """What a step of training takes, by specification: the same a time step, folded or not, but for a factor."""
@@ -104,7 +107,7 @@ def test_segments_of_time_ranks_count_too(chosen):
 
 
 def test_chaos_is_for_the_chain(chosen):
-    recurrence, plain = chosen(gain=8.0, max_rounds=5)
+    recurrence, plain = chosen(gain=CHAOTIC, max_rounds=5, dtype="float64")
     assert recurrence == RecurrenceSpec()  # whose other keys would be refused
     assert plain["meeting"] == UNMET
     assert plain["rounds"] == 8
@@ -168,7 +171,7 @@ def test_the_probe_looks_at_few_rows_steps_and_segments(chosen, monkeypatch):
 
 
 def test_what_was_found_goes_into_a_record_as_plain_values(chosen):
-    for options in ({}, {"gain": 8.0}, {"fold": 1}):
+    for options in ({}, {"gain": CHAOTIC, "dtype": "float64"}, {"fold": 1}):
         _, plain = chosen(**options)
         again = json.loads(json.dumps(plain))
         assert again["method"] == plain["method"]
