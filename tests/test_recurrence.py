@@ -79,30 +79,30 @@ REFUSED = {
     "deer": (
         {"method": "deer", "hidden": 65, "cell": "lstm", "fold": 4},
         (
-            "model.hidden = 65: allowed is at most 64 with method deer: 20 Jacobians of 130 by 130 a layer and rank are "
-            "1.289 MiB, and take 130 backward passes a round"
+            "model.hidden = 65: allowed is at most 64 with method deer: 20 Jacobians of 130 by 130 a layer and rank "
+            "are 1.289 MiB, and take 130 backward passes a round"
         ),
     ),
     "deer in float64": (
         {"method": "deer", "hidden": 128, "cell": "gru", "dtype": "float64"},
         (
-            "model.hidden = 128: allowed is at most 64 with method deer: 5 Jacobians of 128 by 128 a layer and rank are "
-            "0.625 MiB, and take 128 backward passes a round"
+            "model.hidden = 128: allowed is at most 64 with method deer: 5 Jacobians of 128 by 128 a layer and rank "
+            "are 0.625 MiB, and take 128 backward passes a round"
         ),
     ),
     # Numbers.
     "tolerance": (
         {"method": "picard", "tolerance": 4e-7},
         (
-            "recurrence.tolerance = 4e-07: allowed is at least 4.8e-07 in float32, whose rounding keeps trajectories that "
-            "far apart"
+            "recurrence.tolerance = 4e-07: allowed is at least 4.8e-07 in float32, whose rounding keeps trajectories "
+            "that far apart"
         ),
     ),
     "tolerance in float64": (
         {"method": "auto", "tolerance": 1e-16, "dtype": "float64"},
         (
-            "recurrence.tolerance = 1e-16: allowed is at least 8.9e-16 in float64, whose rounding keeps trajectories that "
-            "far apart"
+            "recurrence.tolerance = 1e-16: allowed is at least 8.9e-16 in float64, whose rounding keeps trajectories "
+            "that far apart"
         ),
     ),
     "one round": (

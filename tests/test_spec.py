@@ -226,7 +226,10 @@ GRID_FORM = "axis=count, comma-separated, axes: data, pipeline, time, tensor"
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"modle": {}}, "modle = {}: allowed is one of the keys model, problem, training, parallel, machine, measure"),
+        (
+            {"modle": {}},
+            "modle = {}: allowed is one of the keys model, problem, training, parallel, recurrence, machine, measure",
+        ),
         ({"model": {"hiden": 3}}, f"model.hiden = 3: allowed is one of the keys {MODEL_KEYS}"),
         ({"model": {"batch": 3}}, f"model.batch = 3: allowed is one of the keys {MODEL_KEYS}"),
         ({"model": 3}, f"model = 3: allowed is the keys {MODEL_KEYS}"),

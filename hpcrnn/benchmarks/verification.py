@@ -26,7 +26,7 @@ from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import Network, initial_parameters
 from hpcrnn.records.record import Check, Status, Verdict
-from hpcrnn.recurrence import INEXACT, is_exact
+from hpcrnn.recurrence import CORRECTED, INEXACT, is_exact
 from hpcrnn.spec import BackendName, Grid, MachineSpec, ParallelSpec, RecurrenceSpec, RunSpec
 from hpcrnn.workloads import Workload, open_workload
 
@@ -43,6 +43,9 @@ FULL_SIZE_FLOPS = 5e9
 
 Boundary = tuple[dict[str, Array], dict[str, Array]]
 """Initial states and gradients of the final states, of the whole batch."""
+
+_WITHIN = 100.0
+"""A method exact to a tolerance may be off by so many of it before it is called wrong: dropped corrections add up."""
 
 _SEGMENT_STEPS = 32
 """Steps of a segment at the least, where segments run at once: about what a corrected trajectory needs to meet."""
@@ -194,8 +197,12 @@ def _status(way: Way, compared: Sequence[Check], others: Sequence[Check]) -> Sta
         return "INVALID"
     if all(check.passed for check in compared) and way.method not in INEXACT:
         return "VALID"
-    known = all(np.isfinite(check.error) for check in compared)
-    return "APPROXIMATE" if known and not is_exact(way.spec.recurrence, way.spec.model.dtype) else "INVALID"
+    if is_exact(way.spec.recurrence, way.spec.model.dtype):
+        # What a small tolerance costs may still be more than rounding does; a mistake would cost more than that.
+        limit = _WITHIN * way.spec.recurrence.tolerance if way.method in CORRECTED else 0.0
+    else:
+        limit = np.inf
+    return "APPROXIMATE" if all(check.error < limit for check in compared if not check.passed) else "INVALID"
 
 
 def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) -> Sequence[tuple[int, Part]]:

@@ -180,13 +180,21 @@ class GRU(Cell):
         split = 2 * tape.states["h"].shape[-1]  # columns of r and z, then those of n
         matmul(hidden.T, gates[:, :split], into["R"][:, :split], accumulate=accumulate)
         if self.reset == "after":
-            # Made again for all steps, in the place of q: a backward pass may be corrected after it has run.
-            dq = np.multiply(tape.gates_by_gate[:, 2], tape.saved["activations"][:, 0], out=tape.saved["q"])
-            dq = as_rows(dq)
-            matmul(hidden.T, dq, into["R"][:, split:], accumulate=accumulate)
-            sum_rows(dq, into["bR"], work.scratch["sums"], accumulate=accumulate)
+            # dq = dn r, made again some steps at a time: a backward pass may be corrected after it has run.
+            T, B, _ = tape.gates.shape
+            steps = max(1, _DQ_ROWS // B)
+            for start in range(0, T, steps):
+                dn, r = (a[start : start + steps] for a in (tape.gates_by_gate[:, 2], tape.saved["activations"][:, 0]))
+                dq, more = as_rows(dn * r), accumulate or start > 0
+                rows = hidden[start * B : start * B + len(dq)]
+                matmul(rows.T, dq, into["R"][:, split:], accumulate=more)
+                sum_rows(dq, into["bR"], work.scratch["sums"], accumulate=more)
         else:
             matmul(as_rows(tape.saved["p"]).T, gates[:, split:], into["R"][:, split:], accumulate=accumulate)
+
+
+_DQ_ROWS = 8192
+"""Rows of dq that are made at once: enough for a product at its best."""
 
 
 def _by_gate(product: Array, n_gates: int) -> Array:

@@ -27,6 +27,8 @@ def largest_exponent(layer: LayerArrays) -> float:
     n_steps = min(_STEPS, layer.folding.common)
     rng = np.random.default_rng(0x1E)
     dstate = {name: rng.standard_normal((layer.folding.rows, H)).astype(dtype) for name in cell.state_names}
+    length = np.sqrt(sum(np.einsum("ij,ij->i", a, a, dtype=np.float64) for a in dstate.values()))
+    dstate = {name: a / length.astype(dtype)[:, np.newaxis] for name, a in dstate.items()}
     scratch = tape.gates[:1].copy()
     strips = Strips(cell, layer.parameters, tape, layer.work)
     rows, growth, counted = np.arange(layer.folding.rows), np.zeros(layer.folding.rows), 0

@@ -34,7 +34,10 @@ _UNITS = 4
 """Units in the last place that a start and the end it should equal may differ by where nothing but rounding differs."""
 
 _STALLED = 0.5
-"""A round in which nothing met and the largest gap is still more than this share of what it was has stalled."""
+"""A round in which nothing met and the largest gap is still more than this share of what it was is slow."""
+
+_SLOW_ROUNDS = 2
+"""So many slow rounds in a row, and the solve has stalled; a first prediction may well overshoot."""
 
 
 _LOSSLESS = make_codec("none")
@@ -135,7 +138,7 @@ class Solver:
         lonely = ~sweep.has_local_terms() if isinstance(sweep, BackwardPass) else np.zeros(folding.rows, dtype=bool)
         rounds, row_steps = [steps + folding.longest], (steps + folding.longest) * folding.rows
         meeting = np.full(folding.rows, SETTLED, dtype=np.int64)
-        before, stalled, truncated, some_met = np.inf, False, False, True
+        before, slow, truncated, some_met = np.inf, 0, False, True
         while True:
             arriving = self._arriving(sweep, edge)
             gaps = arriving - sweep.received
@@ -144,10 +147,13 @@ class Solver:
             over = self._s.max_rounds is not None and len(rounds) >= self._s.max_rounds
             if worst <= self._tolerance or over or self._s.method not in CORRECTED:
                 break
-            # A prediction that overshoots could go round for ever; the chain does not.
-            stalled |= (worst > _STALLED * before and not any_met) or len(rounds) > folding.segments * self._line.size
+            if slow < _SLOW_ROUNDS:
+                slow = slow + 1 if worst > _STALLED * before and not any_met else 0
+            stalled = slow == _SLOW_ROUNDS
             before = worst
-            deltas = self._corrections(sweep, gaps, plain=stalled)
+            # What is settled predicts nothing: the first segment that is not starts from what arrives, and is final.
+            open_gaps = gaps * (far > self._tolerance)[:, np.newaxis]
+            deltas = self._corrections(sweep, open_gaps, plain=stalled)
             dirty = np.flatnonzero(np.maximum(far, sweep.size(deltas)) > self._tolerance)
             if stalled:
                 dirty = _first_of_each_sample(dirty, folding.samples, leftward=sweep.leftward)
@@ -160,6 +166,7 @@ class Solver:
                 meeting[dirty] = rerun.met
                 some_met = bool((rerun.met > 0).any())
                 truncated |= bool((lonely[dirty] & (rerun.met > 0)).any())
+        truncated |= bool((lonely & (far > 0)).any())  # too small to be handed over at all
         met = worst <= self._tolerance
         if self._codec.name != "none":  # what the segments started from is not what was sent
             sent = self._arriving(sweep, edge, _LOSSLESS)
@@ -175,9 +182,11 @@ class Solver:
         if self._s.method == "tbptt_stale" and not sweep.leftward:
             sweep.received[...] = self._arriving(sweep, edge)  # of the step before: nothing has run yet
         elif self._warms_up(sweep):
-            steps = min(self._s.burn_in, sweep.arrays.folding.common)
-            longest = sweep.arrays.folding.longest
-            sweep.run(slice(0, steps) if sweep.leftward else slice(longest - steps, longest))
+            folding = sweep.arrays.folding
+            steps = min(self._s.burn_in, folding.common)
+            # Forward, a longer segment is warmed up for the one step more that it has.
+            sweep.run(slice(0, steps) if sweep.leftward else slice(folding.common - steps, folding.longest))
+            steps += 0 if sweep.leftward else folding.longest - folding.common
             sweep.received[...] = self._arriving(sweep, edge)
         if self._line.rank == (self._line.size - 1 if sweep.leftward else 0):
             samples = sweep.arrays.folding.samples

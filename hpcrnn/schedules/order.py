@@ -112,6 +112,7 @@ def _rows_by_chunk(graph: TaskGraph, placement: Placement, place: Place) -> Rows
     forward = _in_turns([(m, piece) for m in parts for piece in pieces], stages, grid.pipeline)
     backward = _in_turns([(m, piece) for m in parts for piece in reversed(pieces)], stages[::-1], grid.pipeline)
     later_stages = grid.pipeline - 1 - place.pipeline
+    before, after = _windows_around(graph, placement, place)
     # With virtual stages a gradient also passes every rank once more before it is back.
     rounds = 1 if len(stages) == 1 else 2
     return Rows(
@@ -119,9 +120,9 @@ def _rows_by_chunk(graph: TaskGraph, placement: Placement, place: Place) -> Rows
         tuple(tuple(Task("B", b, m, c) for c in piece[::-1] for b in stage[::-1]) for stage, (m, piece) in backward),
         tuple(tuple(Task("W", b, m, c) for c in piece[::-1] for b in stage[::-1]) for stage, (m, piece) in backward),
         per_microbatch=len(pieces) * len(stages),
-        ranks_after=later_stages + grid.time - 1 - place.time,
-        units_after=rounds * later_stages + grid.time - 1 - place.time,
-        units_before=place.pipeline + place.time,
+        ranks_after=later_stages + after,
+        units_after=rounds * later_stages + after,
+        units_before=place.pipeline + before,
     )
 
 
@@ -132,6 +133,7 @@ def _rows_by_block(graph: TaskGraph, placement: Placement, place: Place) -> Rows
     no other rank waits for.
     """
     layers = _layers(graph, placement.blocks_at(place))
+    before, after = _windows_around(graph, placement, place)
     chunks, parts = placement.chunks_at(place), range(graph.n_microbatches)
     forward = [(layer, m) for m in parts for layer in layers]
     backward = [(layer[::-1], m) for m in parts for layer in reversed(layers)]
@@ -140,10 +142,15 @@ def _rows_by_block(graph: TaskGraph, placement: Placement, place: Place) -> Rows
         tuple(tuple(Task("B", b, m, c) for b in layer for c in reversed(chunks)) for layer, m in backward),
         tuple(tuple(Task("W", b, m, c) for b in layer for c in reversed(chunks)) for layer, m in backward),
         per_microbatch=len(layers),
-        ranks_after=placement.grid.time - 1 - place.time,
-        units_after=placement.grid.time - 1 - place.time,
-        units_before=place.time,
+        ranks_after=after,
+        units_after=after,
+        units_before=before,
     )
+
+
+def _windows_around(graph: TaskGraph, placement: Placement, place: Place) -> tuple[int, int]:
+    """Windows of time before and after a rank's that it waits for; none where chunks are solved together."""
+    return (0, 0) if graph.coupled else (place.time, placement.grid.time - 1 - place.time)
 
 
 def _layers(graph: TaskGraph, blocks: Sequence[int]) -> list[tuple[int, ...]]:

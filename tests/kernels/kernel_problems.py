@@ -57,7 +57,7 @@ class LayerProblem:
         cell.backward(self.dy, dstate, tape, work)
         d = tape.gates
         if cell.name == "gru":
-            d = np.concatenate([d[..., : 2 * H], tape.saved["q"], d[..., 2 * H :]], axis=-1)
+            d = np.concatenate([d[..., : 2 * H], d[..., 2 * H :] * active[..., :H], d[..., 2 * H :]], axis=-1)
         return Solution(h, tape.states.get("c"), q, active.copy(), d, dstate)
 
 

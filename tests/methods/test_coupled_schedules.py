@@ -26,9 +26,7 @@ def plan_of(grid, method="picard", **options):
 
 
 GRIDS = ["time=2", "time=3", "pipeline=2,time=2", "data=2,time=2", "data=2,pipeline=2,time=2"]
-LEADS = "orders let an earlier window of time go ahead, as where it waits for no other"
-late = pytest.mark.xfail(strict=True, reason=LEADS)
-ORDERS = ["fill_drain", *(pytest.param(order, marks=late) for order in ("1f1b", "seq_1f1b", "zb_h1"))]
+ORDERS = ["fill_drain", "1f1b", "seq_1f1b", "zb_h1"]
 
 
 def messages(plan):
@@ -106,5 +104,5 @@ def test_weight_gradients_need_not_be_in_step():
 
 def test_windows_idle_for_nothing_but_unequal_shares():
     assert plan_of("time=2").bubble_bound() == pytest.approx(0, abs=1e-12)
-    assert plan_of("time=2", "chain").bubble_bound() > 0.1
+    assert plan_of("time=2", "chain").bubble_bound() > 0.05
     assert 0 < plan_of("time=2", seq=25).bubble_bound() < 0.05

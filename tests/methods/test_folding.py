@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hpcrnn.methods.folding import Folding
 
-fixed_examples = settings(derandomize=True, deadline=None, max_examples=60, database=None)
+fixed_examples = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 
 
 @st.composite
