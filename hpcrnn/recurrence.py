@@ -20,6 +20,8 @@ WARMED_UP = ("burnin", "overlap_verified")
 LARGEST_HIDDEN = 64
 """Hidden units up to which a segment's Jacobian is worth its price."""
 
+_STATES_AND_GATES = {"elman": (1, 1), "gru": (1, 3), "lstm": (2, 4), "mingru": (1, 2), "minlstm": (1, 3)}
+
 _EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 _LEAST_UNITS = 4
 
@@ -83,15 +85,17 @@ def _check_method(spec: RunSpec) -> None:
             "recurrence.method", method, f"another one with cell {model.cell}; scan is exact for linear cells"
         )
     if method == "deer" and model.hidden > LARGEST_HIDDEN:
-        n_states = 2 if model.cell == "lstm" else 1
+        n_states, n_gates = _STATES_AND_GATES[model.cell]
         segments = spec.recurrence.fold * spec.problem.batch
         n = n_states * model.hidden
-        needed = segments * n * n * (4 if model.dtype == "float32" else 8)
+        # The Jacobians, and for every unit vector what a backward step reads and writes.
+        row = n + model.hidden * (3 * n_gates + 4 * n_states)
+        needed = segments * n * row * (4 if model.dtype == "float32" else 8)
         raise SpecError(
             "model.hidden",
             model.hidden,
-            f"at most {LARGEST_HIDDEN} with method deer: {segments} Jacobians of {n} by {n} a layer and rank are "
-            f"{needed / 2**20:.4g} MiB, and take {n} backward passes a round",
+            f"at most {LARGEST_HIDDEN} with method deer: {segments} Jacobians of {n} by {n} take "
+            f"{needed / 2**20:.4g} MiB a layer and {n} backward passes a round",
         )
 
 

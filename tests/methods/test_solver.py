@@ -183,13 +183,13 @@ def test_a_chaotic_network_is_solved_as_a_chain(method, cut):
 
 
 def test_a_stalled_solve_runs_one_segment_a_round():
-    """4 segments, of which 3 run again in vain, then 2; then one after the other."""
-    layer, n, rows = make_counting_layer(20, B=2), 5, 4 * 2
-    (solve,) = solved(layer, "picard", 4).forward
-    assert solve.steps == (n, n, n, n)
-    # Six rows of eight are more than half, so all run along; four are not; after that one segment of each sample.
-    assert solve.row_steps == n * (rows + rows + 4 + 2)
-    assert (solve.meeting == [[SETTLED] * 2] + 3 * [[UNMET] * 2]).all()
+    """Ten segments, of which all that may run again do so twice in vain; then one after the other."""
+    layer, n, B, V = make_counting_layer(20), 2, 2, 10
+    (solve,) = solved(layer, "picard", V).forward
+    assert solve.steps == V * (n,)
+    # Nine and eight segments of ten are more than half, so all run along.
+    assert solve.row_steps == n * B * (V + V + V + 7)
+    assert (solve.meeting == [[SETTLED] * B] + 9 * [[UNMET] * B]).all()
 
 
 # Work: what has met does nothing.
