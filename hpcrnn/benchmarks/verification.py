@@ -44,6 +44,10 @@ FULL_SIZE_FLOPS = 5e9
 Boundary = tuple[dict[str, Array], dict[str, Array]]
 """Initial states and gradients of the final states, of the whole batch."""
 
+_VANISHED = 1e-2
+"""A gradient of an initial state smaller than this share of the largest of a parameter is compared with that share: on
+its way through time it may vanish altogether, and nothing is left to be right about."""
+
 _WITHIN = 100.0
 """A method exact to a tolerance may be off by so many of it before it is called wrong: dropped corrections add up."""
 
@@ -380,22 +384,25 @@ def compare(outcome: Outcome, trusted: Trusted, spec: RunSpec) -> list[Check]:
 
     loss_errors = (abs(run.loss - reference.loss) / trusted.loss_size for run in (outcome, yardstick, perturbed))
     checks = [check("loss", *loss_errors)]
+    gradients = [a for name, a in reference.arrays.items() if name.startswith("gradient ")]
+    vanished = _VANISHED * max((float(np.linalg.norm(a)) for a in gradients), default=0.0)
     for name, exact in reference.arrays.items():
-        errors = [_error_of(run.arrays, name, exact) for run in (outcome, yardstick, perturbed)]
+        least = vanished if name.startswith("d ") else 0.0
+        errors = [_error_of(run.arrays, name, exact, least) for run in (outcome, yardstick, perturbed)]
         checks.append(check(name, *errors))
     return checks
 
 
-def _error_of(found: Mapping[str, Array], name: str, exact: Array) -> float:
-    return relative_error(found[name], exact) if name in found else float("nan")
+def _error_of(found: Mapping[str, Array], name: str, exact: Array, least: float) -> float:
+    return relative_error(found[name], exact, least) if name in found else float("nan")
 
 
-def relative_error(found: Array, exact: Array) -> float:
-    """``|found - exact| / |exact|`` in the 2-norm; NaN where the shapes differ."""
+def relative_error(found: Array, exact: Array, least: float = 0.0) -> float:
+    """``|found - exact| / |exact|`` in the 2-norm, of an ``|exact|`` of at least ``least``; NaN of unequal shapes."""
     if found.shape != exact.shape:
         return float("nan")
     difference = float(np.linalg.norm((found.astype(np.float64) - exact).ravel()))
-    size = float(np.linalg.norm(exact.ravel()))
+    size = max(float(np.linalg.norm(exact.ravel())), least)
     return difference / size if size > 0 else difference
 
 

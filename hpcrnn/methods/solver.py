@@ -166,7 +166,7 @@ class Solver:
                 meeting[dirty] = rerun.met
                 some_met = bool((rerun.met > 0).any())
                 truncated |= bool((lonely[dirty] & (rerun.met > 0)).any())
-        truncated |= bool((lonely & (far > 0)).any())  # too small to be handed over at all
+        truncated |= bool((lonely & (far > 0) & (meeting == SETTLED)).any())  # too small to be handed over
         met = worst <= self._tolerance
         if self._codec.name != "none":  # what the segments started from is not what was sent
             sent = self._arriving(sweep, edge, _LOSSLESS)

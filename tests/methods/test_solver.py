@@ -391,3 +391,14 @@ def test_a_gradient_dropped_at_a_boundary_is_truncated():
     found = solved(make_last_step_layer(64), "picard", 2, tolerance=1e-6)
     assert not found.arrays["dx"][:32].any()
     assert found.backward[0].truncated
+
+
+def test_a_scan_that_corrects_every_segment_drops_nothing():
+    layer = make_layer(MinGRU(forget_bias=3.0), 64)
+    dy = np.zeros_like(layer.dy)
+    dy[-1] = 1
+    layer = replace(layer, dy=dy)
+    found = solved(layer, "scan", 8)
+    assert error(found, chain(layer)) < 1e-13
+    assert (found.meeting("backward")[:-1] != SETTLED).all()
+    assert not found.backward[0].truncated
