@@ -213,8 +213,8 @@ def certificate_table(entries: Sequence[Entry]) -> Table | None:
                 _pair(passes, lambda p: _steps(p.met_after)),
                 _pair(passes, lambda p: _steps(p.worst_met_after)),
                 scientific(residual) if math.isfinite(residual := _of_known(np.max, certificate.residual)) else MISSING,
-                scientific(case.verdict.gradient_error),
-                scientific(case.verdict.serial_gradient_error),
+                _gradient_error(case, case.verdict.gradient_error),
+                _gradient_error(case, case.verdict.serial_gradient_error),
                 significant(_of_known(np.max, exponents), 2),
                 printable(case.verdict.status),
                 "; ".join(text.partition(":")[0] for text in _alarms(case, certificate)) or MISSING,
@@ -239,3 +239,8 @@ def certificate_table(entries: Sequence[Entry]) -> Table | None:
 def _pair(passes: Sequence[DirectionSummary], write: Callable[[DirectionSummary], str]) -> str:
     """Write the directions side by side: ``2 / 3``."""
     return " / ".join(map(write, passes))
+
+
+def _gradient_error(case: Case, error: float) -> str:
+    """An error; a dash in mode ``forward``, where there is no gradient."""
+    return MISSING if case.spec["training"]["mode"] == "forward" else scientific(error)
