@@ -24,7 +24,7 @@ from hpcrnn.reporting.strategies import draw_bubbles, draw_contests, draw_memory
 from hpcrnn.reporting.timelines import MOST_RANKS, draw_timeline
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-OTHER_RECORDS = {"h200"}  # single layers on a GPU have a record of their own
+OTHER_RECORDS = {"h200", "time_study"}  # single layers on a GPU, and tables of counts, have records of their own
 STEPS = [4.0, 4.1, 4.2, 4.3, 4.5, 4.6, 4.7, 4.8]
 PIPELINE = {"order": "1f1b", "microbatches": 4}
 
