@@ -7,8 +7,6 @@ few are copied to where they lie together, worked on with ordinary products, and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -156,13 +154,3 @@ class Strips:
                 self._work.poll,
             )
         return self._narrow[k]
-
-
-def stacked(states: States, names: Sequence[str]) -> Array:
-    """States (rows, H) each as one array (n, rows, H)."""
-    return np.stack([states[name] for name in names])
-
-
-def largest_by_row(a: Array, scratch: Array | None = None) -> Any:
-    """Largest magnitude of each row of (..., rows, H): (..., rows)."""
-    return np.abs(a, out=scratch).max(axis=-1)
