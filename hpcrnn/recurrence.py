@@ -24,6 +24,7 @@ _STATES_AND_GATES = {"elman": (1, 1), "gru": (1, 3), "lstm": (2, 4), "mingru": (
 
 _EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 _LEAST_UNITS = 4
+"""Units in the last place that two trajectories may differ by where nothing but rounding differs."""
 
 
 def least_tolerance(dtype: str) -> float:

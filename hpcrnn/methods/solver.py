@@ -27,11 +27,8 @@ from hpcrnn.methods.line import Line
 from hpcrnn.methods.passes import BackwardPass, LayerArrays, Pass
 from hpcrnn.methods.transfers import DenseTransfer, DiagonalTransfer, NoTransfer, Transfer
 from hpcrnn.records.certificate import SETTLED
-from hpcrnn.recurrence import CORRECTED
+from hpcrnn.recurrence import CORRECTED, least_tolerance
 from hpcrnn.spec import RecurrenceSpec
-
-_UNITS = 4
-"""Units in the last place that a start and the end it should equal may differ by where nothing but rounding differs."""
 
 _STALLED = 0.5
 """A round in which nothing met and the largest gap is still more than this share of what it was is slow."""
@@ -99,8 +96,8 @@ def shifted(own: Array, edge: Array | None, line: Line, codec: Codec, *, leftwar
 
 
 def tolerance_of(settings: RecurrenceSpec, dtype: npt.DTypeLike) -> float:
-    """Return the difference at which trajectories have met; of what is exact, a few units in the last place."""
-    return _UNITS * float(np.finfo(dtype).eps) if settings.method == "scan" else settings.tolerance
+    """Return the difference at which trajectories have met; of what is exact, what rounding leaves."""
+    return least_tolerance(np.dtype(dtype).name) if settings.method == "scan" else settings.tolerance
 
 
 class Solver:
