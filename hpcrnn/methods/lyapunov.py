@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from hpcrnn.methods.passes import LayerArrays
-from hpcrnn.methods.strips import Strips
+from hpcrnn.methods.strips import States
 
 _STEPS = 256
 """Length of the trajectory looked at, at the most."""
@@ -27,21 +28,26 @@ def largest_exponent(layer: LayerArrays) -> float:
     n_steps = min(_STEPS, layer.folding.common)
     rng = np.random.default_rng(0x1E)
     dstate = {name: rng.standard_normal((layer.folding.rows, H)).astype(dtype) for name in cell.state_names}
-    length = np.sqrt(sum(np.einsum("ij,ij->i", a, a, dtype=np.float64) for a in dstate.values()))
-    dstate = {name: a / length.astype(dtype)[:, np.newaxis] for name, a in dstate.items()}
+    dstate, _ = _normalised(dstate)
     scratch = tape.gates[:1].copy()
-    strips = Strips(cell, layer.parameters, tape, layer.work)
     rows, growth, counted = np.arange(layer.folding.rows), np.zeros(layer.folding.rows), 0
     for number, step in enumerate(reversed(range(n_steps))):
         scratch[0] = tape.gates[step]
-        strips.backward(step, rows, dstate)
+        layer.strips.backward(step, rows, dstate)
         tape.gates[step] = scratch[0]
-        length = np.sqrt(sum(np.einsum("ij,ij->i", a, a, dtype=np.float64) for a in dstate.values()))
-        with np.errstate(divide="ignore"):
-            gained = np.log(length)
-        unit = (1 / np.maximum(length, np.finfo(dtype).tiny)).astype(dtype)[:, np.newaxis]
-        dstate = {name: a * unit for name, a in dstate.items()}
+        dstate, length = _normalised(dstate)
         if number >= n_steps // 2:
-            growth += gained
+            with np.errstate(divide="ignore"):
+                growth += np.log(length)
             counted += 1
     return float((growth / max(counted, 1)).mean())
+
+
+def _normalised(covector: States) -> tuple[States, npt.NDArray[np.float64]]:
+    """Scale each row of a covector, of arrays (R, H), to length one, and return the lengths (R,) it had.
+
+    A row that has vanished stays zero.
+    """
+    length = np.sqrt(sum(np.einsum("ij,ij->i", a, a, dtype=np.float64) for a in covector.values()))
+    per_row = 1 / np.maximum(length, np.finfo(covector["h"].dtype).tiny)
+    return {name: a * per_row.astype(a.dtype)[:, np.newaxis] for name, a in covector.items()}, length
