@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcrnn.benchmarks.planning import make_plan
-from hpcrnn.benchmarks.script import ScriptParser, check_two_ranks, on_ranks, positive, say
+from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, positive, say
 from hpcrnn.errors import EXIT_VALID
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.transport import Transport
@@ -164,11 +164,11 @@ def _bare_exchanges(world: World, n_bytes: int) -> dict[str, Exchange]:
 
 def main(world: World) -> int:
     """Measure all sizes and print a table."""
-    parser = ScriptParser(world, "halo", __doc__)
+    parser = ScriptParser(world, "halo", __doc__, 2)
     parser.add_argument("--cell", choices=("elman", "lstm", "gru"), default="lstm")
     parser.add_argument("--rounds", type=positive, default=300, help="turns of each way; default 300")
     arguments = parser.parse_args()
-    check_two_ranks(world, "halo")
+    check_ranks(world, "halo", 2)
     say(world, f"{'B x H':>9}  {'KiB':>5}  {'suite, µs':>22}  {'bare, µs':>22}  {'fastest bare':>12}  ratio")
     missed = []
     for rows, hidden in SIZES:

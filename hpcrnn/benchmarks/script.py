@@ -1,4 +1,4 @@
-"""What the measuring scripts share: each is started as ``mpirun -n N python -m hpcrnn.benchmarks.NAME``."""
+"""What the measuring scripts share: each is started as ``[mpirun -n N] python -m hpcrnn.benchmarks.NAME``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,30 @@ def on_ranks(script: Callable[[World], int]) -> int:
         fail(world, error)
 
 
-class ScriptParser(argparse.ArgumentParser):
-    """A parser that speaks on rank 0 only."""
+def _command(name: str, n_ranks: int | None) -> str:
+    """How a script is started on so many ranks, or on any number."""
+    launcher = "" if n_ranks == 1 else f"mpirun -n {n_ranks or 'N'} "
+    return f"{launcher}python -m hpcrnn.benchmarks.{name}"
 
-    def __init__(self, world: World, name: str, description: str | None) -> None:
+
+class ScriptParser(argparse.ArgumentParser):
+    """A parser that speaks on rank 0 only.
+
+    Parameters
+    ----------
+    world : World
+    name : str
+        Of the script's module.
+    description : str or None
+        The module's docstring; what precedes the command in it is shown.
+    n_ranks : int, optional
+        Ranks the script needs; any number by default.
+    """
+
+    def __init__(self, world: World, name: str, description: str | None, n_ranks: int | None = None) -> None:
         self._is_root = world.is_root
-        prog = f"mpirun -n N python -m hpcrnn.benchmarks.{name}"
         text = (description or "").partition(": ``")[0]
-        super().__init__(prog=prog, description=text, allow_abbrev=False)
+        super().__init__(prog=_command(name, n_ranks), description=text, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise HpcrnnError(f"{message} ({self.prog} --help)")
@@ -51,15 +67,15 @@ def positive(text: str) -> int:
     return value
 
 
-def check_two_ranks(world: World, name: str) -> None:
-    """Refuse anything but two ranks.
+def check_ranks(world: World, name: str, n_ranks: int) -> None:
+    """Refuse any other number of ranks than a script is made for.
 
     Raises
     ------
     LaunchError
     """
-    if world.size != 2:
-        raise LaunchError(f"{world.size} rank(s); allowed is 2: mpirun -n 2 python -m hpcrnn.benchmarks.{name}")
+    if world.size != n_ranks:
+        raise LaunchError(f"{world.size} rank(s); allowed is {n_ranks}: {_command(name, n_ranks)}")
 
 
 def say(world: World, text: str, *, progress: bool = False) -> None:

@@ -12,7 +12,6 @@ Four tables on one rank, counted and not timed, so that the machine does not mat
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,7 +25,9 @@ import numpy as np
 from hpcrnn.backends.base import LayerSolve
 from hpcrnn.backends.numpy_engine import NumpyEngine
 from hpcrnn.benchmarks.planning import make_plan
+from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, positive, say
 from hpcrnn.benchmarks.verification import relative_error
+from hpcrnn.errors import EXIT_VALID
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import initial_parameters
@@ -321,18 +322,19 @@ FACTS: dict[str, dict[str, Any]] = {
 TABLES = ("speedup", "tolerance", "training", "chaos")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(world: World) -> int:
     """Run the study on one rank."""
-    parser = argparse.ArgumentParser(description="what decides whether segments of time can run at once")
+    parser = ScriptParser(world, "time_study", __doc__, 1)
     parser.add_argument("--out", type=Path, default=Path("results/time_study.h5"))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
-    parser.add_argument("--steps", type=int, default=300, help="of training")
-    parser.add_argument("--every", type=int, default=15, help="training steps from one look to the next")
-    arguments = parser.parse_args(argv)
-    study(World.start(), arguments.out, arguments.tables, arguments.steps, arguments.every)
-    sys.stdout.write(f"written: {arguments.out}\n")
-    return 0
+    parser.add_argument("--steps", type=positive, default=300, help="of training")
+    parser.add_argument("--every", type=positive, default=15, help="training steps from one look to the next")
+    arguments = parser.parse_args()
+    check_ranks(world, "time_study", 1)
+    study(world, arguments.out, arguments.tables, arguments.steps, arguments.every)
+    say(world, f"written: {arguments.out}")
+    return EXIT_VALID
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(on_ranks(main))

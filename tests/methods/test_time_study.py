@@ -4,13 +4,17 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+from launching import mpirun
 
 from hpcrnn.records.study import read_study_record
+
+MODULE = "hpcrnn.benchmarks.time_study"
 
 
 def test_training_is_looked_at_and_drawn(tmp_path):
     out, plots = tmp_path / "study.h5", tmp_path / "plots"
-    study = ["hpcrnn.benchmarks.time_study", "--tables", "training", "--steps", "1", "--every", "1", "--out", str(out)]
+    study = [MODULE, "--tables", "training", "--steps", "1", "--every", "1", "--out", str(out)]
     for command in (study, ["hpcrnn.reporting.study", str(out), "-o", str(plots)]):
         subprocess.run([sys.executable, "-m", *command], check=True, timeout=100, capture_output=True)
     (table,) = read_study_record(out).tables
@@ -26,3 +30,22 @@ def test_training_is_looked_at_and_drawn(tmp_path):
     # Only the last step of a sequence of `adding` has a loss: its gradient is truncated where it has died out.
     assert columns["truncated_backward"].tolist()[:2] == [0, 0]
     assert list(plots.glob("*.png"))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("n_ranks", "flags", "words"),
+    [
+        (1, ("--every", "0"), "--every"),
+        (1, ("--every", "-3"), "--every"),
+        (1, ("--steps", "0"), "--steps"),
+        (2, (), "2 rank(s); allowed is 1: python"),
+    ],
+)
+def test_wrong_use_is_one_line(n_ranks, flags, words, tmp_path):
+    ended = mpirun(n_ranks, "-m", MODULE, *flags, cwd=tmp_path)
+    assert ended.code != 0
+    assert len(ended.error_lines) == 1, ended.err
+    assert words in ended.error_lines[0]
+    assert "Traceback" not in ended.err
+    assert not list(tmp_path.iterdir())
