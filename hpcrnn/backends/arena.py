@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +19,29 @@ _ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
 
 
+def aligned_zeros(size: int, dtype: npt.DTypeLike) -> Array:
+    """Zeros that start on a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(size * itemsize + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size * itemsize].view(dtype)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where arrays lie, and of what.
+
+    Attributes
+    ----------
+    dtype : dtype
+    zeros : callable
+        From size and dtype to a flat array of zeros that starts on a multiple of 64 bytes; of the host if not given.
+    """
+
+    dtype: npt.DTypeLike
+    zeros: Callable[[int, npt.DTypeLike], Array] = aligned_zeros
+
+
 class Arena(Generic[Tenant]):
     """One flat array a slot; every tenant of a slot carves its arrays out of it from the start.
 
@@ -27,22 +51,22 @@ class Arena(Generic[Tenant]):
         What each tenant will ask for.
     slots : mapping of tenant to int
         Tenants of the same slot overlap.
-    dtype : dtype
+    memory : Memory
     """
 
     def __init__(
         self,
         shapes: Mapping[Tenant, Sequence[Shape]],
         slots: Mapping[Tenant, int],
-        dtype: npt.DTypeLike,
+        memory: Memory,
     ) -> None:
-        self._slots, itemsize = slots, np.dtype(dtype).itemsize
+        self._slots, itemsize = slots, np.dtype(memory.dtype).itemsize
         self._step = max(1, _ALIGNMENT // itemsize)
         sizes: dict[int, int] = {}
         for tenant, wanted in shapes.items():
             needed = sum(self._rounded(math.prod(shape)) for shape in wanted)
             sizes[slots[tenant]] = max(sizes.get(slots[tenant], 0), needed)
-        self._flat = {slot: _aligned(size, dtype) for slot, size in sizes.items()}
+        self._flat = {slot: memory.zeros(size, memory.dtype) for slot, size in sizes.items()}
 
     @property
     def n_bytes(self) -> int:
@@ -64,11 +88,3 @@ class Arena(Generic[Tenant]):
 
     def _rounded(self, size: int) -> int:
         return -(-size // self._step) * self._step
-
-
-def _aligned(size: int, dtype: npt.DTypeLike) -> Array:
-    """Zeros that start on a cache line."""
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.zeros(size * itemsize + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + size * itemsize].view(dtype)

@@ -1,21 +1,17 @@
-"""The blocks of the NumPy engine: what F, B and W do to its buffers.
-
-Blocks are joined by *boundaries*: what the block before writes and the block after reads, and its gradient, that
-goes the other way.  One of the two blocks may lie on another rank: the boundary is then where a message arrives,
-and neither block can tell.
-"""
+"""The blocks of the NumPy engine: what F, B and W do to its buffers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.backends.arena import Arena, Shape
+from hpcrnn.backends.arena import Arena, Memory
 from hpcrnn.backends.base import Array, Extent, LayerSolve
+from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arena, unit_arrays
 from hpcrnn.cells import Cell, Tape
 from hpcrnn.cells.base import as_rows, sum_rows
 from hpcrnn.cells.exchange import Exchange
@@ -23,35 +19,9 @@ from hpcrnn.cells.products import ProductLibrary
 from hpcrnn.methods.line import Line
 from hpcrnn.model.layers import cross_entropy, embed, embed_gradient, squared_error
 from hpcrnn.model.network import Block, Network
-from hpcrnn.schedules.lifetimes import Buffer, Family
-
-UnitKey = tuple[int, int]
-"""Micro-batch and chunk."""
 
 States = dict[str, Array]
 """One array (B, H) a state of the cell."""
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """What passes between two blocks.
-
-    Attributes
-    ----------
-    value : dict of (m, c) to array (T, B, N)
-        Of all shards.
-    own : dict of (m, c) to array (T, B, Nk)
-        The same of this shard's units; of what is not sharded, ``value`` itself.
-    gradient : dict of (m, c) to array (T, B, Nk)
-        Empty where none is needed. Of what is not sharded, each shard holds a part of a sum.
-    arenas : list of Arena
-        Memory of the above, where it belongs to this boundary.
-    """
-
-    value: dict[UnitKey, Array]
-    own: dict[UnitKey, Array]
-    gradient: dict[UnitKey, Array]
-    arenas: list[Arena[UnitKey]] = field(default_factory=list)
 
 
 @dataclass
@@ -99,46 +69,14 @@ class Context:
         return self.network.dtype
 
     @property
+    def memory(self) -> Memory:
+        """Where buffers lie."""
+        return Memory(self.network.dtype)
+
+    @property
     def gives_dx(self) -> bool:
         """Whether ``before`` wants a gradient."""
         return self.network.gives_dx(self.index)
-
-
-def unit_arena(
-    extent: Extent, family: Family, block: int, dtype: npt.DTypeLike, shapes: Mapping[UnitKey, Sequence[Shape]]
-) -> Arena[UnitKey]:
-    """Memory for one buffer a (micro-batch, chunk); buffers share slots where the schedule says they may."""
-    slots = {}
-    for number, (m, c) in enumerate(shapes):
-        slots[m, c] = number if extent.slots is None else extent.slots.of[Buffer(family, block, m, c)]
-    return Arena(shapes, slots, dtype)
-
-
-def unit_arrays(
-    extent: Extent, family: Family, block: int, width: int, dtype: npt.DTypeLike
-) -> tuple[dict[UnitKey, Array], Arena[UnitKey]]:
-    """One array (T, B, width) a (micro-batch, chunk)."""
-    shapes = {unit: [(*extent.shape(*unit), width)] for unit in extent.units()}
-    arena = unit_arena(extent, family, block, dtype, shapes)
-    return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, arena
-
-
-def gradient_width(network: Network, index: int, extent: Extent) -> int:
-    """Columns of the gradient of a block's output that one shard holds."""
-    block = network.blocks[index]
-    return extent.shard.count(block.outputs) if block.is_recurrent else block.outputs
-
-
-def received_boundary(network: Network, index: int, extent: Extent) -> Boundary:
-    """The output of a block that lies on another rank."""
-    value, arena = unit_arrays(extent, "activation", index, network.blocks[index].outputs, network.dtype)
-    arenas = [arena]
-    gradient: dict[UnitKey, Array] = {}
-    if extent.backward:
-        width = gradient_width(network, index, extent)
-        gradient, arena = unit_arrays(extent, "gradient", index, width, network.dtype)
-        arenas.append(arena)
-    return Boundary(value, value, gradient, arenas)
 
 
 class NumpyBlock(ABC):
@@ -191,15 +129,13 @@ class NumpyBlock(ABC):
         """Gradients of this block's output."""
         if not self._c.extent.backward:
             return {}, []
-        arrays, arena = unit_arrays(self._c.extent, "gradient", self._c.index, width, self._c.dtype)
+        arrays, arena = unit_arrays(self._c.extent, "gradient", self._c.index, width, self._c.memory)
         return arrays, [arena]
 
     @property
     def memory_bytes(self) -> int:
         """What this block has allocated beside parameters and gradients."""
-        return sum(arena.n_bytes for arena in self.output.arenas) + (
-            0 if self._dx_partial is None else self._dx_partial.nbytes
-        )
+        return self.output.memory_bytes + (0 if self._dx_partial is None else self._dx_partial.nbytes)
 
 
 class EmbeddingBlock(NumpyBlock):
@@ -209,7 +145,7 @@ class EmbeddingBlock(NumpyBlock):
         super().__init__(context)
         self._tokens = tokens
         width = context.block.outputs
-        value, arena = unit_arrays(context.extent, "activation", context.index, width, context.dtype)
+        value, arena = unit_arrays(context.extent, "activation", context.index, width, context.memory)
         gradient, arenas = self._gradient_arrays(width)
         self.output = Boundary(value, value, gradient, [arena, *arenas])
 
@@ -231,7 +167,7 @@ class AffineBlock(NumpyBlock):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         width = context.block.outputs
-        value, arena = unit_arrays(context.extent, "activation", context.index, width, context.dtype)
+        value, arena = unit_arrays(context.extent, "activation", context.index, width, context.memory)
         # The head's scores become their own gradient.
         gradient, arenas = self._gradient_arrays(width) if context.block.kind == "linear" else (value, [])
         self.output = Boundary(value, value, gradient, [arena, *arenas])
@@ -349,7 +285,7 @@ class RecurrentBlock(NumpyBlock):
         samples = [extent.samples(m) for m in range(len(extent.microbatches))]
         rows = [extent.window_shape(m)[1] for m in range(len(samples))]
         shapes = {unit: list(cell.tape_shapes(*extent.shape(*unit), H, width).values()) for unit in extent.units()}
-        arena = unit_arena(extent, "activation", context.index, dtype, shapes)
+        arena = unit_arena(extent, "activation", context.index, context.memory, shapes)
         self.tapes: dict[UnitKey, Tape] = {
             unit: cell.make_tape(*extent.shape(*unit), H, dtype, width, arena.allocator(unit)) for unit in shapes
         }
@@ -376,7 +312,7 @@ class RecurrentBlock(NumpyBlock):
         if c.network.blocks[-1].kind != "cotangent" or c.index != len(c.network.blocks) - 2:
             return self._gradient_arrays(H)
         shapes = {unit: [(*c.extent.shape(*unit), H)] for unit in c.extent.units()}
-        arena = Arena(shapes, {unit: number for number, unit in enumerate(shapes)}, c.dtype)
+        arena = Arena(shapes, {unit: number for number, unit in enumerate(shapes)}, c.memory)
         return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, [arena]
 
     def _lay_out_weights(self) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hpcrnn.backends.arena import Memory
 from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.boundaries import Boundary, received_boundary
 from hpcrnn.backends.numpy_blocks import (
-    Boundary,
     Context,
     CotangentBlock,
     HeadBlock,
     NumpyBlock,
     RecurrentBlock,
     make_block,
-    received_boundary,
 )
 from hpcrnn.backends.numpy_segments import SegmentedBlock
 from hpcrnn.cells.exchange import ALONE, Exchange
@@ -111,7 +111,9 @@ class NumpyEngine:
         if index - 1 in self._blocks:
             return self._blocks[index - 1].output
         if index > 0:
-            self._received[index - 1] = received_boundary(self._network, index - 1, self._extent)
+            self._received[index - 1] = received_boundary(
+                self._network, index - 1, self._extent, Memory(self._network.dtype)
+            )
             return self._received[index - 1]
 
         def chunked(arrays: list[Array]) -> dict[tuple[int, int], Array]:
@@ -269,7 +271,7 @@ class NumpyEngine:
     def memory_bytes(self) -> int:
         flat = 2 * self._parameters.flat.nbytes + self._optimizer.memory_bytes
         inputs = sum(array.nbytes for array in self._tokens + self._features + self._dx)
-        received = sum(arena.n_bytes for boundary in self._received.values() for arena in boundary.arenas)
+        received = sum(boundary.memory_bytes for boundary in self._received.values())
         return flat + inputs + received + sum(block.memory_bytes for block in self._blocks.values())
 
     def _recurrent(self) -> list[RecurrentBlock]:

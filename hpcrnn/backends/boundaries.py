@@ -1,0 +1,82 @@
+"""What passes between two blocks, and its memory: the same for every engine that works on parts of a network.
+
+A *boundary* is what the block before writes and the block after reads, and its gradient, that goes the other way. One
+of the two blocks may lie on another rank: the boundary is then where a message arrives, and neither block can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpcrnn.backends.arena import Arena, Memory, Shape
+from hpcrnn.backends.base import Array, Extent
+from hpcrnn.model.network import Network
+from hpcrnn.schedules.lifetimes import Buffer, Family
+
+UnitKey = tuple[int, int]
+"""Micro-batch and chunk."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The output of a block, or the network's input.
+
+    Attributes
+    ----------
+    value : dict of (m, c) to array (T, B, N)
+        Of all shards.
+    own : dict of (m, c) to array (T, B, Nk)
+        The same of this shard's units; of what is not sharded, ``value`` itself.
+    gradient : dict of (m, c) to array (T, B, Nk)
+        Empty where none is needed. Of what is not sharded, each shard holds a part of a sum.
+    arenas : list of Arena
+        Memory of the above, where it belongs to this boundary.
+    """
+
+    value: dict[UnitKey, Array]
+    own: dict[UnitKey, Array]
+    gradient: dict[UnitKey, Array]
+    arenas: list[Arena[UnitKey]] = field(default_factory=list)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that belongs to this boundary."""
+        return sum(arena.n_bytes for arena in self.arenas)
+
+
+def unit_arena(
+    extent: Extent, family: Family, block: int, memory: Memory, shapes: Mapping[UnitKey, Sequence[Shape]]
+) -> Arena[UnitKey]:
+    """Memory for one buffer a (micro-batch, chunk); buffers share slots where the schedule says they may."""
+    slots = {}
+    for number, (m, c) in enumerate(shapes):
+        slots[m, c] = number if extent.slots is None else extent.slots.of[Buffer(family, block, m, c)]
+    return Arena(shapes, slots, memory)
+
+
+def unit_arrays(
+    extent: Extent, family: Family, block: int, width: int, memory: Memory
+) -> tuple[dict[UnitKey, Array], Arena[UnitKey]]:
+    """One array (T, B, width) a (micro-batch, chunk)."""
+    shapes = {unit: [(*extent.shape(*unit), width)] for unit in extent.units()}
+    arena = unit_arena(extent, family, block, memory, shapes)
+    return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, arena
+
+
+def gradient_width(network: Network, index: int, extent: Extent) -> int:
+    """Columns of the gradient of a block's output that one shard holds."""
+    block = network.blocks[index]
+    return extent.shard.count(block.outputs) if block.is_recurrent else block.outputs
+
+
+def received_boundary(network: Network, index: int, extent: Extent, memory: Memory) -> Boundary:
+    """The output of a block that lies on another rank."""
+    value, arena = unit_arrays(extent, "activation", index, network.blocks[index].outputs, memory)
+    arenas = [arena]
+    gradient: dict[UnitKey, Array] = {}
+    if extent.backward:
+        width = gradient_width(network, index, extent)
+        gradient, arena = unit_arrays(extent, "gradient", index, width, memory)
+        arenas.append(arena)
+    return Boundary(value, value, gradient, arenas)
