@@ -20,7 +20,8 @@ from hpcrnn.benchmarks.certification import certify
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
-from hpcrnn.benchmarks.verification import SERIAL, Way, verify
+from hpcrnn.benchmarks.verification import verify
+from hpcrnn.benchmarks.ways import Way, ways_of
 from hpcrnn.errors import LaunchError
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
@@ -29,7 +30,7 @@ from hpcrnn.grid import resolve_grid
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import check_writable, write_record
 from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
-from hpcrnn.spec import BackendName, RecurrenceSpec, RunSpec, to_dict
+from hpcrnn.spec import RunSpec, to_dict
 from hpcrnn.workloads import Workload, open_workload
 
 SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"
@@ -81,7 +82,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             progress.say(f"warning: {warning}")
         if choice:
             progress.say(f"method auto: {choice['reason']}")
-        progress.say(f"verifying {', '.join(_name(way) for way in ways)}")
+        progress.say(f"verifying {', '.join(way.name for way in ways)}")
         verdicts = verify(ways, workload, world)
         variants = _variants(workload, plans, world)
         samples = [Samples(stop_reason="invalid") for _ in ways]
@@ -145,38 +146,6 @@ def check_same_data(workload: Workload, world: World) -> None:
             )
 
 
-def ways_of(spec: RunSpec) -> list[Way]:
-    """Every backend on the whole grid, and before it, where a base is wanted, on one rank.
-
-    Methods that run segments of time at once are those of the backend ``numpy``: others are there for the base. Of such
-    a method on several ranks the same segments on one rank are a base too.
-    """
-    whole = [Way(backend, spec) for backend in spec.machine.backend]
-    if whole[0].is_serial:
-        return whole
-    several = whole[0].n_ranks > 1
-    chain = spec.recurrence.method == "chain"
-    if not chain:
-        whole = [way for way in whole if way.backend == "numpy"]
-    if not spec.measure.baseline:
-        return whole
-    alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
-    base = [Way(backend, _with_peer_threads(alone, backend)) for backend in spec.machine.backend]
-    if several and not chain:
-        fold = spec.recurrence.fold * whole[0].grid.time
-        recurrence = msgspec.structs.replace(spec.recurrence, fold=fold, halo_codec="none")
-        base.append(Way("numpy", msgspec.structs.replace(alone, recurrence=recurrence)))
-    return base + whole
-
-
-def _with_peer_threads(spec: RunSpec, backend: BackendName) -> RunSpec:
-    """The peer may have as many cores as the ranks it is measured beside."""
-    if backend != "torch" or spec.machine.peer_threads is None:
-        return spec
-    machine = msgspec.structs.replace(spec.machine, threads=spec.machine.peer_threads)
-    return msgspec.structs.replace(spec, machine=machine)
-
-
 def warnings_of(plan: Plan) -> list[str]:
     """Say what an uneven split costs."""
     units = {"data": "rows", "pipeline": "operations", "time": "steps", "tensor": "hidden units"}
@@ -197,13 +166,6 @@ def default_path(spec: RunSpec, n_ranks: int) -> Path:
     return Path("results") / f"{spec.model.cell}-H{spec.model.hidden}-n{n_ranks}-{now}-{uuid.uuid4().hex[:6]}.h5"
 
 
-def _name(way: Way) -> str:
-    if way.is_serial:
-        return f"{way.backend} serial"
-    method = "" if way.method == "chain" else f" {way.method} {way.spec.recurrence.fold}"
-    return f"{way.backend}{f' {way.grid}' if way.n_ranks > 1 else ''}{method}"
-
-
 def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[Variant]:
     """Build this rank's part of every way; an executor where the rank takes part."""
     variants: list[Variant] = []
@@ -215,7 +177,7 @@ def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[
         rows = plan.rows(rank)
         variants.append(
             Variant(
-                _name(way),
+                way.name,
                 way.n_ranks,
                 executor,
                 lambda step, rows=rows: workload.batch(step, rows),  # type: ignore[misc]

@@ -18,7 +18,8 @@ PROGRAM = """
 import json, sys
 import numpy as np
 import msgspec
-from hpcrnn.benchmarks.verification import SERIAL, Way, verify
+from hpcrnn.benchmarks.verification import verify
+from hpcrnn.benchmarks.ways import SERIAL, Way
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.execution.world import World, fail
 from hpcrnn.grid import resolve_grid

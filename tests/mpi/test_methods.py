@@ -20,7 +20,9 @@ PROGRAM = """
 import json, sys
 import msgspec
 import numpy as np
-from hpcrnn.benchmarks.verification import Way, run_once, verify, _random_boundary
+from hpcrnn.benchmarks.one_step import random_boundary, run_once
+from hpcrnn.benchmarks.verification import verify
+from hpcrnn.benchmarks.ways import Way
 from hpcrnn.errors import NumericsError
 from hpcrnn.execution.world import World, fail
 from hpcrnn.grid import resolve_grid
@@ -46,7 +48,7 @@ def executor_of(way, rank):
 def step_of(way, rank):
     workload = open_workload(way.spec)
     plan, executor = way.plan(workload), executor_of(way, rank)
-    part = run_once(executor, plan, rank, workload, _random_boundary(plan.network, way.spec))
+    part = run_once(executor, plan, rank, workload, random_boundary(plan.network, way.spec))
     return executor, part
 
 try:

@@ -1,0 +1,98 @@
+"""The ways of running a problem that are measured beside each other: backends, grids, methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hpcrnn.benchmarks.planning import Plan, make_plan
+from hpcrnn.spec import BackendName, Grid, ParallelSpec, RecurrenceSpec, RunSpec
+from hpcrnn.workloads import Workload
+
+SERIAL = ParallelSpec(grid=Grid())
+"""The parallel section of the serial run of a problem: in one piece, as fast as it can be."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of running a problem.
+
+    Attributes
+    ----------
+    backend : {"numpy", "torch"}
+    spec : RunSpec
+        With its grid resolved.
+    """
+
+    backend: BackendName
+    spec: RunSpec
+
+    @property
+    def grid(self) -> Grid:
+        """Ranks per axis."""
+        return self.spec.parallel.grid or Grid()
+
+    @property
+    def n_ranks(self) -> int:
+        """Ranks that take part."""
+        return self.grid.n_ranks
+
+    @property
+    def method(self) -> str:
+        """How segments of time come to the states they start from."""
+        return self.spec.recurrence.method
+
+    @property
+    def n_segments(self) -> int:
+        """Segments of time that run at once, over all ranks; 1 with method ``chain``."""
+        return 1 if self.method == "chain" else self.grid.time * self.spec.recurrence.fold
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether this is the serial run of the problem."""
+        return self.n_ranks == 1 and self.method == "chain"
+
+    @property
+    def name(self) -> str:
+        """What progress calls it."""
+        if self.is_serial:
+            return f"{self.backend} serial"
+        method = "" if self.method == "chain" else f" {self.method} {self.spec.recurrence.fold}"
+        return f"{self.backend}{f' {self.grid}' if self.n_ranks > 1 else ''}{method}"
+
+    def plan(self, workload: Workload) -> Plan:
+        """Lay the problem out."""
+        return make_plan(self.spec, workload, self.grid)
+
+
+def ways_of(spec: RunSpec) -> list[Way]:
+    """Every backend on the whole grid, and before it, where a base is wanted, on one rank.
+
+    Methods that run segments of time at once are those of the backend ``numpy``: others are there for the base. Of such
+    a method on several ranks the same segments on one rank are a base too.
+    """
+    whole = [Way(backend, spec) for backend in spec.machine.backend]
+    if whole[0].is_serial:
+        return whole
+    several = whole[0].n_ranks > 1
+    chain = spec.recurrence.method == "chain"
+    if not chain:
+        whole = [way for way in whole if way.backend == "numpy"]
+    if not spec.measure.baseline:
+        return whole
+    alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
+    base = [Way(backend, _with_peer_threads(alone, backend)) for backend in spec.machine.backend]
+    if several and not chain:
+        fold = spec.recurrence.fold * whole[0].grid.time
+        recurrence = msgspec.structs.replace(spec.recurrence, fold=fold, halo_codec="none")
+        base.append(Way("numpy", msgspec.structs.replace(alone, recurrence=recurrence)))
+    return base + whole
+
+
+def _with_peer_threads(spec: RunSpec, backend: BackendName) -> RunSpec:
+    """The peer may have as many cores as the ranks it is measured beside."""
+    if backend != "torch" or spec.machine.peer_threads is None:
+        return spec
+    machine = msgspec.structs.replace(spec.machine, threads=spec.machine.peer_threads)
+    return msgspec.structs.replace(spec, machine=machine)
