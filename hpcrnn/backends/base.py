@@ -224,6 +224,9 @@ class Engine(Protocol):
     def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
         """Contiguous arrays a value is received into, or sent from; the same in every step."""
 
+    def mover(self, value: Value, *, incoming: bool) -> Callable[[], None] | None:
+        """Return what brings a value from its buffers once received, or to them before it is sent; None: no need."""
+
     def carry_states(self) -> None:
         """Let the next step start from this step's final states."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
+from hpcrnn.backends.arena import Memory
 from hpcrnn.backends.cublas import Cublas, Operand
 from hpcrnn.backends.cupy_device import DeviceArray, launch_flat, load_kernel
 from hpcrnn.kernels.variants import PRECISIONS, Precision
@@ -29,6 +30,8 @@ class Arithmetic:
 
     Attributes
     ----------
+    memory : Memory
+        The device's, for stored numbers.
     stored : dtype
         Of weights, activations and gate gradients; sums, c and parameters are float32.
     """
@@ -36,6 +39,7 @@ class Arithmetic:
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
         self.stored: np.dtype[Any] = np.dtype(_STORED[precision])
+        self.memory = Memory(self.stored, cp.zeros)
         self._compute = _COMPUTE_32F_FAST_TF32 if precision == "tf32" else _COMPUTE_32F
         self._cublas = Cublas()
         self._macros = (("PRECISION", PRECISIONS.index(precision)),)

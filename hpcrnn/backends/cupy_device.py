@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -38,6 +39,8 @@ class Device:
     limits : DeviceLimits
     stream : cupy.cuda.Stream
         All of the engine's work is on it; a graph cannot be captured on the default stream.
+    copies : cupy.cuda.Stream
+        What goes to MPI and comes from it.
     """
 
     def __init__(self, index: int) -> None:
@@ -53,6 +56,16 @@ class Device:
         )
         self.name = cp.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.stream = cp.cuda.Stream(non_blocking=True)
+        self.copies = cp.cuda.Stream(non_blocking=True)
+
+    @contextmanager
+    def named(self, what: str) -> Iterator[None]:
+        """Name a range of time for NVIDIA's profilers."""
+        cp.cuda.nvtx.RangePush(what)
+        try:
+            yield
+        finally:
+            cp.cuda.nvtx.RangePop()
 
     def synchronize(self) -> None:
         """Wait until all work given to the GPU is done."""

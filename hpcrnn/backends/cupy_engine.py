@@ -7,26 +7,23 @@ rest. Every task ends with the stream drained, so that the executor's clock read
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import cupy as cp
 import numpy as np
 
 from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.boundaries import Boundary, UnitKey, received_boundary
 from hpcrnn.backends.cupy_arithmetic import Arithmetic
-from hpcrnn.backends.cupy_blocks import (
-    CotangentBlock,
-    GpuBlock,
-    GpuBoundary,
-    GpuContext,
-    HeadBlock,
-    RecurrentBlock,
-    make_block,
-)
+from hpcrnn.backends.cupy_blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
 from hpcrnn.backends.cupy_device import Device, DeviceArray, open_device
 from hpcrnn.backends.cupy_optimizers import clip, make_optimizer, norm_square
+from hpcrnn.backends.cupy_recurrent import RecurrentBlock
+from hpcrnn.backends.cupy_staging import Staging, pinned_zeros
 from hpcrnn.errors import LaunchError
+from hpcrnn.methods.line import ALONE, Line
 from hpcrnn.model.network import Network
 from hpcrnn.model.parameters import FlatBuffer
 from hpcrnn.schedules.graph import Value
@@ -41,9 +38,14 @@ class CupyEngine:
     ----------
     network : Network
     extent : Extent
+        What of it this rank works on; all of its hidden units.
     training : TrainingSpec
     machine : MachineSpec
         For precision, kernel and the sharing of GPUs.
+    line : Line
+        With the other windows of time, for methods that run them at once.
+    direct : bool
+        MPI takes arrays on the GPU as they are.
 
     Raises
     ------
@@ -51,19 +53,30 @@ class CupyEngine:
         There is no GPU for this rank, or too little memory on it.
     """
 
-    def __init__(self, network: Network, extent: Extent, training: TrainingSpec, machine: MachineSpec) -> None:
-        self._network, self._extent, self._training = network, extent, training
+    def __init__(
+        self,
+        network: Network,
+        extent: Extent,
+        training: TrainingSpec,
+        machine: MachineSpec,
+        line: Line = ALONE,
+        *,
+        direct: bool = False,
+    ) -> None:
+        self._network, self._extent, self._training, self._line = network, extent, training, line
         self._device: Device = open_device(shared=machine.allow_shared_gpu)
         self._arithmetic = Arithmetic(machine.precision)
         halved = self._arithmetic.stored.itemsize == 2
         self._gradient_scale = 2.0 ** round(-math.log2(extent.scale)) if halved else 1.0
-        shapes = [block.shapes for block in network.blocks]
+        own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
+        self._position = {index: at for at, index in enumerate(own)}
+        shapes = [network.blocks[index].shapes for index in own]
         # The layout of the flat buffers, and where gradients meet MPI.
-        self._host = FlatBuffer(shapes, network.dtype)
+        self._host = FlatBuffer(shapes, network.dtype, pinned_zeros)
+        self._staging = Staging(self._device, direct=direct)
         self._staged: list[slice] = []
         self.loss = 0.0
         self.progress = nothing
-        self.exchanged_bytes = 0
         with self._device.stream:
             free, total = self._device.memory_bytes()
             try:
@@ -76,60 +89,92 @@ class CupyEngine:
 
     def _allocate(self, shapes: list[dict[str, tuple[int, ...]]], machine: MachineSpec) -> None:
         network, extent = self._network, self._extent
-        self._parameters, parameter_views = _on_device(self._host, shapes)
+        self._parameters, self._parameter_views = _on_device(self._host, shapes)
         self._gradients, self._gradient_views = _on_device(self._host, shapes)
-        self._parameter_views = parameter_views
         self._optimizer = make_optimizer(self._training, self._parameters.size, self._arithmetic)
-        features = 0 if network.blocks[0].kind == "embedding" else network.blocks[0].inputs
-        self._input = GpuBoundary.allocate(extent, features, self._arithmetic, gradient=network.gives_dx(0))
-        self._tokens = [cp.zeros((extent.steps, m.stop - m.start), np.int32) for m in extent.microbatches]
-        self._blocks: list[GpuBlock] = []
-        before = self._input
-        for index, block in enumerate(network.blocks):
+        self._tokens: list[DeviceArray] = []
+        self._features: list[DeviceArray] = []
+        self._dx: list[DeviceArray] = []
+        if 0 in self._position:
+            self._make_inputs()
+        self._blocks: dict[int, GpuBlock] = {}
+        self._received: dict[int, Boundary] = {}
+        for index, at in self._position.items():
             context = GpuContext(
-                block,
-                before,
-                parameter_views[index],
-                self._gradient_views[index],
+                index,
+                network,
+                self._before(index),
+                self._parameter_views[at],
+                self._gradient_views[at],
                 extent,
                 self._arithmetic,
                 self._device,
                 machine.kernel,
                 self._gradient_scale,
-                network.gives_dx(index),
+                self._line,
             )
-            self._blocks.append(make_block(context, self._tokens, network))
-            before = self._blocks[-1].output
+            self._blocks[index] = _make_block(context, self._tokens)
         self._device.synchronize()
+
+    def _make_inputs(self) -> None:
+        """Arrays of the network's own input, whole: they are there before the step begins."""
+        first = self._network.blocks[0]
+        for steps, rows in map(self._extent.window_shape, range(len(self._extent.microbatches))):
+            if first.kind == "embedding":
+                self._tokens.append(cp.zeros((steps, rows), np.int32))
+                continue
+            self._features.append(self._arithmetic.zeros(steps, rows, first.inputs))
+            if self._network.gives_dx(0) and self._extent.backward:
+                self._dx.append(cp.zeros_like(self._features[-1]))
+
+    def _before(self, index: int) -> Boundary:
+        """Where a block's input comes from."""
+        if index - 1 in self._blocks:
+            return self._blocks[index - 1].output
+        if index > 0:
+            memory = self._arithmetic.memory
+            self._received[index - 1] = received_boundary(self._network, index - 1, self._extent, memory)
+            return self._received[index - 1]
+
+        def chunked(arrays: list[DeviceArray]) -> dict[UnitKey, DeviceArray]:
+            return {(m, c): arrays[m][self._extent.local(c)] for m, c in self._extent.units()} if arrays else {}
+
+        value = chunked(self._features)
+        return Boundary(value, value, chunked(self._dx))
 
     @property
     def kernel(self) -> str:
-        first = next(iter(self._recurrent()[0].loops.values()))
-        loops = "; ".join(loop.describe() for loop in first)
-        return f"{self._device.name}, {self._arithmetic.precision}: {loops}"
+        found = f"{self._device.name}, {self._arithmetic.precision}"
+        recurrent = self._recurrent()
+        loops = next(iter(recurrent[0].loops.values())) if recurrent else []
+        return f"{found}: {'; '.join(loop.describe() for loop in loops)}" if loops else found
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
-        for block, views in zip(self._network.blocks, self._host.blocks, strict=True):
-            for name, view in views.items():
-                view[...] = parameters[f"{block.name}.{name}"]
+        for index, at in self._position.items():
+            for name, view in self._host.blocks[at].items():
+                view[...] = parameters[f"{self._network.blocks[index].name}.{name}"]
         with self._device.stream:
             self._parameters.set(self._host.flat)
             self._mark_stale()
             self._device.synchronize()
 
     def load_batch(self, batch: Batch) -> None:
-        head = self._blocks[-1]
+        window, head = self._extent.window, self._blocks.get(len(self._network.blocks) - 1)
         with self._device.stream:
             for m, rows in enumerate(self._extent.microbatches):
-                inputs = np.ascontiguousarray(batch.inputs[:, rows])
-                if inputs.ndim == 2:
-                    self._tokens[m].set(inputs.astype(np.int32, copy=False))
-                else:
-                    values = cp.asarray(inputs.astype(np.float32, copy=False))
-                    self._arithmetic.round(values, self._input.value[m])
-                weights = None if batch.weights is None else batch.weights[:, rows]
+                folding = self._extent.folding(m)
+                if self._tokens:
+                    self._tokens[m].set(np.ascontiguousarray(folding.fold(batch.inputs[window, rows]), np.int32))
+                elif self._features:
+                    values = np.ascontiguousarray(folding.fold(batch.inputs[window, rows]), np.float32)
+                    self._arithmetic.round(cp.asarray(values), self._features[m])
                 if isinstance(head, HeadBlock | CotangentBlock):
-                    head.load_targets(m, batch.targets[:, rows], weights)
+                    weights = None if batch.weights is None else batch.weights[window, rows]
+                    if weights is None and not folding.is_even:
+                        weights = np.ones((folding.steps, folding.samples), np.float32)
+                    # Steps that the shorter segments lack weigh nothing.
+                    weights = None if weights is None else folding.fold(weights)
+                    head.load_targets(m, folding.fold(batch.targets[window, rows]), weights)
             self._device.synchronize()
 
     def set_boundary(self, initial: Mapping[str, Array], cotangent: Mapping[str, Array]) -> None:
@@ -137,48 +182,74 @@ class CupyEngine:
             for block in self._recurrent():
                 names = state_names(block.name, block.cell.state_names)
                 for m, rows in enumerate(self._extent.microbatches):
+                    starts, ends = block.states("initial", m), block.states("cotangent", m)
                     for name, short in zip(names, block.cell.state_names, strict=True):
-                        _set(block.initial[m][short], initial[name][rows])
-                        _set(block.cotangent[m][short], cotangent[name][rows] * self._gradient_scale)
+                        _set(starts[short], initial[name][rows])
+                        _set(ends[short], cotangent[name][rows] * self._gradient_scale)
             self._device.synchronize()
 
     def begin_step(self) -> None:
         self.loss = 0.0
         self._staged.clear()
-        for block in self._blocks:
+        for block in self._blocks.values():
             block.begin_step()
 
     def forward(self, block: int, microbatch: int, chunk: int) -> None:
-        with self._device.stream:
+        with self._task("F", block, microbatch, chunk):
             self._blocks[block].refresh()
             self.loss += self._blocks[block].forward(microbatch, chunk)
-            self._device.synchronize()
 
     def backward(self, block: int, microbatch: int, chunk: int) -> None:
-        with self._device.stream:
+        with self._task("B", block, microbatch, chunk):
             self._blocks[block].backward(microbatch, chunk)
-            self._device.synchronize()
 
     def weight_gradient(self, block: int, microbatch: int, chunk: int) -> None:
-        with self._device.stream:
+        with self._task("W", block, microbatch, chunk):
             self._blocks[block].weight_gradient(microbatch, chunk)
+
+    @contextmanager
+    def _task(self, kind: str, *place: int) -> Iterator[None]:
+        """A task on the stream, named in a profiler's view, done when it is left."""
+        with self._device.stream, self._device.named(f"{kind}({','.join(map(str, place))})"):
+            yield
+            self._device.synchronize()
+
+    def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
+        return (self._staging.array(self._on_device(value, incoming=incoming)),)
+
+    def mover(self, value: Value, *, incoming: bool) -> Callable[[], None] | None:
+        return self._staging.mover(self._on_device(value, incoming=incoming), incoming=incoming)
+
+    def _on_device(self, value: Value, *, incoming: bool) -> DeviceArray:
+        """The array of a value that crosses ranks."""
+        if value.kind in ("y", "dy"):
+            received = self._received.get(value.block)
+            boundary = self._blocks[value.block].output if received is None else received
+            return (boundary.value if value.kind == "y" else boundary.gradient)[value.microbatch, value.chunk]
+        block = self._blocks[value.block]
+        if not isinstance(block, RecurrentBlock):
+            raise TypeError(f"block {block.name} has no state")
+        roles = ("initial", "final") if value.kind == "halo" else ("cotangent", "carry")
+        return block.stacks[roles[0 if incoming else 1]][value.microbatch]
+
+    def carry_states(self) -> None:
+        with self._device.stream:
+            for block in self._recurrent():
+                for initial, final in zip(block.stacks["initial"], block.stacks["final"], strict=True):
+                    initial[...] = final
             self._device.synchronize()
 
     def gradient_range(self, start: int, stop: int) -> Array:
-        """As the protocol says, on the host: what MPI sums there returns to the GPU before it is used."""
-        host = self._host.range(start, stop)
+        """As the protocol says; what MPI sums on the host returns to the GPU before it is used."""
+        host = self._host.range(self._position[start], self._position[stop - 1] + 1)
         begin = (host.ctypes.data - self._host.flat.ctypes.data) // host.itemsize
         where = slice(begin, begin + host.size)
-        with self._device.stream:
-            self._gradients[where].get(out=host)
+        if self._staging.direct:
+            return self._gradients[where]  # type: ignore[no-any-return]
+        self._gradients[where].get(out=host, stream=self._device.copies)
+        self._device.copies.synchronize()
         self._staged.append(where)
         return host
-
-    def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
-        raise NotImplementedError(f"{value}: on GPUs there is data parallelism only")
-
-    def carry_states(self) -> None:
-        raise NotImplementedError("states are not carried on GPUs")
 
     def norm_square(self) -> float:
         with self._device.stream:
@@ -186,7 +257,7 @@ class CupyEngine:
             return norm_square(self._gradients)
 
     def update(self, norm: float) -> None:
-        with self._device.stream:
+        with self._device.stream, self._device.named("update"):
             self._take_back()
             clip(self._gradients, norm, self._training.clip)
             self._optimizer.update(self._parameters, self._gradients)
@@ -194,32 +265,48 @@ class CupyEngine:
             self._device.synchronize()
 
     def part(self) -> Part:
-        pieces: dict[str, Piece] = {}
-        rows, scale = slice(0, self._extent.rows), np.float32(1 / self._gradient_scale)
         with self._device.stream:
             self._take_back()
-            if self._extent.backward:
-                for block, views in zip(self._network.blocks, self._gradient_views, strict=True):
-                    for name, view in views.items():
-                        pieces[f"gradient {block.name}.{name}"] = Piece((slice(None),) * view.ndim, cp.asnumpy(view))
-                if self._network.gives_dx(0):
-                    parts = [cp.asnumpy(self._arithmetic.widen(g)) * scale for g in self._input.gradient]
-                    pieces["dx"] = Piece((rows,), np.concatenate([rows_first(g) for g in parts]))
-            for recurrent in self._recurrent():
-                for short in recurrent.cell.state_names:
-                    name, parts_of = f"{recurrent.name}.{short}", range(len(recurrent.tapes))
-                    final = [cp.asnumpy(recurrent.state(m, short, self._extent.steps)) for m in parts_of]
+            return Part(self.loss, self._gradient_pieces() | self._state_pieces())
+
+    def _gradient_pieces(self) -> dict[str, Piece]:
+        pieces: dict[str, Piece] = {}
+        if not self._extent.backward:
+            return pieces
+        for index, at in self._position.items():
+            for name, view in self._gradient_views[at].items():
+                key = f"gradient {self._network.blocks[index].name}.{name}"
+                pieces[key] = Piece((slice(None),) * view.ndim, cp.asnumpy(view))
+        if self._dx:
+            parts = [cp.asnumpy(self._arithmetic.widen(g)) / np.float32(self._gradient_scale) for g in self._dx]
+            dx = [rows_first(self._extent.folding(m).unfold(part)) for m, part in enumerate(parts)]
+            pieces["dx"] = Piece((slice(0, self._extent.rows), self._extent.window), np.concatenate(dx))
+        return pieces
+
+    def _state_pieces(self) -> dict[str, Piece]:
+        """Final states where time ends, gradients of the initial ones where it begins."""
+        pieces: dict[str, Piece] = {}
+        own, last, rows = self._extent.own_chunks, len(self._extent.chunks) - 1, slice(0, self._extent.rows)
+        for block in self._recurrent():
+            for index, short in enumerate(block.cell.state_names):
+                name = f"{block.name}.{short}"
+                if own[-1] == last:
+                    final = [cp.asnumpy(stack[index]) for stack in block.stacks["final"]]
                     pieces[f"state {name}"] = Piece((rows,), np.concatenate(final))
-                    if self._extent.backward:
-                        first = [cp.asnumpy(carry[short]) * scale for carry in recurrent.carry]
-                        pieces[f"d {name}"] = Piece((rows,), np.concatenate(first))
-        return Part(self.loss, pieces)
+                if own[0] == 0 and self._extent.backward:
+                    carry = [cp.asnumpy(stack[index]) for stack in block.stacks["carry"]]
+                    pieces[f"d {name}"] = Piece((rows,), np.concatenate(carry) / np.float32(self._gradient_scale))
+        return pieces
 
     def solves(self) -> tuple[LayerSolve, ...]:
-        return ()
+        return tuple(solve for block in self._blocks.values() for solve in block.solves())
 
     def exponents(self) -> dict[str, float]:
         return {}
+
+    @property
+    def exchanged_bytes(self) -> int:
+        return self._line.sent_bytes
 
     @property
     def memory_bytes(self) -> int:
@@ -234,11 +321,25 @@ class CupyEngine:
         self._staged.clear()
 
     def _recurrent(self) -> list[RecurrentBlock]:
-        return [block for block in self._blocks if isinstance(block, RecurrentBlock)]
+        return [block for block in self._blocks.values() if isinstance(block, RecurrentBlock)]
 
     def _mark_stale(self) -> None:
-        for block in self._blocks:
+        for block in self._blocks.values():
             block.stale = True
+
+
+def _make_block(context: GpuContext, tokens: list[DeviceArray]) -> GpuBlock:
+    """Build a block's buffers behind those of the block before it."""
+    block = context.block
+    if block.cell is not None:
+        return RecurrentBlock(context, block.cell)
+    if block.kind == "embedding":
+        return EmbeddingBlock(context, tokens)
+    if block.kind == "linear":
+        return AffineBlock(context)
+    if block.kind == "cotangent":
+        return CotangentBlock(context)
+    return HeadBlock(context, context.network.loss)
 
 
 def _on_device(

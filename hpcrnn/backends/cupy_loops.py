@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import cupy as cp
 import numpy as np
 
+from hpcrnn.backends.arena import Allocate, Shape
 from hpcrnn.backends.cupy_arithmetic import Arithmetic
 from hpcrnn.backends.cupy_device import (
     Device,
@@ -33,6 +34,8 @@ class GpuTape:
 
     Attributes
     ----------
+    xw : array (T, B, G*H)
+        ``x W``; the memory of ``gates``, unless the steps are to be run again.
     gates : array (T, B, G*H)
     h : array (T + 1, B, H)
     c : float32 array (T + 1, B, H)
@@ -42,32 +45,57 @@ class GpuTape:
     d : array (T, B, SLOTS*H)
     """
 
+    xw: DeviceArray
     gates: DeviceArray
     h: DeviceArray
     c: DeviceArray
     q: DeviceArray
     d: DeviceArray
 
+    @staticmethod
+    def shapes(
+        variant: Variant, T: int, B: int, H: int, *, backward: bool, again: bool = False
+    ) -> tuple[dict[str, Shape], Shape]:
+        """Shapes of the stored arrays, by name, and of ``c``; ``again``: the steps are to be run again."""
+        nothing: Shape = (1, 1, 1)
+        stored: dict[str, Shape] = {
+            "gates": (T, B, variant.n_gates * H),
+            "h": (T + 1, B, H),
+            "q": (T, B, H) if variant.cell == "gru" else nothing,
+            "d": (T, B, variant.n_slots * H) if backward else nothing,
+        }
+        if again:
+            stored["xw"] = stored["gates"]
+        return stored, (T + 1, B, H) if variant.cell == "lstm" else nothing
+
+    @classmethod
+    def make(cls, shapes: tuple[dict[str, Shape], Shape], stored: Allocate, float32: Allocate) -> GpuTape:
+        """Build a tape from allocators of its two types."""
+        arrays = {name: stored(shape) for name, shape in shapes[0].items()}
+        xw, c = arrays.get("xw", arrays["gates"]), float32(shapes[1])
+        return cls(xw, arrays["gates"], arrays["h"], c, arrays["q"], arrays["d"])
+
     @classmethod
     def allocate(cls, variant: Variant, T: int, B: int, H: int, arithmetic: Arithmetic, *, backward: bool) -> GpuTape:
-        """Allocate a tape of T steps; all states start at zero."""
-        return cls(
-            arithmetic.zeros(T, B, variant.n_gates * H),
-            arithmetic.zeros(T + 1, B, H),
-            cp.zeros((T + 1, B, H) if variant.cell == "lstm" else (1, 1, 1), np.float32),
-            arithmetic.zeros(*((T, B, H) if variant.cell == "gru" else (1, 1, 1))),
-            arithmetic.zeros(*((T, B, variant.n_slots * H) if backward else (1, 1, 1))),
-        )
+        """Allocate a tape of T steps by itself; all states start at zero."""
+        shapes = cls.shapes(variant, T, B, H, backward=backward)
+        return cls.make(shapes, lambda shape: arithmetic.zeros(*shape), lambda shape: cp.zeros(shape, np.float32))
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.gates)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """T, B and H."""
-        return len(self.gates), int(self.h.shape[1]), int(self.h.shape[2])
+        return self.steps, int(self.h.shape[1]), int(self.h.shape[2])
 
     def window(self, start: int, stop: int) -> GpuTape:
         """Views of the steps ``start:stop``; neighbouring windows share the state between them."""
-        has_c, has_q, has_d = (len(a) > 1 or len(self.gates) == 1 for a in (self.c, self.q, self.d))
+        has_c, has_q, has_d = (len(a) > 1 or self.steps == 1 for a in (self.c, self.q, self.d))
         return GpuTape(
+            self.xw[start:stop],
             self.gates[start:stop],
             self.h[start : stop + 1],
             self.c[start : stop + 1] if has_c else self.c,
@@ -139,7 +167,7 @@ class PersistentLoop:
 
     def forward(self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, *, training: bool) -> None:
         part = tape.window(start, stop)
-        arrays = (weights.RT, weights.b, weights.bR, part.gates, part.h, part.c, part.q)
+        arrays = (weights.RT, weights.b, weights.bR, part.xw, part.gates, part.h, part.c, part.q)
         self._kernel.launch(arrays, part.h[1:], (*part.sizes, int(training)))
 
     def backward(
@@ -181,7 +209,7 @@ class StepwiseLoop:
 
         def step(offset: int) -> None:
             self._arithmetic.gemm(self._now, weights.R, self._product)
-            states = (tape.gates, tape.h, tape.c, tape.q, self._now, self._cursor, np.int32(offset))
+            states = (tape.xw, tape.gates, tape.h, tape.c, tape.q, self._now, self._cursor, np.int32(offset))
             arguments = (self._product, weights.b, weights.bR, *states, *self._sizes, np.int32(training))
             launch_flat(self._kernel, self._B * self._H, arguments)
 

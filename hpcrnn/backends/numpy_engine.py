@@ -197,6 +197,9 @@ class NumpyEngine:
             states = block.cotangent if incoming else block.carry
         return tuple(states[value.microbatch].values())
 
+    def mover(self, value: Value, *, incoming: bool) -> None:
+        """Buffers are the engine's own."""
+
     def carry_states(self) -> None:
         for block in self._recurrent():
             for initial, final in zip(block.initial, block.final, strict=True):

@@ -203,6 +203,9 @@ class TorchEngine:
     def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
         raise NotImplementedError(f"{value}: this peer takes part in data parallelism only")
 
+    def mover(self, value: Value, *, incoming: bool) -> None:
+        """Buffers are the engine's own."""
+
     def carry_states(self) -> None:
         raise NotImplementedError("this peer does not carry states")
 

@@ -69,6 +69,8 @@ class IdleEngine:
     def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
         return self._buffers.setdefault((value, incoming), (np.zeros(1),))
 
+    def mover(self, value: Value, *, incoming: bool) -> None: ...
+
     def carry_states(self) -> None: ...
 
     def gradient_range(self, start: int, stop: int) -> Array:  # noqa: ARG002

@@ -102,8 +102,10 @@ class Executor:
                 transport.progress()
 
             return task
-        if isinstance(instruction, PostRecv | PostSend):
+        if isinstance(instruction, PostRecv):
             return self._messages[instruction].start
+        if isinstance(instruction, PostSend):
+            return _in_turn(engine.mover(instruction.value, incoming=False), self._messages[instruction].start)
         if isinstance(instruction, AllReduce | AllReduceScalar):
             return self._bind_sum(instruction)
         if isinstance(instruction, Wait):
@@ -120,7 +122,9 @@ class Executor:
 
     def _bind_wait(self, wait: Wait) -> Callable[[], None]:
         post = wait.post
-        if isinstance(post, PostRecv | PostSend):
+        if isinstance(post, PostRecv):
+            return _in_turn(self._messages[post].wait, self.engine.mover(post.value, incoming=True))
+        if isinstance(post, PostSend):
             return self._messages[post].wait
         if isinstance(post, AllReduce):
             return partial(self._finish_sum, post)
@@ -140,6 +144,19 @@ class Executor:
         square = self.engine.norm_square() if self._norm_square is None else self._norm_square
         self.gradient_norm = finite_norm(square)
         self.engine.update(self.gradient_norm)
+
+
+def _in_turn(first: Callable[[], None] | None, second: Callable[[], None] | None) -> Callable[[], None]:
+    """One call that makes two; of one alone, that itself."""
+    calls = [call for call in (first, second) if call is not None]
+    if len(calls) == 1:
+        return calls[0]
+
+    def both() -> None:
+        for call in calls:
+            call()
+
+    return both
 
 
 def _phase(instruction: Instruction) -> str:

@@ -237,14 +237,15 @@ static_assert(Weights<BACKWARD_TILES>::BYTES + 2 * Partials<BACKWARD_TILES>::SIZ
 // Forward over T steps.
 //   RT (GATES H, H)     the recurrent weights transposed
 //   b (GATES H), bR (H) biases; bR: GRU only
-//   gates (T, B, GATES H)  in: x W; out, if `training` and not Elman: the gates' activations
+//   xw (T, B, GATES H)  x W
+//   gates (T, B, GATES H)  out, if `training` and not Elman: the gates' activations; may be xw
 //   h (T + 1, B, H)     row 0 given; with EXCHANGE 1 the others UNWRITTEN
 //   c (T + 1, B, H)     LSTM only; row 0 given. Out: row T, and if `training` all
 //   q (T, B, H)         GRU only; out, if `training`: h R_n + bR
 //   counters (gridDim.y SUBTILES)  zero; EXCHANGE 0 only
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    forward(const Stored* __restrict__ RT, const float* __restrict__ b, const float* __restrict__ bR, Stored* gates,
-            Stored* h, float* c, Stored* q, uint32* counters, int T, int B, int H, int training) {
+    forward(const Stored* __restrict__ RT, const float* __restrict__ b, const float* __restrict__ bR, const Stored* xw,
+            Stored* gates, Stored* h, float* c, Stored* q, uint32* counters, int T, int B, int H, int training) {
     extern __shared__ uint4 shared_memory[];
     using Sums = Partials<FORWARD_TILES>;
     Weights<FORWARD_TILES> weights;
@@ -280,7 +281,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int i = 0; i < ITEMS; ++i) {
             const Item item(i, s, B, H);
             if (!item.exists || t >= T) continue;
-            const Stored* from = gates + ((long long)t * B + item.row) * gate_row + item.unit;
+            const Stored* from = xw + ((long long)t * B + item.row) * gate_row + item.unit;
 #pragma unroll
             for (int g = 0; g < GATES; ++g) ahead[i][g] = load_raw(from + g * H);
         }

@@ -13,17 +13,18 @@
 //   h_now (B, H)           out: h after the step
 //   the other arrays are those of persistent.cu
 extern "C" __global__ void __launch_bounds__(256)
-    forward(const float* __restrict__ product, const float* __restrict__ b, const float* __restrict__ bR, Stored* gates,
-            Stored* h, float* c, Stored* q, Stored* h_now, const int* cursor, int offset, int B, int H, int training) {
+    forward(const float* __restrict__ product, const float* __restrict__ b, const float* __restrict__ bR,
+            const Stored* xw, Stored* gates, Stored* h, float* c, Stored* q, Stored* h_now, const int* cursor,
+            int offset, int B, int H, int training) {
     const int index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= B * H) return;
     const int row = index / H, unit = index % H;
     const long long t = *cursor + offset, states = (long long)B * H;
-    Stored* own = gates + (t * B + row) * GATES * H + unit;
+    const long long own = (t * B + row) * GATES * H + unit;
     float input[GATES], part[GATES], active[GATES];
 #pragma unroll
     for (int g = 0; g < GATES; ++g) {
-        input[g] = widen(own[g * H]) + b[g * H + unit];
+        input[g] = widen(xw[own + g * H]) + b[g * H + unit];
         part[g] = product[(long long)row * GATES * H + g * H + unit];
     }
     float carry = 0.0f;
@@ -43,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(256)
 #if CELL != ELMAN
     if (training)
 #pragma unroll
-        for (int g = 0; g < GATES; ++g) own[g * H] = narrow(active[g]);
+        for (int g = 0; g < GATES; ++g) gates[own + g * H] = narrow(active[g]);
 #endif
 }
 #endif

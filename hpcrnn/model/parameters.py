@@ -6,7 +6,7 @@ Flat, so that an optimizer is a handful of vector operations and an allreduce on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class FlatBuffer:
     shapes : sequence of mapping of str to tuple of int
         Names and shapes, one mapping a block.
     dtype : dtype
+    zeros : callable, optional
+        From size and dtype to a flat array of zeros.
 
     Attributes
     ----------
@@ -31,9 +33,14 @@ class FlatBuffer:
         Views, one dictionary a block.
     """
 
-    def __init__(self, shapes: Sequence[Mapping[str, tuple[int, ...]]], dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self,
+        shapes: Sequence[Mapping[str, tuple[int, ...]]],
+        dtype: npt.DTypeLike,
+        zeros: Callable[[int, npt.DTypeLike], Array] = np.zeros,
+    ) -> None:
         sizes = [[math.prod(shape) for shape in block.values()] for block in shapes]
-        self.flat: Array = np.zeros(sum(map(sum, sizes)), dtype)
+        self.flat: Array = zeros(sum(map(sum, sizes)), dtype)
         self.blocks: list[dict[str, Array]] = []
         self._ranges: list[slice] = []
         position = 0

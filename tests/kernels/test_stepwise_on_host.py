@@ -43,7 +43,7 @@ def forward(problem, variant):
     arrays = {
         "b": problem.b.astype(np.float32),
         "bR": problem.bR.astype(np.float32),
-        "gates": to_stored(problem.gates, precision),
+        "gates": to_stored(problem.gates, precision),  # also what they are made from, as in a chain
         "h": unwritten((T + 1, B, H), precision),
         "c": np.zeros((T + 1, B, H), np.float32),
         "q": unwritten((T, B, H), precision),
@@ -51,6 +51,7 @@ def forward(problem, variant):
         "cursor": np.array([1], np.int32),
         "training": 1,
     }
+    arrays["xw"] = arrays["gates"]
     arrays["h"][0] = arrays["h_now"]
     arrays["c"][0] = problem.initial.get("c", 0)
     for t in range(T):

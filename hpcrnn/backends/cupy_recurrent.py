@@ -1,0 +1,147 @@
+"""A recurrent layer of the CuPy engine: tapes, weights as the kernels take them, and time loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy as cp
+import numpy as np
+
+from hpcrnn.backends.arena import Arena, Memory
+from hpcrnn.backends.base import Extent
+from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arena
+from hpcrnn.backends.cupy_arithmetic import as_rows
+from hpcrnn.backends.cupy_blocks import GpuBlock, GpuContext
+from hpcrnn.backends.cupy_device import DeviceArray
+from hpcrnn.backends.cupy_loops import GpuTape, GpuWeights, Loop, make_loop, make_variant
+from hpcrnn.cells import Cell
+from hpcrnn.kernels.variants import Variant
+
+States = dict[str, DeviceArray]
+"""One float32 array (B, H) a state of the cell."""
+
+
+class RecurrentBlock(GpuBlock):
+    """One recurrent layer: a tape a chunk of a micro-batch, two time loops for each number of rows.
+
+    States have buffers of their own, one a micro-batch: a halo arrives in ``initial`` and leaves from ``final``, its
+    gradient arrives in ``cotangent`` and leaves from ``carry``, both times ``gradient_scale``. On the first and last
+    segment of time these are what their names say.
+
+    Attributes
+    ----------
+    stacks : dict of str to list of float32 array (n, B, H)
+        ``initial``, ``final``, ``cotangent`` and ``carry``: all states of a micro-batch in one array, one message.
+    """
+
+    def __init__(self, context: GpuContext, cell: Cell) -> None:
+        super().__init__(context)
+        self.cell = cell
+        extent, arithmetic, H = context.extent, context.arithmetic, context.block.outputs
+        samples = [extent.samples(m) for m in range(len(extent.microbatches))]
+        rows = [extent.window_shape(m)[1] for m in range(len(samples))]
+        self.variant = make_variant(cell, "forward", arithmetic)
+        self.tapes, arenas = _make_tapes(context, self.variant)
+        self._weights = GpuWeights.allocate(self.variant, context.block.inputs, H, arithmetic)
+        self.loops = {B: self._make_loops(B, H) for B in sorted(set(rows))}
+        self._of_microbatch = [self.loops[B] for B in rows]
+        self.stacks = {
+            role: [cp.zeros((len(cell.state_names), B, H), np.float32) for B in samples]
+            for role in ("initial", "final", "cotangent", "carry")
+        }
+        value = {unit: tape.h[1:] for unit, tape in self.tapes.items()}
+        gradient, more = self._unit_arrays("gradient")
+        self.output = Boundary(value, value, gradient, [*arenas, *more])
+
+    def states(self, role: str, m: int) -> States:
+        """Views of one of the stacks by the states' names."""
+        return dict(zip(self.cell.state_names, self.stacks[role][m], strict=True))
+
+    def _make_loops(self, B: int, H: int) -> list[Loop]:
+        """Build the forward loop and, where there is one, the backward loop."""
+        context = self._c
+        rest = B, H, context.arithmetic, context.device, context.kernel
+        loops = [make_loop(self.cell, "forward", *rest)]
+        return [*loops, make_loop(self.cell, "backward", *rest)] if context.extent.backward else loops
+
+    def _load_parameters(self) -> None:
+        self._weights.load(self._c.parameters, self._c.arithmetic)
+
+    def forward(self, m: int, c: int) -> float:
+        own, tape = self._c.extent.own_chunks, self.tapes[m, c]
+        if c == own[0]:
+            self._start(tape, self.states("initial", m))
+        else:
+            before = self.tapes[m, c - 1]
+            tape.h[0] = before.h[-1]
+            if self.variant.cell == "lstm":
+                tape.c[0] = before.c[-1]
+        self._multiply_input(m, c)
+        self._of_microbatch[m][0].forward(self._weights, tape, 0, tape.steps, training=self._c.extent.backward)
+        if c == own[-1]:
+            for name, state in self.states("final", m).items():
+                state[...] = self._state(tape, name, tape.steps)
+        return 0.0
+
+    def _start(self, tape: GpuTape, states: States) -> None:
+        """Let a tape start from float32 states."""
+        self._c.arithmetic.round(states["h"], tape.h[0])
+        if "c" in states:
+            tape.c[0] = states["c"]
+
+    def _state(self, tape: GpuTape, name: str, step: int) -> DeviceArray:
+        """A state (B, H) before a step, in float32."""
+        return tape.c[step] if name == "c" else self._c.arithmetic.widen(tape.h[step])
+
+    def _multiply_input(self, m: int, c: int) -> None:
+        self._c.arithmetic.gemm(as_rows(self._input(m, c)), self._weights.W, as_rows(self.tapes[m, c].xw))
+
+    def backward(self, m: int, c: int) -> None:
+        tape, carry = self.tapes[m, c], self.states("carry", m)
+        if c == self._c.extent.own_chunks[-1]:
+            self.stacks["carry"][m][...] = self.stacks["cotangent"][m]
+        dy = self.output.gradient[m, c]
+        self._of_microbatch[m][1].backward(self._weights, tape, 0, tape.steps, dy, carry)
+        self._input_gradient(m, c)
+
+    def _input_gradient(self, m: int, c: int) -> None:
+        """Compute ``dx`` from the gate gradients, where the block before wants it."""
+        if self._c.gives_dx:
+            dx, W = as_rows(self._c.before.gradient[m, c]), self._weights.W
+            for beta, (slots, columns) in enumerate(self._parts(self.tapes[m, c])):
+                self._c.arithmetic.gemm(slots, W[:, columns], dx, transpose_b=True, beta=float(beta))
+
+    def _parts(self, tape: GpuTape) -> list[tuple[DeviceArray, slice]]:
+        """Gate gradients (T*B, n) and the columns of W and b they belong to; the GRU's dq lies between."""
+        d, H = as_rows(tape.d), self._c.block.outputs
+        if self.variant.cell != "gru":
+            return [(d, slice(0, d.shape[1]))]
+        return [(d[:, : 2 * H], slice(0, 2 * H)), (d[:, 3 * H :], slice(2 * H, 3 * H))]
+
+    def _add_gradient(self, m: int, c: int, beta: float) -> None:
+        tape, into, H = self.tapes[m, c], self._c.gradients, self._c.block.outputs
+        x, h, d = as_rows(self._input(m, c)), as_rows(tape.h[:-1]), as_rows(tape.d)
+        for slots, columns in self._parts(tape):
+            self._gemm_gradient(x, slots, into["W"][:, columns], beta)
+            self._sum_rows(slots, into["b"][columns], beta)
+        self._gemm_gradient(h, d[:, : into["R"].shape[1]], into["R"], beta)
+        if "bR" in into:
+            self._sum_rows(d[:, 2 * H : 3 * H], into["bR"], beta)
+
+
+def _make_tapes(context: GpuContext, variant: Variant) -> tuple[dict[UnitKey, GpuTape], list[Arena[UnitKey]]]:
+    """A tape a unit; those whose lives do not overlap lie in the same memory."""
+    extent: Extent = context.extent
+    H, backward = context.block.outputs, extent.backward
+    shapes = {
+        unit: GpuTape.shapes(variant, *extent.shape(*unit), H, backward=backward, again=extent.is_folded)
+        for unit in extent.units()
+    }
+    float32 = Memory(np.float32, context.arithmetic.memory.zeros)
+    parts: list[tuple[Memory, dict[UnitKey, list[Any]]]] = [
+        (context.arithmetic.memory, {unit: list(stored.values()) for unit, (stored, _) in shapes.items()}),
+        (float32, {unit: [wide] for unit, (_, wide) in shapes.items()}),
+    ]
+    arenas = [unit_arena(extent, "activation", context.index, memory, wanted) for memory, wanted in parts]
+    tapes = {unit: GpuTape.make(shapes[unit], *(arena.allocator(unit) for arena in arenas)) for unit in shapes}
+    return tapes, arenas
