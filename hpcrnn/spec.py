@@ -39,6 +39,7 @@ OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
 MethodName = Literal[
     "chain", "picard", "gateprod", "scan", "deer", "tbptt_zero", "tbptt_stale", "burnin", "overlap_verified"
 ]
+TransportName = Literal["auto", "staged", "direct"]
 HaloCodec = Literal["none", "float16", "bfloat16", "int8"]
 
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -189,6 +190,13 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(description="cupy: one kernel a chunk, or a product and a kernel a step; auto: the faster"),
     ] = "auto"
     allow_shared_gpu: Annotated[bool, Meta(description="cupy: ranks of a host may share a GPU")] = False
+    transport: Annotated[
+        TransportName,
+        Meta(
+            description="cupy: how arrays on a GPU meet MPI; direct: as they are, which MPI must be CUDA-aware for; "
+            "staged: through pinned host memory; auto: direct where MPI says that it can"
+        ),
+    ] = "auto"
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
     peer_threads: Annotated[
         Size | None, Meta(description="torch: threads of its serial run beside several ranks (default: threads)")

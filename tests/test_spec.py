@@ -58,6 +58,7 @@ CHANGED = {
     "precision": "bfloat16",
     "kernel": "stepwise",
     "allow_shared_gpu": True,
+    "transport": "staged",
     "threads": 2,
     "peer_threads": 2,
     "expect_ranks": 2,

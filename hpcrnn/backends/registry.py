@@ -92,6 +92,9 @@ def make_engine(
     spec: RunSpec,
     exchange: Exchange = ALONE,
     line: Line = ONLY_WINDOW,
+    *,
+    direct: bool = False,  # noqa: ARG001 - the engine on a GPU is to take it
+    local_rank: int | None = None,  # noqa: ARG001 - likewise
 ) -> Engine:
     """Build an engine.
 
@@ -106,6 +109,11 @@ def make_engine(
         With the other shards of the hidden units.
     line : Line
         With the other windows of time.
+    direct : bool
+        Of ``cupy``: whether MPI takes arrays on the GPU as they are.
+    local_rank : int, optional
+        Of ``cupy``: number of this rank among those of its host that see the same GPUs; by default what the launcher
+        tells.
     """
     if name == "torch":
         from hpcrnn.backends.torch_engine import TorchEngine

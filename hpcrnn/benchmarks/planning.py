@@ -164,7 +164,14 @@ class Plan:
     def executor(self, rank: int, backend: BackendName, communicators: GridCommunicators) -> Executor:
         """Build a rank's engine with its initial parameters, and bind its program to it."""
         engine = make_engine(
-            backend, self.network, self.extent(rank), self.spec, communicators.exchange, communicators.line
+            backend,
+            self.network,
+            self.extent(rank),
+            self.spec,
+            communicators.exchange,
+            communicators.line,
+            direct=self.spec.machine.transport == "direct",
+            local_rank=communicators.local_rank,
         )
         engine.load_parameters(initial_parameters(self.network, self.spec.problem.seed))
         return Executor(self.program(rank), engine, Transport(communicators))

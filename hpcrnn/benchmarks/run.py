@@ -23,6 +23,7 @@ from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.verification import verify
 from hpcrnn.benchmarks.ways import Way, ways_of
 from hpcrnn.errors import LaunchError
+from hpcrnn.execution.cuda_aware import cuda_awareness, settled
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
@@ -67,6 +68,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     check_grid(spec, grid)
     check_threads(world, spec.machine.threads)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
+    spec = settle_transport(spec, world)
 
     workload = open_workload(spec)
     check_same_data(workload, world)
@@ -91,6 +93,8 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     peaks = world.comm.gather(_peak_memory_bytes())
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
+    if world.size > 1 and "cupy" in spec.machine.backend:
+        mpi["transport"] = spec.machine.transport
     executors = [variant.executor for variant in variants]
     memory = [world.comm.gather(None if e is None else e.engine.memory_bytes) for e in executors]
     sent = [world.comm.gather(None if e is None else e.sent_bytes) for e in executors]
@@ -126,6 +130,20 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     )
     world.on_root(lambda: write_record(record, path, overwrite=spec.measure.overwrite))
     return record
+
+
+def settle_transport(spec: RunSpec, world: World) -> RunSpec:
+    """Replace the transport ``auto``, where GPUs take part on several ranks, by what MPI is able to do.
+
+    Raises
+    ------
+    LaunchError
+        ``direct`` is asked for, and MPI takes no pointers to a GPU's memory.
+    """
+    if world.size == 1 or "cupy" not in spec.machine.backend:
+        return spec
+    transport = settled(spec.machine.transport, cuda_awareness(world.comm))
+    return msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, transport=transport))
 
 
 def check_same_data(workload: Workload, world: World) -> None:

@@ -36,9 +36,12 @@ class GridCommunicators:
     communicator : Communicator
         Of as many ranks as the grid has, in the grid's order.
     grid : Grid
+    local_rank : int
+        Number of this rank among those of its node that see the same GPUs.
     """
 
-    def __init__(self, communicator: Communicator, grid: Grid) -> None:
+    def __init__(self, communicator: Communicator, grid: Grid, local_rank: int = 0) -> None:
+        self.local_rank = local_rank
         self.cart = communicator.Create_cart([getattr(grid, axis) for axis in AXES], reorder=False)
         self._long = [axis for axis in AXES if getattr(grid, axis) > 1]
         self._subs = {(purpose, self._longer(axes)): self._sub(axes) for purpose, axes in _PURPOSES}

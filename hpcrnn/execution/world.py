@@ -13,6 +13,8 @@ from typing import Any, NoReturn, TypeVar
 from mpi4py import MPI
 
 from hpcrnn.errors import HpcrnnError, LaunchError
+from hpcrnn.execution.cuda_aware import cuda_awareness
+from hpcrnn.execution.local_rank import gpus_in_sight, local_rank
 from hpcrnn.execution.transport import GridCommunicators
 from hpcrnn.spec import Grid
 
@@ -32,16 +34,24 @@ class World:
         For the measurement.
     failures : MPI.Comm
         Of the same ranks, for nothing but agreeing on an error.
+    node : MPI.Comm
+        Of the ranks that share this node's memory.
+    local_rank : int
+        Number of this rank among those of its node that see the same GPUs.
     """
 
     comm: MPI.Intracomm
     failures: MPI.Intracomm
+    node: MPI.Comm
+    local_rank: int
     _grids: dict[Grid, GridCommunicators] = field(default_factory=dict)
 
     @classmethod
     def start(cls) -> World:
         """Return the ranks of ``MPI.COMM_WORLD``."""
-        return cls(MPI.COMM_WORLD.Dup(), MPI.COMM_WORLD.Dup())
+        comm = MPI.COMM_WORLD.Dup()
+        node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+        return cls(comm, comm.Dup(), node, local_rank(node.allgather(gpus_in_sight()), node.Get_rank()))
 
     @property
     def rank(self) -> int:
@@ -65,7 +75,8 @@ class World:
         """
         if grid not in self._grids:
             everyone = grid.n_ranks > 1 or self.size == 1
-            self._grids[grid] = GridCommunicators(self.comm if everyone else MPI.COMM_SELF, grid)
+            comm = self.comm if everyone else MPI.COMM_SELF
+            self._grids[grid] = GridCommunicators(comm, grid, self.local_rank)
         return self._grids[grid]
 
     def quiet_barrier(self) -> float:
@@ -99,13 +110,10 @@ class World:
 
     def ranks_on_node(self) -> int:
         """Ranks that share this node's memory."""
-        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        size = int(node.Get_size())
-        node.Free()
-        return size
+        return int(self.node.Get_size())
 
     def facts(self) -> dict[str, Any]:
-        """Describe the MPI library: plain values for the record."""
+        """Describe the MPI library: plain values for the record; every rank calls this."""
         first_line = MPI.Get_library_version().rstrip("\x00").partition("\n")[0]
         library = " ".join(first_line.replace("Version:", "").split())
         levels = {
@@ -114,10 +122,13 @@ class World:
             MPI.THREAD_SERIALIZED: "serialized",
             MPI.THREAD_MULTIPLE: "multiple",
         }
+        cuda = cuda_awareness(self.comm)
         return {
             "library": library,
             "standard": ".".join(map(str, MPI.Get_version())),
             "thread_level": levels.get(MPI.Query_thread(), "unknown"),
+            "cuda_aware": cuda.aware,
+            "cuda_aware_how": cuda.how,
             "n_ranks": self.size,
             "n_nodes": len(set(self.comm.allgather(MPI.Get_processor_name()))),
         }
@@ -132,10 +143,8 @@ def check_threads(world: World, threads: int) -> None:
         The threads of the ranks on one node are more than the cores they may run on, and each rank has
         more than one. (Ranks of one thread may share a core: right for tests, and the record shows it.)
     """
-    node = world.comm.Split_type(MPI.COMM_TYPE_SHARED)
-    local = node.Get_size()
-    masks: list[set[int]] = node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
-    node.Free()
+    local = world.ranks_on_node()
+    masks: list[set[int]] = world.node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
     cores = len(set().union(*masks)) or os.cpu_count() or 1
     if threads > 1 and threads * local > cores:
         raise LaunchError(
