@@ -9,8 +9,9 @@ import numpy as np
 from hpcrnn.backends.base import Array, LayerSolve
 from hpcrnn.backends.numpy_blocks import Context, RecurrentBlock
 from hpcrnn.methods.codec import make_codec
+from hpcrnn.methods.host_layer import LayerArrays
+from hpcrnn.methods.host_passes import BackwardPass, ForwardPass
 from hpcrnn.methods.lyapunov import largest_exponent
-from hpcrnn.methods.passes import BackwardPass, ForwardPass, LayerArrays
 from hpcrnn.methods.solver import Solve, Solver, tolerance_of
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from hpcrnn.cells.base import Array, Tape
 from hpcrnn.cells.exchange import ALONE
-from hpcrnn.methods.passes import LayerArrays
+from hpcrnn.methods.host_layer import LayerArrays
 
 
 def segment_jacobians(layer: LayerArrays) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.methods.passes import LayerArrays
+from hpcrnn.methods.host_layer import LayerArrays
 from hpcrnn.methods.strips import States
 
 _STEPS = 256

@@ -1,8 +1,10 @@
-"""A pass over all segments of a layer, and re-runs of some: forward, and its adjoint backward.
+"""What a solver sees of a layer: a pass over all segments, and re-runs of some; forward, and its adjoint backward.
 
 Both are seen alike: every row *receives* a halo it runs from, and *hands on* another. Forward these are the states at
 the two ends of its segment, backward their gradients, right to left. A re-run changes what a row received; it follows
 the difference to what is there until that is below the tolerance, and leaves the rest as it is.
+
+Halos are on the host, whatever the layer is on: they are what a solver compares, corrects and sends.
 """
 
 from __future__ import annotations
@@ -14,47 +16,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, input_product
+from hpcrnn.cells.base import Array, Cell
 from hpcrnn.methods.folding import Folding
-from hpcrnn.methods.line import Line
-from hpcrnn.methods.strips import Rows, States, Strips
-from hpcrnn.records.certificate import UNMET
 
-_FEW = 0.5
-"""Rows are copied out of the batch once at most this share of it has not met: a copied row costs 1.4 times as much as
-one where it lies, so from two thirds of the batch on copying gains nothing."""
-
-_EVERY = 16
-"""Of the gradients that set the scale of a correction, one step in so many is looked at."""
-
-
-@dataclass
-class LayerArrays:
-    """One layer's folded arrays.
-
-    Attributes
-    ----------
-    cell : Cell
-    parameters : mapping of str to array
-    x : array (S, R, D)
-    dy : array (S, R, H), or None in mode ``forward``
-    tape : Tape
-        Of S steps of R rows.
-    work : Workspace
-        Of R rows; its weights are laid out.
-    folding : Folding
-    """
-
-    cell: Cell
-    parameters: Parameters
-    x: Array
-    dy: Array | None
-    tape: Tape
-    work: Workspace
-    folding: Folding
-
-    def __post_init__(self) -> None:
-        self.strips = Strips(self.cell, self.parameters, self.tape, self.work)
+Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -76,8 +41,33 @@ class Rerun:
     met: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class GateProducts:
+    """What gates leave of a state over each segment.
+
+    Attributes
+    ----------
+    kept : array (R, H)
+        Product of the retention of the cell's ``memory``.
+    exposures : dict of str to array (R, H)
+        Derivative of each other state, at the segment's end, by the memory.
+    """
+
+    kept: Array
+    exposures: dict[str, Array]
+
+
 class Pass(ABC):
     """One layer in one direction.
+
+    Parameters
+    ----------
+    cell : Cell
+    folding : Folding
+    hidden : int
+        H.
+    dtype : dtype
+        Of halos.
 
     Attributes
     ----------
@@ -89,21 +79,14 @@ class Pass(ABC):
 
     direction: ClassVar[str]
     leftward: ClassVar[bool]
-    received: Array
-    handed: Array
     scale: Array
 
-    def __init__(self, layer: LayerArrays, line: Line, tolerance: float) -> None:
-        self._l, self._line, self._tolerance = layer, line, tolerance
-        n, shape = len(layer.cell.state_names), layer.tape.states["h"].shape
-        self.received = np.zeros((n, layer.folding.rows, shape[-1]), layer.tape.gates.dtype)
-        self.handed = np.zeros_like(self.received)
+    def __init__(self, cell: Cell, folding: Folding, hidden: int, dtype: npt.DTypeLike) -> None:
+        self.cell, self.folding = cell, folding
+        n = len(cell.state_names)
+        self.received: Array = np.zeros((n, folding.rows, hidden), dtype)
+        self.handed: Array = np.zeros_like(self.received)
         self.scale = np.ones((n, 1))
-
-    @property
-    def arrays(self) -> LayerArrays:
-        """The layer."""
-        return self._l
 
     @abstractmethod
     def run(self, steps: slice | None = None) -> None:
@@ -113,199 +96,38 @@ class Pass(ABC):
     def rerun(self, rows: Rows, halos: Array) -> Rerun:
         """Run rows again, from other halos (n, k, H), until they meet."""
 
+    @abstractmethod
+    def gate_products(self) -> GateProducts:
+        """Multiply what each step keeps, over each segment, along the trajectory of the last run."""
+
+    @abstractmethod
+    def jacobians(self) -> Array:
+        """Differentiate every segment's end by its start: (V, B, n*H, n*H)."""
+
+    def lonely(self) -> npt.NDArray[np.bool_]:
+        """Which rows have no loss terms of their own: (R,). To be asked after the first pass, from zero halos."""
+        if not self.leftward:
+            return np.zeros(self.folding.rows, dtype=bool)
+        return np.asarray(np.abs(self.handed).max(axis=(0, 2)) == 0)
+
     def size(self, halos: Array) -> npt.NDArray[np.float64]:
         """Largest magnitude of each row of (n, R, H), relative to the scale: (R,)."""
         return np.asarray((np.abs(halos).max(axis=2) / self.scale).max(axis=0), dtype=np.float64)
 
-    def _states(self, stack: Array) -> States:
-        return dict(zip(self._l.cell.state_names, stack, strict=True))
+    def by_name(self, stack: Array) -> dict[str, Array]:
+        """Views of a stack (n, ...) by the states' names."""
+        return dict(zip(self.cell.state_names, stack, strict=True))
 
 
-class ForwardPass(Pass):
-    """The states, left to right."""
-
-    direction = "forward"
-    leftward = False
-
-    def run(self, steps: slice | None = None) -> None:
-        layer, folding = self._l, self._l.folding
-        start, stop = (0, folding.longest) if steps is None else (steps.start, steps.stop)
-        tape = layer.tape.window(start, stop)
-        for name, halo in self._states(self.received).items():
-            np.copyto(tape.states[name][0], halo)
-        common = folding.common - start
-        layer.cell.forward(layer.parameters, layer.x[start:][:common], tape.window(0, common), layer.work)
-        if not folding.is_even:
-            last = layer.tape.window(folding.common, folding.longest)
-            input_product(layer.parameters, layer.x[folding.common :], last, layer.work)
-            self._last_step()
-        self._read_ends()
-
-    def _last_step(self) -> None:
-        """The step that only the longer segments have."""
-        layer, step, rows = self._l, self._l.folding.common, np.arange(self._l.folding.long_rows)
-        before = {name: a[step][rows] for name, a in layer.tape.states.items()}
-        after = {name: np.empty_like(a) for name, a in before.items()}
-        layer.strips.forward(step, rows, before, before["h"], after)
-        for name, a in layer.tape.states.items():
-            a[step + 1, rows] = after[name]
-
-    def _read_ends(self) -> None:
-        rows = np.arange(self._l.folding.rows)
-        unbounded = self._l.cell.unbounded
-        scale = np.ones(self.handed.shape[:2])
-        for index, (name, a) in enumerate(self._l.tape.states.items()):
-            self.handed[index] = a[self._l.folding.lengths, rows]
-            if name in unbounded:
-                np.maximum(1.0, np.abs(self.handed[index]).max(axis=1), out=scale[index])
-        self.scale = scale
-
-    def rerun(self, rows: Rows, halos: Array) -> Rerun:
-        layer, tape, folding = self._l, self._l.tape, self._l.folding
-        names, unbounded = layer.cell.state_names, layer.cell.unbounded
-        H, dtype = halos.shape[2], halos.dtype
-        met, unmet = np.full(folding.rows, UNMET, dtype=np.int64), np.zeros(folding.rows, dtype=bool)
-        unmet[rows] = True
-        active = np.arange(folding.rows) if len(rows) > _FEW * folding.rows else rows
-        before = {name: a[0, active].copy() for name, a in tape.states.items()}
-        difference = -before["h"]
-        chosen = np.searchsorted(active, rows)
-        for name, halo in self._states(halos).items():
-            before[name][chosen] = halo
-            tape.states[name][0, active] = before[name]
-        self.received[:, rows] = halos
-        np.add(difference, before["h"], out=difference)
-        after = {name: np.empty((len(active), H), dtype) for name in names}
-        row_steps = n_steps = 0
-        for step in range(folding.longest):
-            if step == folding.common:
-                active, (difference, before, after) = _kept(
-                    active < folding.long_rows, active, difference, before, after
-                )
-                if not unmet[active].any():
-                    break
-            layer.strips.forward(step, active, before, difference, after)
-            row_steps += len(active)
-            n_steps += 1
-            far = np.zeros(len(active), dtype=bool)
-            for name in names:
-                lies = tape.states[name][step + 1]
-                old = lies if len(active) == folding.rows else lies[active]
-                moved = np.subtract(after[name], old, out=before[name])
-                if name == "h":
-                    np.copyto(difference, moved)
-                size = np.abs(moved, out=moved).max(axis=1)
-                limit = self._tolerance
-                if name in unbounded:
-                    limit = self._tolerance * np.maximum(1.0, np.abs(after[name]).max(axis=1))
-                far |= ~(size <= limit)
-                lies[active] = after[name]
-            before, after = after, before
-            arrived = active[~far & unmet[active]]
-            met[arrived], unmet[arrived] = step + 1, False
-            n_unmet = int(np.count_nonzero(unmet[active]))
-            if not n_unmet:
-                break
-            if n_unmet <= _FEW * len(active):
-                active, (difference, before, after) = _kept(unmet[active], active, difference, before, after)
-        self._read_ends()
-        return Rerun(n_steps, row_steps, met[rows])
+def relative_to_size(halos: Array, unbounded: tuple[str, ...], names: tuple[str, ...]) -> Array:
+    """Scale (n, R) of forward halos (n, R, H): one, or the size of a row of a state that has no bound."""
+    scale = np.ones(halos.shape[:2])
+    for index, name in enumerate(names):
+        if name in unbounded:
+            np.maximum(1.0, np.abs(halos[index]).max(axis=1), out=scale[index])
+    return scale
 
 
-def _kept(
-    keep: npt.NDArray[np.bool_], active: Rows, difference: Array, before: States, after: States
-) -> tuple[Rows, tuple[Array, States, States]]:
-    """Drop rows from the batch of a forward re-run."""
-    if keep.all():
-        return active, (difference, before, after)
-    shorter = {name: a[keep] for name, a in before.items()}
-    return active[keep], (difference[keep], shorter, {name: np.empty_like(a) for name, a in shorter.items()})
-
-
-class BackwardPass(Pass):
-    """The gradients, right to left; linear, so a re-run carries the correction alone and adds it to what is there."""
-
-    direction = "backward"
-    leftward = True
-
-    def run(self, steps: slice | None = None) -> None:
-        layer, folding = self._l, self._l.folding
-        if layer.dy is None:
-            raise TypeError("no gradients in mode forward")
-        dstate = self._states(np.copy(self.received))
-        stop = folding.longest if steps is None else steps.stop
-        if stop > folding.common:
-            if not folding.is_even:
-                self._last_step(dstate, layer.dy)
-            stop = folding.common
-        layer.cell.backward(layer.dy[:stop], dstate, layer.tape.window(0, stop), layer.work)
-        for index, name in enumerate(layer.cell.state_names):
-            np.copyto(self.handed[index], dstate[name])
-        self.scale = self._scale(layer.dy)
-
-    def _last_step(self, dstate: States, dy: Array) -> None:
-        """The step that only the longer segments have; the gates of the others have no gradient there."""
-        layer, step, rows = self._l, self._l.folding.common, np.arange(self._l.folding.long_rows)
-        layer.tape.gates[step] = 0
-        own = {name: a[rows] for name, a in dstate.items()}
-        own["h"] += dy[step, rows]
-        layer.strips.backward(step, rows, own)
-        for name, a in own.items():
-            dstate[name][rows] = a
-
-    def _scale(self, dy: Array) -> Array:
-        """Largest gradient of each state, over all rows and ranks: that of ``dy``, and at the segments' ends."""
-        largest = np.abs(self.handed).max(axis=(1, 2)).astype(np.float64)
-        np.maximum(largest, np.abs(self.received).max(axis=(1, 2)), out=largest)
-        names = self._l.cell.state_names
-        seen = max(float(np.abs(dy[::_EVERY]).max()), float(np.abs(dy[-1]).max()))
-        largest[names.index("h")] = max(largest[names.index("h")], seen)
-        largest = self._line.largest(largest)
-        # A state whose gradient is nowhere seen is held to that of the others.
-        return np.where(largest > 0, largest, largest.max() or 1.0)[:, np.newaxis]
-
-    def has_local_terms(self) -> npt.NDArray[np.bool_]:
-        """Which rows have loss terms of their own: (R,). To be asked after the first pass, from zero halos."""
-        return np.asarray(np.abs(self.handed).max(axis=(0, 2)) > 0)
-
-    def rerun(self, rows: Rows, halos: Array) -> Rerun:
-        layer, folding = self._l, self._l.folding
-        names = layer.cell.state_names
-        met, unmet = np.full(folding.rows, UNMET, dtype=np.int64), np.zeros(folding.rows, dtype=bool)
-        unmet[rows] = True
-        correction = np.zeros_like(self.received)
-        correction[:, rows] = halos - self.received[:, rows]
-        self.received[:, rows] = halos
-        limits = [self._tolerance * float(limit) for limit in self.scale[:, 0]]
-        whole = len(rows) > _FEW * folding.rows
-        waiting = np.arange(folding.rows) if whole else rows
-        active = waiting[:0]
-        dstate: States = {name: correction[index, active] for index, name in enumerate(names)}
-        row_steps = n_steps = 0
-        for step in reversed(range(folding.longest)):
-            joins = waiting[folding.lengths[waiting] == step + 1]
-            if len(joins):  # at the last step the longer segments, which come first, then all others
-                active = np.concatenate([active, joins])
-                dstate = {n: np.concatenate([a, correction[i, joins]]) for i, (n, a) in enumerate(dstate.items())}
-                waiting = waiting[len(joins) :] if len(joins) < len(waiting) else waiting[:0]
-            if not len(active):
-                continue
-            layer.strips.backward(step, active, dstate)
-            row_steps += len(active)
-            n_steps += 1
-            far = np.zeros(len(active), dtype=bool)
-            for name, limit in zip(names, limits, strict=True):
-                far |= ~(np.abs(dstate[name]).max(axis=1) <= limit)
-            arrived = active[~far & unmet[active]]
-            met[arrived], unmet[arrived] = folding.lengths[arrived] - step, False
-            n_unmet = int(np.count_nonzero(unmet[active])) + len(waiting)
-            if not n_unmet:
-                dstate = {name: a[:0] for name, a in dstate.items()}
-                active = active[:0]
-                break
-            if n_unmet <= _FEW * len(active) and not len(waiting):
-                keep = unmet[active]
-                active, dstate = active[keep], {name: a[keep] for name, a in dstate.items()}
-        for index, name in enumerate(names):
-            self.handed[index, active] += dstate[name]
-        return Rerun(n_steps, row_steps, met[rows])
+def gradient_scale(largest: npt.NDArray[np.float64]) -> Array:
+    """Scale (n, 1) of backward halos from each state's largest gradient; one nowhere seen is held to the others'."""
+    return np.where(largest > 0, largest, largest.max() or 1.0)[:, np.newaxis]

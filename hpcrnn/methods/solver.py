@@ -22,9 +22,8 @@ import numpy.typing as npt
 from hpcrnn.cells.base import Array
 from hpcrnn.errors import NumericsError
 from hpcrnn.methods.codec import Codec, make_codec
-from hpcrnn.methods.jacobian import segment_jacobians
 from hpcrnn.methods.line import Line
-from hpcrnn.methods.passes import BackwardPass, LayerArrays, Pass
+from hpcrnn.methods.passes import Pass
 from hpcrnn.methods.transfers import DenseTransfer, DiagonalTransfer, NoTransfer, Transfer
 from hpcrnn.records.certificate import SETTLED
 from hpcrnn.recurrence import CORRECTED, least_tolerance
@@ -129,10 +128,10 @@ class Solver:
         NumericsError
             A state is not finite; on all ranks.
         """
-        folding = sweep.arrays.folding
+        folding = sweep.folding
         steps = self._begin(sweep, edge)
         sweep.run()
-        lonely = ~sweep.has_local_terms() if isinstance(sweep, BackwardPass) else np.zeros(folding.rows, dtype=bool)
+        lonely = sweep.lonely()
         rounds, row_steps = [steps + folding.longest], (steps + folding.longest) * folding.rows
         meeting = np.full(folding.rows, SETTLED, dtype=np.int64)
         before, slow, truncated, some_met = np.inf, 0, False, True
@@ -179,14 +178,14 @@ class Solver:
         if self._s.method == "tbptt_stale" and not sweep.leftward:
             sweep.received[...] = self._arriving(sweep, edge)  # of the step before: nothing has run yet
         elif self._warms_up(sweep):
-            folding = sweep.arrays.folding
+            folding = sweep.folding
             steps = min(self._s.burn_in, folding.common)
             # Forward, a longer segment is warmed up for the one step more that it has.
             sweep.run(slice(0, steps) if sweep.leftward else slice(folding.common - steps, folding.longest))
             steps += 0 if sweep.leftward else folding.longest - folding.common
             sweep.received[...] = self._arriving(sweep, edge)
         if self._line.rank == (self._line.size - 1 if sweep.leftward else 0):
-            samples = sweep.arrays.folding.samples
+            samples = sweep.folding.samples
             sweep.received[:, -samples if sweep.leftward else 0 :][:, :samples] = edge
         return steps
 
@@ -195,7 +194,7 @@ class Solver:
         return self._s.burn_in > 0 and not (sweep.leftward and self._s.method == "burnin")
 
     def _arriving(self, sweep: Pass, edge: Array, codec: Codec | None = None) -> Array:
-        folding = sweep.arrays.folding
+        folding = sweep.folding
         own = sweep.handed.reshape(len(edge), folding.segments, folding.samples, -1)
         arriving = shifted(own, edge, self._line, codec or self._codec, leftward=sweep.leftward)
         return arriving.reshape(sweep.handed.shape)
@@ -214,7 +213,7 @@ class Solver:
         return agreed, flag
 
     def _corrections(self, sweep: Pass, gaps: Array, *, plain: bool) -> Array:
-        folding = sweep.arrays.folding
+        folding = sweep.folding
         transfer = NoTransfer() if plain else _TRANSFERS.get(self._s.method, _no_transfer)(sweep)
         by_segment = gaps.reshape(len(gaps), folding.segments, folding.samples, -1)
         return transfer.corrections(by_segment, self._line, leftward=sweep.leftward).reshape(gaps.shape)
@@ -233,24 +232,18 @@ def _no_transfer(_: Pass) -> Transfer:
 
 def _gate_products(sweep: Pass) -> Transfer:
     """Multiply what each step keeps, over each segment."""
-    layer: LayerArrays = sweep.arrays
-    folding, cell = layer.folding, layer.cell
-    factors = cell.retention(layer.parameters, layer.tape)
-    kept = np.prod(factors[: folding.common], axis=0)
-    if not folding.is_even:
-        kept[: folding.long_rows] *= factors[folding.common, : folding.long_rows]
-    shape = (folding.segments, folding.samples, -1)
-    exposures = cell.exposure(layer.tape, folding.lengths - 1)
+    products, cell = sweep.gate_products(), sweep.cell
+    shape = (sweep.folding.segments, sweep.folding.samples, -1)
     names = cell.state_names
     return DiagonalTransfer(
         names.index(cell.memory),
-        kept.reshape(shape),
-        {names.index(name): a.reshape(shape) for name, a in exposures.items()},
+        products.kept.reshape(shape),
+        {names.index(name): a.reshape(shape) for name, a in products.exposures.items()},
     )
 
 
 def _jacobians(sweep: Pass) -> Transfer:
-    return DenseTransfer(segment_jacobians(sweep.arrays))
+    return DenseTransfer(sweep.jacobians())
 
 
 _TRANSFERS: dict[str, Callable[[Pass], Transfer]] = {

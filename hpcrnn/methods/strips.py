@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace
 from hpcrnn.cells.products import ProductLibrary
+from hpcrnn.methods.passes import Rows
 
 States = dict[str, Array]
-Rows = npt.NDArray[np.intp]
 
 
 class _PlainProduct:

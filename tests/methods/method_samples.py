@@ -10,9 +10,10 @@ from hpcrnn.cells import GRU, LSTM, Elman, MinGRU, MinLSTM
 from hpcrnn.cells.products import NumpyProducts
 from hpcrnn.methods.codec import make_codec
 from hpcrnn.methods.folding import Folding
+from hpcrnn.methods.host_layer import LayerArrays
+from hpcrnn.methods.host_passes import BackwardPass, ForwardPass
 from hpcrnn.methods.line import ALONE
 from hpcrnn.methods.lyapunov import largest_exponent
-from hpcrnn.methods.passes import BackwardPass, ForwardPass, LayerArrays
 from hpcrnn.methods.solver import Solver, tolerance_of
 from hpcrnn.schedules.placement import split
 from hpcrnn.spec import RecurrenceSpec
