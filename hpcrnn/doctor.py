@@ -24,6 +24,8 @@ _LIBRARY_PROGRAM = (
     "print(' '.join(MPI.Get_library_version().split('\\n')[0].split()), 'from', mpi_origin())"
 )
 
+_CUDA_PROGRAM = "from hpcrnn.execution.cuda_aware import probe; found = probe(); print(int(found.aware), found.how)"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -57,6 +59,7 @@ def examine() -> list[Finding]:
         _mkl,
         _torch,
         _gpus,
+        _mpi_and_gpus,
         _hdf5,
         _results,
         _slurm,
@@ -152,6 +155,22 @@ def _gpus() -> Finding:
     if importlib.util.find_spec("cupy") is None:
         return Finding("GPUs", "note", f"{found}; CuPy is not installed", "pip install 'cupy-cuda13x[ctk]'")
     return Finding("GPUs", "ok", found)
+
+
+def _mpi_and_gpus() -> Finding:
+    """Say whether MPI takes arrays on a GPU as they are."""
+    from hpcrnn.records.environment import gpu_facts
+
+    status, output = _try([sys.executable, "-c", _CUDA_PROGRAM])
+    answer, _, how = output.partition(" ")
+    aware = status == 0 and answer == "1"
+    reason = how if status == 0 else f"MPI could not be asked: {output}"
+    if aware:
+        return Finding("MPI and GPU", "ok", f"CUDA-aware: {reason}")
+    if not gpu_facts():
+        return Finding("MPI and GPU", "ok", f"not CUDA-aware, which matters on GPUs only: {reason}")
+    text = f"not CUDA-aware, arrays on a GPU go through pinned host memory: {reason}"
+    return Finding("MPI and GPU", "note", text, "an MPI built with CUDA, and mpi4py with it: it takes them directly")
 
 
 def _hdf5() -> Finding:

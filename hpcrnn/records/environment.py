@@ -55,6 +55,10 @@ VARIABLE_FAMILIES = (
     "OPENBLAS_",
     "BLIS_",
     "MPICH_",
+    "MPIR_",
+    "MV2_",
+    "MVP_",
+    "PSP_",
     "OMPI_MCA_",
     "I_MPI_",
     "UCX_",
@@ -69,7 +73,7 @@ SLURM_VARIABLES = {
     "tasks": "SLURM_NTASKS",
     "step_tasks": "SLURM_STEP_NUM_TASKS",
 }
-VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES", "PYTHONHASHSEED", *SLURM_VARIABLES.values()})
+VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTHONHASHSEED", *SLURM_VARIABLES.values()})
 
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CRED|AUTH|COOKIE|PRIVATE|CERT|SIGN", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"://[^/\s@]*@|(passw|secret|token|credential|api.?key)\w*\s*[=:]", re.IGNORECASE)

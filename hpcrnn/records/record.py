@@ -204,7 +204,8 @@ class Case:
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits that name the case: what was run and how."""
-        return _digest([self.problem, self.how, self.strategy, self.backend, self.kernel, self.n_ranks])
+        named = [self.problem, self.how, self.strategy, self.backend, self.kernel, self.n_ranks]
+        return _digest([*named, self.transport] if self.transport else named)
 
     @property
     def problem_id(self) -> str:
@@ -225,6 +226,13 @@ class Case:
         how = {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
         # The rest of the section means nothing to a chain, and files of version 2 do not have it.
         return how if self.method == CHAIN else how | {"recurrence": self.spec["recurrence"]}
+
+    @property
+    def transport(self) -> str:
+        """How arrays on GPUs met MPI, ``staged`` or ``direct``; empty where they did not, or the file does not say."""
+        transport = self.spec["machine"].get("transport")
+        met = self.backend == "cupy" and self.n_ranks > 1
+        return transport if met and transport in ("staged", "direct") else ""
 
     @property
     def method(self) -> str:

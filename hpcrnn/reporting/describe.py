@@ -86,6 +86,8 @@ def _all_tokens(case: Case) -> dict[str, str]:
     tokens |= _recurrence_tokens(case)
     threads = _section(case, "machine").get("threads", 1)
     tokens["machine.threads"] = plural(threads, "thread") if isinstance(threads, int) else printable(threads)
+    if case.transport:
+        tokens["machine.transport"] = f"MPI {case.transport}"
     tokens["kernel"] = shorten(printable(case.kernel), 32)
     return tokens
 
@@ -138,6 +140,9 @@ def distinctions(cases: Sequence[Case], ignore: Sequence[str] = ()) -> list[str]
     # A kernel that follows from the backend says nothing the label does not.
     if "kernel" in varying and len({c.backend for c in cases}) == len({(c.backend, c.kernel) for c in cases}):
         varying.remove("kernel")
+    # Nor does the transport of all cases that have one, beside others.
+    if "machine.transport" in varying and len({t.get("machine.transport") for t in tokens} - {None}) == 1:
+        varying.remove("machine.transport")
     if "model.hidden" in varying and all(not _section(c, "model").get("embed") for c in cases):
         varying.remove("model.embed")
     return [join_tokens({k: t[k] for k in varying if k in t}) for t in tokens]

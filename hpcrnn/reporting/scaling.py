@@ -390,8 +390,8 @@ def _cut(case: Case) -> list[Any]:
 
 
 def way_of_splitting(case: Case) -> str:
-    """Name how a case was split but for the axis that grows: points of one curve agree in it."""
-    return json.dumps([case.split.series_name, *_cut(case)], sort_keys=True)
+    """Name how a case was split, and its parts meet, but for the axis that grows: points of one curve agree in it."""
+    return json.dumps([case.split.series_name, *_cut(case), case.transport], sort_keys=True)
 
 
 def _strategy(members: Sequence[Entry]) -> str:

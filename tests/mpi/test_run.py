@@ -68,6 +68,8 @@ def test_a_record_says_what_it_ran_on(tmp_path):
     facts = record.environment
     assert len(facts["hosts"]) == 2
     assert facts["mpi"]["n_ranks"] == 2
+    assert isinstance(facts["mpi"]["cuda_aware"], bool)
+    assert facts["mpi"]["cuda_aware_how"]
     assert facts["workload"]["sha256"]
     assert facts["clock"]["sync"].startswith("MPI_Barrier")
     assert record.argv[:2] == ("hpcrnn", "run")

@@ -9,7 +9,7 @@ from factory import make_case, make_record, many_cases, quick_cases
 
 from hpcrnn.records.record import Check, Verdict
 from hpcrnn.reporting.content import gaps, system_disclosures
-from hpcrnn.reporting.describe import common_problem, describe_problem, distinctions, worst_check
+from hpcrnn.reporting.describe import common_problem, describe_problem, distinctions, notable_settings, worst_check
 from hpcrnn.reporting.entries import exclusion_reason, make_entries, percentile
 from hpcrnn.reporting.scaling import analyse, describe_base, find_base
 
@@ -209,6 +209,17 @@ def test_problems_are_named_by_what_differs():
     assert distinctions([fixed(1, ONE), other]) == ["MKL packed sgemm", "numpy"]
     # Nor is what the label says: micro-batches, chunks, order.
     assert distinctions([fixed(1, ONE), fixed(1, ONE, lr=0.01, microbatches=4)]) == ["lr=0.001", "lr=0.01"]
+
+
+def test_the_transport_of_gpus_is_named_where_cases_differ_in_it():
+    staged, direct = (fixed(2, TWO, backend="cupy", transport=name) for name in ("staged", "direct"))
+    assert distinctions([staged, direct]) == ["MPI staged", "MPI direct"]
+    assert distinctions([fixed(2, TWO), fixed(1, ONE, backend="cupy"), direct]) == ["", "", ""]
+    assert "MPI direct" in notable_settings(direct)
+    assert staged.id != direct.id
+    base = fixed(1, ONE, backend="cupy")
+    series = analyse([make_record([base, staged, direct])]).strong
+    assert [[p.entry.case.transport for p in s.points] for s in series] == [["", "staged"], ["", "direct"]]
 
 
 def test_hosts_of_a_kind_are_disclosed_once():
