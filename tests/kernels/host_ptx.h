@@ -1,13 +1,20 @@
-// Stands in for ptx.cuh where CUDA C is compiled as C++: a fiber for each CUDA thread, switched only where threads
-// wait for one another, in an order drawn at random; and every block runs at its own speed, so that one which does not
-// wait for the others is soon ahead of them. Threads of a warp meet in warp operations, threads of a block in
-// __syncthreads; whatever reads what another thread has not written yet reads poison.
+// Stands in for ptx.cuh where CUDA C is compiled as C++: every CUDA thread is a fiber as soon as it waits for another,
+// switched only where threads wait, in an order drawn at random. Threads of a warp meet in warp operations, threads of
+// a block in __syncthreads; whatever reads what another thread has not written yet reads poison. Threads that wait for
+// nobody run one after another in one fiber, which costs no more than a loop.
+//
+// The blocks of a cooperative launch are all there at once, each at its own speed, so that one which does not wait for
+// the others is soon ahead of them. Of any other launch they run one by one: no block may count on another.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <math.h>
 #include <string.h>
 
+#include <map>
+#include <memory>
+#include <type_traits>
 #include <vector>
 
 using uint16 = unsigned short;
@@ -44,47 +51,80 @@ struct Block {
     uint3 index;
     Meeting meeting;
     std::vector<Warp> warps;
-    std::vector<uint4> shared;
-    int slowness = 1;  // it runs once in so many rounds
+    std::vector<uint4> shared;                  // of the size that the launch gives
+    std::map<int, std::vector<uint4>> declared;  // of a size that the source gives
+    int slowness = 1;                           // it runs once in so many rounds
 };
 
 struct Fiber {
-    ucontext_t context;
-    std::vector<char> stack;
+    jmp_buf where;
+    bool begun = false;
+    std::unique_ptr<char[]> stack;
+    struct Thread* thread;
+};
+
+struct Thread {
     Block* block;
-    unsigned thread;
+    unsigned index;
+    Fiber* fiber = nullptr;  // while it waits
     bool done = false;
 };
 
-inline ucontext_t scheduler;
-inline Fiber* current = nullptr;
+// How a kernel is launched; the layout is known to build.py.
+struct Launch {
+    unsigned grid[3], threads;
+    unsigned long shared_bytes;
+    unsigned seed, cooperative;
+};
+
+inline constexpr size_t STACK_BYTES = 64 << 10;
+
+inline jmp_buf scheduler;
+inline Thread* current = nullptr;
+inline Fiber* running = nullptr;
+inline std::vector<Fiber*> idle;  // kept from launch to launch
 inline unsigned threads = 0;
 inline uint3 grid;
-inline bool failed = false;
+inline bool failed = false, at_once = false;
+inline long moves = 0;  // what shows that not everybody waits for good
 inline void (*body)(const void*);
 inline const void* argument;
+inline std::vector<Thread*> order;
+inline size_t fresh = 0, unfinished = 0;  // how many of `order` have been begun; and are not done
 inline uint32 random_state = 1;
 
-inline void yield() { swapcontext(&current->context, &scheduler); }
+// Fibers are switched by jumps: swapcontext would ask the kernel for the signal mask, ten times as slow.
+__attribute__((noinline)) inline void yield() {
+    if (!_setjmp(running->where)) _longjmp(scheduler, 1);
+}
+
+// Let the others run; to be called in a loop.
+inline void wait_a_round() {
+    current->fiber = running;
+    yield();
+}
 
 inline void meet(Meeting& meeting, int count) {
     const long generation = meeting.generation;
     if (++meeting.arrived == count) {
         meeting.arrived = 0;
         ++meeting.generation;
+        moves += !at_once;  // a block that polls others meets itself all the time
     }
-    do yield();
+    do wait_a_round();
     while (meeting.generation == generation);
 }
 
-inline Warp& warp() { return current->block->warps[current->thread / 32]; }
+inline int lane() { return current->index % 32; }
+inline Warp& warp() { return current->block->warps[current->index / 32]; }
+inline int lanes() { return min(32, int(threads - current->index / 32 * 32)); }
 
 // Give six words to the warp; returns those of all lanes. Two sets of slots in turn: one meeting is enough.
 inline const Words* exchange(const Words& mine) {
     Warp& w = warp();
-    const int lane = current->thread % 32, set = w.round[lane]++ % 2;
-    w.slots[set][lane] = mine;
-    meet(w.meeting, 32);
+    const int set = w.round[lane()]++ % 2;
+    w.slots[set][lane()] = mine;
+    meet(w.meeting, lanes());
     return w.slots[set];
 }
 
@@ -105,67 +145,165 @@ void shuffle(std::vector<T>& items) {
     }
 }
 
-inline void enter() {
-    body(argument);
-    current->done = true;
-    yield();
+// What every fiber runs: the thread it was given, then, where blocks run one by one, those that have not begun yet.
+inline void live() {
+    for (;;) {
+        body(argument);
+        current->done = true;
+        current->fiber = nullptr;
+        ++moves;
+        --unfinished;
+        if (!at_once && fresh < order.size()) {
+            current = order[fresh++];
+            continue;
+        }
+        idle.push_back(running);
+        yield();
+    }
+}
+
+__attribute__((noinline)) inline void resume(Thread* thread) {
+    static ucontext_t birth;
+    if (!thread->fiber) {
+        if (idle.empty()) idle.push_back(new Fiber);
+        thread->fiber = idle.back();
+        idle.pop_back();
+    }
+    current = thread;
+    running = thread->fiber;
+    if (_setjmp(scheduler)) return;
+    if (running->begun) _longjmp(running->where, 1);
+    running->begun = true;
+    if (!running->stack) running->stack.reset(new char[STACK_BYTES]);
+    getcontext(&birth);
+    birth.uc_stack.ss_sp = running->stack.get();
+    birth.uc_stack.ss_size = STACK_BYTES;
+    birth.uc_link = nullptr;
+    makecontext(&birth, live, 0);
+    setcontext(&birth);
+}
+
+// Run the threads in `order` to their end. 0: they are done; 1: a wait was given up; 2: nothing moves any more.
+inline int finish(long patience) {
+    fresh = 0;
+    unfinished = order.size();
+    long quiet = 0;
+    for (long round = 0; unfinished; ++round) {
+        // A new order now and then; one a round would cost more than the kernel.
+        if (round && round % 16 == 0) shuffle(order);
+        const long before = moves;
+        if (round == 0 && !at_once)
+            while (fresh < order.size() && !failed) resume(order[fresh++]);
+        else
+            for (Thread* t : order)
+                if (!t->done && round % t->block->slowness == 0) {
+                    resume(t);
+                    if (failed) break;
+                }
+        if (failed) return 1;
+        quiet = moves == before ? quiet + 1 : 0;
+        if (quiet > patience) return 2;
+    }
+    return 0;
+}
+
+inline void fill_with_poison(std::vector<uint4>& memory, size_t bytes) {
+    memory.assign(bytes / 16 + 1, uint4{0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu});  // NaN
+}
+
+inline void prepare(Block& block, size_t i, const Launch& how) {
+    block.index = {unsigned(i) % grid.x, unsigned(i / grid.x) % grid.y, unsigned(i / grid.x / grid.y)};
+    fill_with_poison(block.shared, how.shared_bytes);
+    block.declared.clear();
+}
+
+inline int run_at_once(const Launch& how, size_t n_blocks) {
+    std::vector<Block> blocks(n_blocks);
+    std::vector<Thread> members(n_blocks * threads);
+    std::vector<Block*> ranks;
+    order.clear();
+    for (size_t i = 0; i < n_blocks; ++i) {
+        prepare(blocks[i], i, how);
+        blocks[i].warps.resize((threads + 31) / 32);
+        ranks.push_back(&blocks[i]);
+        for (unsigned t = 0; t < threads; ++t) {
+            members[i * threads + t] = {&blocks[i], t};
+            order.push_back(&members[i * threads + t]);
+        }
+    }
+    shuffle(ranks);
+    shuffle(order);
+    for (size_t i = 0; i < n_blocks; ++i) ranks[i]->slowness = 1 + 3 * int(i);
+    return finish(20000 * (1 + 3 * long(n_blocks)));
+}
+
+inline int run_one_by_one(const Launch& how, size_t n_blocks) {
+    Block block;
+    block.warps.resize((threads + 31) / 32);
+    std::vector<Thread> members(threads);
+    order.clear();
+    for (unsigned t = 0; t < threads; ++t) order.push_back(&members[t]);
+    shuffle(order);
+    for (size_t i = 0; i < n_blocks; ++i) {
+        prepare(block, i, how);
+        for (unsigned t = 0; t < threads; ++t) members[t] = {&block, t};
+        const int status = finish(1000);
+        if (status) return status;
+    }
+    return 0;
 }
 
 // 0: ran to the end; 1: a wait was given up; 2: nothing moved for very long.
 template <class Kernel>
-int launch(unsigned grid_x, unsigned grid_y, unsigned block_threads, size_t shared_bytes, unsigned seed,
-           const Kernel& kernel) {
-    random_state = 2654435761u * (seed + 1);
-    grid = {grid_x, grid_y, 1};
-    threads = block_threads;
+int launch(const Launch& how, const Kernel& kernel) {
+    random_state = 2654435761u * (how.seed + 1);
+    if (!random_state) random_state = 1;
+    grid = {how.grid[0], how.grid[1], how.grid[2]};
+    threads = how.threads;
     failed = false;
+    at_once = how.cooperative;
     body = [](const void* k) { (*static_cast<const Kernel*>(k))(); };
     argument = &kernel;
-    std::vector<Block> blocks(grid_x * grid_y);
-    std::vector<Fiber> fibers(blocks.size() * threads);
-    std::vector<Fiber*> order;
-    for (size_t i = 0; i < blocks.size(); ++i) {
-        Block& b = blocks[i];
-        b.index = {unsigned(i) % grid_x, unsigned(i) / grid_x, 0};
-        b.warps.resize(threads / 32);
-        b.shared.assign(shared_bytes / 16 + 1, uint4{0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu, 0x7FC0DEADu});  // NaN
-        for (unsigned t = 0; t < threads; ++t) {
-            Fiber& f = fibers[i * threads + t];
-            f.block = &b;
-            f.thread = t;
-            f.stack.resize(64 << 10);
-            getcontext(&f.context);
-            f.context.uc_stack.ss_sp = f.stack.data();
-            f.context.uc_stack.ss_size = f.stack.size();
-            f.context.uc_link = nullptr;
-            makecontext(&f.context, enter, 0);
-            order.push_back(&f);
-        }
-    }
-    std::vector<Block*> ranks;
-    for (Block& b : blocks) ranks.push_back(&b);
-    shuffle(ranks);
-    for (size_t i = 0; i < ranks.size(); ++i) ranks[i]->slowness = 1 + 3 * int(i);
-    for (long round = 0; round < 2000000 && !failed; ++round) {
-        // A new order now and then; one a round would cost more than the kernel.
-        if (round % 16 == 0) shuffle(order);
-        bool running = false;
-        for (Fiber* f : order)
-            if (!f->done) {
-                running = true;
-                if (round % f->block->slowness) continue;
-                current = f;
-                swapcontext(&scheduler, &f->context);
-                if (failed) break;
+    const size_t n_blocks = size_t(grid.x) * grid.y * grid.z;
+    const int status = at_once ? run_at_once(how, n_blocks) : run_one_by_one(how, n_blocks);
+    if (status)
+        for (Thread* t : order)
+            if (t->fiber) {  // its stack is of no use any more
+                t->fiber->begun = false;
+                idle.push_back(t->fiber);
             }
-        if (!running) return 0;
-    }
-    return failed ? 1 : 2;
+    return status;
 }
+
+// What build.py puts in the place of __shared__ declarations.
+template <class T>
+T* launched_shared() { return reinterpret_cast<T*>(current->block->shared.data()); }
+template <class T>
+T& declared_shared(int id) {
+    std::vector<uint4>& memory = current->block->declared[id];
+    if (memory.empty()) fill_with_poison(memory, sizeof(T));
+    return *reinterpret_cast<T*>(memory.data());
+}
+
+// What build.py tells of a kernel's parameters: what is passed or, of a pointer, what it points to.
+struct Parameter { int is_pointer, size, kind; };
+template <class T>
+constexpr int size_of() {
+    if constexpr (std::is_void_v<T>) return 0;
+    else return int(sizeof(T));
+}
+template <class T>
+constexpr Parameter parameter() {
+    using Value = std::remove_cv_t<std::remove_pointer_t<T>>;
+    const int kind = std::is_floating_point_v<Value> ? 'f' : !std::is_integral_v<Value> ? 0
+                     : std::is_signed_v<Value>       ? 'i' : 'u';
+    return {std::is_pointer_v<T>, size_of<Value>(), kind};
+}
+constexpr unsigned most_threads(unsigned n = 1024, unsigned = 0) { return n; }
 
 }  // namespace host
 
-#define threadIdx (uint3{host::current->thread, 0, 0})
+#define threadIdx (uint3{host::current->index, 0, 0})
 #define blockIdx (host::current->block->index)
 #define blockDim (uint3{host::threads, 1, 1})
 #define gridDim (host::grid)
@@ -196,9 +334,10 @@ inline uint32 round_tf32(float f) { return (float_to_bits(f) + 0x1000u) & ~0x1FF
 inline uint32 round_tf32_here(float f) { return round_tf32(f); }
 
 // The operands' layouts are those of the PTX manual, "Matrix Fragments for mma.m16n8k16" and "mma.m16n8k8".
-inline void mma_16bit(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1, float (*widen)(uint16)) {
+template <float (*widen)(uint16)>
+void mma_16bit(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) {
     const host::Words* all = host::exchange({{a[0], a[1], a[2], a[3], b0, b1}});
-    const int lane = host::current->thread % 32;
+    const int lane = host::lane();
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         float sum = d[i];
@@ -210,12 +349,12 @@ inline void mma_16bit(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1,
         d[i] = sum;
     }
 }
-inline void mma_bf16(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) { mma_16bit(d, a, b0, b1, widen_bf16); }
-inline void mma_f16(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) { mma_16bit(d, a, b0, b1, widen_f16); }
+inline void mma_bf16(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) { mma_16bit<widen_bf16>(d, a, b0, b1); }
+inline void mma_f16(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) { mma_16bit<widen_f16>(d, a, b0, b1); }
 
 inline void mma_tf32(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) {
     const host::Words* all = host::exchange({{a[0], a[1], a[2], a[3], b0, b1}});
-    const int lane = host::current->thread % 32;
+    const int lane = host::lane();
     const auto tf32 = [](uint32 bits) { return bits_to_float(bits & ~0x1FFFu); };
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
@@ -233,12 +372,36 @@ inline bool any_in_warp(bool predicate) {
     return false;
 }
 
+inline uint32 or_in_warp(uint32 bits) {
+    const host::Words* all = host::exchange({{bits, 0, 0, 0, 0, 0}});
+    for (int lane = 0; lane < 32; ++lane) bits |= all[lane].word[0];
+    return bits;
+}
+
 inline uint4 load_shared_between_blocks(const void* address) { uint4 v; memcpy(&v, address, 16); return v; }
-inline void store_shared_between_blocks(void* address, uint32 word) { memcpy(address, &word, 4); }
+inline void store_shared_between_blocks(void* address, uint32 word) {
+    memcpy(address, &word, 4);
+    ++host::moves;
+}
 inline void store_shared_between_blocks(void* address, uint32 first, uint32 second) {
     const uint32 words[2] = {first, second};
     memcpy(address, words, 8);
+    ++host::moves;
 }
-inline void add_release(uint32* counter, uint32 value) { *counter += value; }
-inline uint32 load_acquire(const uint32* counter) { host::yield(); return *counter; }
-inline void give_up() { host::failed = true; host::yield(); }
+inline void add_release(uint32* counter, uint32 value) {
+    *counter += value;
+    ++host::moves;
+}
+inline uint32 load_acquire(const uint32* counter) {
+    host::wait_a_round();
+    return *counter;
+}
+inline uint32 load_relaxed(const uint32* address) { return *address; }
+inline void or_relaxed(uint32* address, uint32 bits) {
+    *address |= bits;
+    ++host::moves;
+}
+inline void give_up() {
+    host::failed = true;
+    host::wait_a_round();
+}

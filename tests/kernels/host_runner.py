@@ -1,47 +1,17 @@
-"""Runs the CUDA C kernels on the host: compiled as C++, a fiber for each CUDA thread (see ``host_ptx.h``)."""
+"""Runs single kernels on the host (see ``host_gpu/host_cuda``), and numbers as kernels store them."""
 
-import ctypes
-import hashlib
-import re
-import shutil
-import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from host_gpu.host_cuda.build import NO_COMPILER, HostKernel, compile_source, host_source, load_library
 
 from hpcrnn.kernels.source import read_source
 from hpcrnn.kernels.variants import Tile, Variant
 
-SHIM = Path(__file__).with_name("host_ptx.h")
-_SHARED = "extern __shared__ uint4 shared_memory[];"
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
-
-
-def host_source(name, mutate=None):
-    """A kernel family as C++; ``mutate`` (old, new) plants a mistake."""
-    source = read_source(name, {"ptx.cuh": SHIM.read_text("utf-8")})
-    source = source.replace(_SHARED, "uint4* shared_memory = host::current->block->shared.data();")
-    # One array of fixed size a kernel: it lies where the dynamic one would.
-    fixed = r"reinterpret_cast<\1*>(host::current->block->shared.data());"
-    source = re.sub(r"__shared__ (\w+) (\w+)\[\d+\];", rf"\1* \2 = {fixed}", source)
-    source = re.sub(r"^#pragma unroll\n", "\n", source, flags=re.MULTILINE)
-    if mutate:
-        assert mutate[0] in source, mutate
-        source = source.replace(*mutate)
-    return source
-
-
-def parameters(signature):
-    """Types and names of a kernel's parameters."""
-    found = []
-    for parameter in signature.split(","):
-        *kind, name = parameter.replace("__restrict__", "").replace("*", "* ").split()
-        found.append((" ".join(kind), name))
-    return found
+needs_compiler = pytest.mark.skipif(NO_COMPILER is not None, reason=str(NO_COMPILER))
 
 
 @cache
@@ -51,48 +21,30 @@ def _folder():
 
 @cache
 def compile_host(name, macros, kernel, mutate=None):
-    """Compile one kernel; returns a function of a launch's grid, threads, shared bytes, seed and arguments."""
-    source = host_source(name, mutate)
-    signature = re.search(rf"__global__ void[^;{{}}]*?\b{kernel}\((.*?)\) {{", source, re.DOTALL)[1]
-    arguments = parameters(signature)
-    declared = ", ".join(f"{kind} {argument}" for kind, argument in arguments)
-    passed = ", ".join(argument for _, argument in arguments)
-    source += (
-        f'\nextern "C" int launch_{kernel}(unsigned gx, unsigned gy, unsigned threads, unsigned long shared, '
-        f"unsigned seed, {declared}) {{\n"
-        f"    return host::launch(gx, gy, threads, shared, seed, [=] {{ {kernel}({passed}); }});\n}}\n"
-    )
-    stem = Path(_folder().name) / hashlib.sha256((source + repr(macros)).encode()).hexdigest()[:16]
-    stem.with_suffix(".cpp").write_text(source)
-    command = ["g++", "-std=c++17", "-O0", "-shared", "-fPIC", "-w", *(f"-D{k}={v}" for k, v in macros)]
-    done = subprocess.run(
-        [*command, "-o", str(stem.with_suffix(".so")), str(stem.with_suffix(".cpp"))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[:4000]
-    function = getattr(ctypes.CDLL(str(stem.with_suffix(".so"))), f"launch_{kernel}")
-    return function, arguments
+    """Compile a family's kernels and return one; ``mutate`` (old, new) plants a mistake."""
+    source = host_source(read_source(name))
+    if mutate:
+        assert mutate[0] in source, mutate
+        source = source.replace(*mutate)
+    path = compile_source(source, tuple(f"-D{key}={value}" for key, value in macros), Path(_folder().name))
+    return HostKernel(load_library(path), kernel)
 
 
-def run(name, kernel, macros, grid, threads, shared_bytes, arrays, seed=0, mutate=None):
-    """Launch a kernel on the host.
+def run(name, kernel, macros, grid, threads, shared_bytes, arrays, seed=0, mutate=None, cooperative=False):
+    """Launch a kernel on the host; arguments by name.
 
     Returns 0 where it ran to its end, 1 where it gave up waiting, 2 where nothing moved any more.
     """
-    function, arguments = compile_host(name, tuple(sorted(macros.items())), kernel, mutate)
+    made = compile_host(name, tuple(sorted(macros.items())), kernel, mutate)
     values = []
-    for kind, argument in arguments:
-        value = arrays[argument]
-        if "*" in kind:
+    for parameter in made.parameters:
+        value = arrays[parameter.name]
+        if parameter.is_pointer:
             assert value is None or value.flags.c_contiguous
-            values.append(None if value is None else value.ctypes.data_as(ctypes.c_void_p))
+            values.append(np.intp(0 if value is None else value.ctypes.data).tobytes())
         else:
-            values.append({"float": ctypes.c_float, "long long": ctypes.c_longlong}.get(kind, ctypes.c_int)(value))
-    return function(
-        *(ctypes.c_uint(v) for v in (*grid, threads)), ctypes.c_ulong(shared_bytes), ctypes.c_uint(seed), *values
-    )
+            values.append(np.array(value, f"{parameter.kind}{parameter.size}").tobytes())
+    return made.launch((*grid, 1), threads, shared_bytes, values, seed, cooperative=cooperative)
 
 
 # Numbers as the kernels store them.
@@ -145,4 +97,5 @@ def launch_persistent(variant: Variant, tile: Tile, arrays, T, B, H, seed=0, mut
         arrays,
         seed,
         mutate,
+        cooperative=True,
     )

@@ -1,0 +1,1 @@
+"""The stand-in's part of CuPy's bindings: see ``cupy``."""
