@@ -30,8 +30,8 @@ def compile_host(name, macros, kernel, mutate=None):
     return HostKernel(load_library(path), kernel)
 
 
-def run(name, kernel, macros, grid, threads, shared_bytes, arrays, seed=0, mutate=None, cooperative=False):
-    """Launch a kernel on the host; arguments by name.
+def run(name, kernel, macros, grid, threads, shared_bytes, arrays, seed=0, mutate=None):
+    """Launch a kernel on the host, all blocks at once; arguments by name.
 
     Returns 0 where it ran to its end, 1 where it gave up waiting, 2 where nothing moved any more.
     """
@@ -44,7 +44,7 @@ def run(name, kernel, macros, grid, threads, shared_bytes, arrays, seed=0, mutat
             values.append(np.intp(0 if value is None else value.ctypes.data).tobytes())
         else:
             values.append(np.array(value, f"{parameter.kind}{parameter.size}").tobytes())
-    return made.launch((*grid, 1), threads, shared_bytes, values, seed, cooperative=cooperative)
+    return made.launch((*grid, 1), threads, shared_bytes, values, seed, cooperative=True)
 
 
 # Numbers as the kernels store them.
@@ -97,5 +97,4 @@ def launch_persistent(variant: Variant, tile: Tile, arrays, T, B, H, seed=0, mut
         arrays,
         seed,
         mutate,
-        cooperative=True,
     )
