@@ -98,6 +98,8 @@ def probe(loaded: Loaded | None = None) -> CudaAwareness:
     loaded : Loaded, optional
         By default what mpi4py has loaded.
     """
+    if loaded is None and (MPI.Is_finalized() or not MPI.Is_initialized()):
+        return CudaAwareness(aware=False, how="MPI is not running")  # and would end the process if it were asked
     try:
         return _ask(loaded or _loaded())
     except Exception as error:  # noqa: BLE001 - staged is right too; a question must not end a run

@@ -2,10 +2,11 @@
 
 import ctypes
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
-from launching import SMALL, case_script, mpirun
+from launching import SMALL, case_script, mpirun, start
 
 from hpcrnn.benchmarks import planning
 from hpcrnn.benchmarks.planning import make_plan
@@ -89,6 +90,13 @@ def test_a_question_that_fails_is_a_no():
         raise OSError("cannot be opened")
 
     assert probe(Loaded(OPEN_MPI, broken, {}, "")) == CudaAwareness(False, "MPI could not be asked: OSError")
+
+
+def test_mpi_that_is_not_running_is_not_asked(tmp_path):
+    code = (
+        "import mpi4py; mpi4py.rc.initialize = False; from hpcrnn.execution.cuda_aware import probe; print(probe().how)"
+    )
+    assert start([sys.executable, "-c", code], cwd=tmp_path, timeout=60).out.strip() == "MPI is not running"
 
 
 def test_the_answer_of_the_ranks_is_the_first_no():
