@@ -15,6 +15,9 @@ from hpcrnn.kernels.variants import Tile, Variant
 
 Kernel = Literal["auto", "persistent", "stepwise"]
 
+CORRECTION_SPARE = 30
+"""Registers that a re-run holds beside a run's: the words it will overwrite."""
+
 # Registers a thread needs beside weights, sums and the state on its way. Measured: 21 to 80 in 16 bits and TF32, where
 # the compiler reloads what it can; about 95 where float32 is split in two.
 _OTHER_REGISTERS = {"float32": 90, "tf32": 70, "float16": 55, "bfloat16": 55}
@@ -65,7 +68,7 @@ class Plan:
     reason: str = ""
 
 
-def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Kernel = "auto") -> Plan:
+def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Kernel = "auto", spare: int = 0) -> Plan:
     """Choose the kernel of one direction of a layer.
 
     Parameters
@@ -75,6 +78,8 @@ def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Ke
     device : DeviceLimits
     kernel : {"auto", "persistent", "stepwise"}
         ``persistent`` where it is possible, however slow; ``stepwise`` always is.
+    spare : int
+        Registers of a thread to leave for what a kernel holds beside the usual.
     """
     if kernel == "stepwise":
         return Plan((), "asked for")
@@ -82,18 +87,18 @@ def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Ke
         return Plan((), f"compute capability {device.capability[0]}.{device.capability[1]}, below 8.0")
     if H % variant.vector:
         return Plan((), f"H = {H} is no multiple of {variant.vector}")
-    ranked = sorted(_tiles(variant, B, H, device), key=lambda tile: _step_cost(tile, variant, B, H))
+    ranked = sorted(_tiles(variant, B, H, device, spare), key=lambda tile: _step_cost(tile, variant, B, H))
     if not ranked:
         return Plan((), "the weights do not fit on the multiprocessors")
     if kernel == "auto" and _step_cost(ranked[0], variant, B, H) > _stepwise_cost(variant, B, H):
         return Plan((), "one product a step is faster")
     # How many registers the compiler takes is not known before: behind each tile one that needs fewer.
-    lean = [_fit(tile, variant, device, spare=_LEAN) for tile in ranked[:_TRIED]]
+    lean = [_fit(tile, variant, device, spare + _LEAN) for tile in ranked[:_TRIED]]
     pairs = zip(ranked[:_TRIED], lean, strict=True)
     return Plan(tuple(dict.fromkeys(tile for pair in pairs for tile in pair if tile is not None)))
 
 
-def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits) -> Iterator[Tile]:
+def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits, spare: int) -> Iterator[Tile]:
     """Every tile whose weights fit on chip, all blocks at once."""
     for warps in (4, 8):
         k_blocks = math.ceil(variant.reduction(H) / (variant.k_block * warps))
@@ -103,12 +108,12 @@ def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits) -> Iterator[T
             for rows in (8, 16) if variant.precision == "float32" else (8, 16, 32):
                 tiles = math.ceil(B / rows)
                 for over in sorted({math.ceil(tiles / n) for n in range(1, min(most, tiles) + 1)}):
-                    made = _fit(Tile(warps, units, rows, over, k_blocks, k_blocks, 1), variant, device)
+                    made = _fit(Tile(warps, units, rows, over, k_blocks, k_blocks, 1), variant, device, spare)
                     if made is not None:
                         yield made
 
 
-def _fit(tile: Tile, variant: Variant, device: DeviceLimits, spare: int = 0) -> Tile | None:
+def _fit(tile: Tile, variant: Variant, device: DeviceLimits, spare: int) -> Tile | None:
     """Divide the weights between registers and shared memory, and choose the stage; None where they do not fit.
 
     ``spare`` registers are left over for whatever the compiler does with them.

@@ -99,6 +99,22 @@ __device__ __forceinline__ uint32 load_acquire(const uint32* counter) {
     return value;
 }
 
+__device__ __forceinline__ uint32 load_relaxed(const uint32* address) {
+    uint32 value;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+    return value;
+}
+
+__device__ __forceinline__ void or_relaxed(uint32* address, uint32 bits) {
+    asm volatile("red.relaxed.gpu.global.or.b32 [%0], %1;" ::"l"(address), "r"(bits) : "memory");
+}
+
+__device__ __forceinline__ uint32 or_in_warp(uint32 bits) {
+    uint32 all;
+    asm volatile("redux.sync.or.b32 %0, %1, 0xffffffff;" : "=r"(all) : "r"(bits));
+    return all;
+}
+
 __device__ __forceinline__ bool any_in_warp(bool predicate) { return __any_sync(0xffffffffu, predicate); }
 
 // A wait that never ends is a bug or a lost block: stop with an error, not with a hang.
