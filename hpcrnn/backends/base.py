@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -192,7 +193,11 @@ class Engine(Protocol):
 
     @property
     def kernel(self) -> str:
-        """What does the recurrent product, for the record."""
+        """What does the recurrent product, in few words, the same at every size: reports group cases by it."""
+
+    @property
+    def kernel_details(self) -> str:
+        """How that is laid out at this size, on one line for the record; empty where there is no more to say."""
 
     loss: float
     """Sum of this step's loss terms so far; the executor replaces it by the sum over all ranks."""
@@ -249,12 +254,31 @@ class Engine(Protocol):
         """Estimate each layer's largest Lyapunov exponent along the last step; nothing with method ``chain``."""
 
     @property
+    def device_seconds(self) -> Mapping[str, float]:
+        """Seconds the device itself worked in the last step, by phase; empty without a device.
+
+        Of the phases in :data:`~hpcrnn.records.record.DEVICE_PHASES`, those that it measured.
+        """
+
+    @property
     def memory_bytes(self) -> int:
-        """What this engine has allocated."""
+        """What this engine has allocated: on the device, where it works on one."""
+
+    @property
+    def device_peak_bytes(self) -> int:
+        """High-water mark of this process's memory on the device, all its engines together; 0 without a device."""
 
     @property
     def exchanged_bytes(self) -> int:
         """Bytes sent inside tasks so far, to the other shards of the hidden units."""
+
+
+class HostEngine:
+    """What an engine on the host answers where a device is asked about."""
+
+    kernel_details = ""
+    device_seconds: Mapping[str, float] = MappingProxyType({})
+    device_peak_bytes = 0
 
 
 def nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hpcrnn.backends.arena import Memory
-from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, HostEngine, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.boundaries import Boundary, received_boundary
 from hpcrnn.backends.numpy_blocks import (
     Context,
@@ -31,7 +31,7 @@ from hpcrnn.spec import TrainingSpec
 from hpcrnn.workloads import Batch
 
 
-class NumpyEngine:
+class NumpyEngine(HostEngine):
     """Buffers and blocks of one rank.
 
     Parameters

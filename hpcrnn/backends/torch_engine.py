@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import Array, Extent, HostEngine, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.cells import GRU, Cell, Elman
 from hpcrnn.model.network import Block, Network
 from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
@@ -26,7 +26,7 @@ Tensor = Any  # torch carries no types we check
 States = tuple[Tensor, ...]
 
 
-class TorchEngine:
+class TorchEngine(HostEngine):
     """Buffers and modules of one rank.
 
     Parameters

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, LayerSolve, Part, nothing
+from hpcrnn.backends.base import Array, HostEngine, LayerSolve, Part, nothing
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
@@ -39,7 +39,7 @@ LARGE = 1024
 _WARM_UP, _STEPS = 20, 200
 
 
-class IdleEngine:
+class IdleEngine(HostEngine):
     """An engine whose tasks take no time and whose values are one number each."""
 
     kernel = "none"

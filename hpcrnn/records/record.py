@@ -56,6 +56,9 @@ PHASES = (
 ``allreduce`` holds both the posts and the waits of sums.
 """
 
+DEVICE_PHASES = ("forward", "backward", "weight_gradient", "update")
+"""The phases in which a device may work."""
+
 _ADDED = {("model", "forget_init"): "constant", ("model", "chrono_span"): 1000, ("training", "carry"): False}
 """Keys that older files do not have, and what these did all the same: it must not set problems apart."""
 _NEVER = object()
