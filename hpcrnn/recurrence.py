@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcrnn.errors import SpecError
-from hpcrnn.spec import Grid, RecurrenceSpec, RunSpec
+from hpcrnn.spec import BackendName, Grid, RecurrenceSpec, RunSpec
 
 LINEAR_CELLS = ("mingru", "minlstm")
 """Cells whose state enters a step linearly, and elementwise."""
@@ -16,6 +16,9 @@ INEXACT = ("tbptt_zero", "tbptt_stale", "burnin", "overlap_verified")
 
 WARMED_UP = ("burnin", "overlap_verified")
 """Methods that are nothing without a warm-up."""
+
+SEGMENTED: tuple[BackendName, ...] = ("numpy", "cupy")
+"""Backends that run segments of time at once."""
 
 LARGEST_HIDDEN = 64
 """Hidden units up to which a segment's Jacobian is worth its price."""
@@ -71,8 +74,9 @@ def _check_split(spec: RunSpec, grid: Grid) -> None:
         raise SpecError("parallel.chunks", parallel.chunks, f"1 with method {method}, which has segments (--fold)")
     if grid.tensor > 1:
         raise SpecError("parallel.grid", str(grid), f"the axes data, pipeline and time with method {method}")
-    if "numpy" not in spec.machine.backend:
-        raise SpecError("machine.backend", ",".join(spec.machine.backend), f"numpy, or a list with it, with {method}")
+    if not set(SEGMENTED) & set(spec.machine.backend):
+        allowed = f"{' or '.join(SEGMENTED)}, or a list with one of them, with {method}"
+        raise SpecError("machine.backend", ",".join(spec.machine.backend), allowed)
     steps = spec.problem.seq // grid.time
     if spec.recurrence.fold > steps:
         of = f"seq ({spec.problem.seq})" if grid.time == 1 else f"the {steps} steps of a time rank"

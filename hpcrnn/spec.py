@@ -33,6 +33,9 @@ CellName = Literal["elman", "lstm", "gru", "mingru", "minlstm"]
 DType = Literal["float32", "float64"]
 BackendName = Literal["numpy", "torch", "cupy"]
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+HALVED: tuple[Precision, ...] = ("float16", "bfloat16")
+"""Precisions that store a number in two bytes."""
+
 Mode = Literal["train", "gradient", "forward"]
 Axis = Literal["data", "pipeline", "time", "tensor"]
 OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]

@@ -257,7 +257,7 @@ class Engine(Protocol):
     def device_seconds(self) -> Mapping[str, float]:
         """Seconds the device itself worked in the last step, by phase; empty without a device.
 
-        Of the phases in :data:`~hpcrnn.records.record.DEVICE_PHASES`, those that it measured.
+        Of the phases in :data:`~hpcrnn.records.record.BUSY_PHASES`, those that it measured.
         """
 
     @property

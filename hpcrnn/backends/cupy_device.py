@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -59,11 +59,22 @@ class Device:
         self.copies = cp.cuda.Stream(non_blocking=True)
 
     @contextmanager
-    def named(self, what: str) -> Iterator[None]:
-        """Name a range of time for NVIDIA's profilers."""
+    def timed(self, what: str) -> Iterator[Callable[[], float]]:
+        """Work on the stream, named in a profiler's view and done when it is left.
+
+        Yields
+        ------
+        callable
+            Seconds that the device took, to be asked for afterwards.
+        """
+        begin, end = cp.cuda.Event(), cp.cuda.Event()
         cp.cuda.nvtx.RangePush(what)
         try:
-            yield
+            with self.stream:
+                begin.record(self.stream)
+                yield lambda: float(cp.cuda.get_elapsed_time(begin, end)) * 1e-3
+                end.record(self.stream)
+                self.synchronize()
         finally:
             cp.cuda.nvtx.RangePop()
 
@@ -77,13 +88,15 @@ class Device:
         return int(free), int(total)
 
 
-def open_device(*, shared: bool) -> Device:
-    """Take the GPU that the launcher's local rank says.
+def open_device(*, shared: bool, local_rank: int | None = None) -> Device:
+    """Take the GPU of this rank's number on its host.
 
     Parameters
     ----------
     shared : bool
         Whether ranks may share one.
+    local_rank : int, optional
+        By default what the launcher tells.
 
     Raises
     ------
@@ -94,7 +107,7 @@ def open_device(*, shared: bool) -> Device:
         count = cp.cuda.runtime.getDeviceCount()
     except cp.cuda.runtime.CUDARuntimeError as error:
         raise LaunchError(f"machine.backend = cupy: no usable GPU: {error}") from None
-    local = local_rank()
+    local = launched_rank() if local_rank is None else local_rank
     if local >= count and not shared:
         raise LaunchError(
             f"machine.backend = cupy: rank {local} of this host has no GPU of its own, {count} there; "
@@ -103,7 +116,7 @@ def open_device(*, shared: bool) -> Device:
     return Device(local % count)
 
 
-def local_rank() -> int:
+def launched_rank() -> int:
     """Return this process's number on its host, as the launcher tells it; 0 where none does."""
     return next((int(os.environ[name]) for name in _LOCAL_RANK if os.environ.get(name, "").isdigit()), 0)
 
@@ -139,6 +152,8 @@ class PersistentKernel:
     variant : Variant
     tile : Tile
     B, H : int
+    file : str
+        Kernel family.
 
     Attributes
     ----------
@@ -146,10 +161,10 @@ class PersistentKernel:
         What the compiler and the driver say of it.
     """
 
-    def __init__(self, variant: Variant, tile: Tile, B: int, H: int) -> None:
+    def __init__(self, variant: Variant, tile: Tile, B: int, H: int, file: str = "persistent.cu") -> None:
         self.variant, self.tile = variant, tile
         macros = sorted_macros(tile.macros(variant))
-        self._kernel = load_kernel("persistent.cu", variant.direction, macros, cooperative=True)
+        self._kernel = load_kernel(file, variant.direction, macros, cooperative=True)
         self.shared_bytes = tile.shared_bytes(variant)
         self._kernel.max_dynamic_shared_size_bytes = self.shared_bytes
         self.registers = int(self._kernel.num_regs)
@@ -167,24 +182,33 @@ class PersistentKernel:
         most = self.blocks_per_multiprocessor * limits.n_multiprocessors
         return self.grid[0] * self.grid[1] <= most and self.spilled_bytes == 0
 
-    def launch(self, arrays: tuple[DeviceArray, ...], written: DeviceArray, scalars: tuple[int, ...]) -> None:
+    def launch(
+        self,
+        arrays: tuple[DeviceArray, ...],
+        written: DeviceArray | None,
+        scalars: tuple[int | float, ...],
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         """Launch over a chunk.
 
         Parameters
         ----------
         arrays : tuple of array
             The kernel's pointers, without the counters.
-        written : array
-            What the blocks hand to one another.
-        scalars : tuple of int
+        written : array or None
+            What the blocks hand to one another, where its words say that they have been written.
+        scalars : tuple of int or float
+        grid : tuple of int, optional
+            Fewer blocks than there could be.
         """
-        # The blocks wait for words to change from this: see EXCHANGE in persistent.cu.
-        if self.tile.exchange == "data":
+        # The blocks wait for words to change from this: see EXCHANGE in persistent.cuh.
+        if written is not None and self.tile.exchange == "data":
             written.data.memset_async(0xFF, written.nbytes)
         else:
             self._counters.data.memset_async(0, self._counters.nbytes)
-        arguments = (*arrays, self._counters, *(np.int32(s) for s in scalars))
-        self._kernel((*self.grid, 1), (self.tile.threads, 1, 1), arguments, shared_mem=self.shared_bytes)
+        plain = (np.float32(s) if isinstance(s, float) else np.int32(s) for s in scalars)
+        arguments = (*arrays, self._counters, *plain)
+        self._kernel((*(grid or self.grid), 1), (self.tile.threads, 1, 1), arguments, shared_mem=self.shared_bytes)
 
     def describe(self) -> str:
         """Say what runs, on one line, for the record."""

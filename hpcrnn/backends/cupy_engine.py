@@ -19,8 +19,10 @@ from hpcrnn.backends.boundaries import Boundary, UnitKey, received_boundary
 from hpcrnn.backends.cupy_arithmetic import Arithmetic
 from hpcrnn.backends.cupy_blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
 from hpcrnn.backends.cupy_device import Device, DeviceArray, open_device
+from hpcrnn.backends.cupy_loops import Loop
 from hpcrnn.backends.cupy_optimizers import clip, make_optimizer, norm_square
 from hpcrnn.backends.cupy_recurrent import RecurrentBlock
+from hpcrnn.backends.cupy_segments import SegmentedBlock
 from hpcrnn.backends.cupy_staging import Staging, pinned_zeros
 from hpcrnn.errors import LaunchError
 from hpcrnn.methods.line import ALONE, Line
@@ -46,6 +48,8 @@ class CupyEngine:
         With the other windows of time, for methods that run them at once.
     direct : bool
         MPI takes arrays on the GPU as they are.
+    local_rank : int, optional
+        Number of this rank among those of its host; by default what the launcher tells.
 
     Raises
     ------
@@ -62,9 +66,10 @@ class CupyEngine:
         line: Line = ALONE,
         *,
         direct: bool = False,
+        local_rank: int | None = None,
     ) -> None:
         self._network, self._extent, self._training, self._line = network, extent, training, line
-        self._device: Device = open_device(shared=machine.allow_shared_gpu)
+        self._device: Device = open_device(shared=machine.allow_shared_gpu, local_rank=local_rank)
         self._arithmetic = Arithmetic(machine.precision)
         halved = self._arithmetic.stored.itemsize == 2
         self._gradient_scale = 2.0 ** round(-math.log2(extent.scale)) if halved else 1.0
@@ -77,6 +82,9 @@ class CupyEngine:
         self._staged: list[slice] = []
         self.loss = 0.0
         self.progress = nothing
+        self.device_seconds: dict[str, float] = {}
+        pool = cp.get_default_memory_pool()
+        before = pool.used_bytes()
         with self._device.stream:
             free, total = self._device.memory_bytes()
             try:
@@ -86,6 +94,7 @@ class CupyEngine:
                     f"machine.backend = cupy: {self._device.name} has {free / 2**30:.1f} GiB free of "
                     f"{total / 2**30:.1f}; {error}"
                 ) from None
+        self.memory_bytes = int(pool.used_bytes() - before)
 
     def _allocate(self, shapes: list[dict[str, tuple[int, ...]]], machine: MachineSpec) -> None:
         network, extent = self._network, self._extent
@@ -144,10 +153,17 @@ class CupyEngine:
 
     @property
     def kernel(self) -> str:
-        found = f"{self._device.name}, {self._arithmetic.precision}"
+        tiers = dict.fromkeys(loop.describe().split(maxsplit=1)[0] for loop in self._loops())
+        return " ".join(["cupy", self._arithmetic.precision, "+".join(tiers)]).rstrip()
+
+    @property
+    def kernel_details(self) -> str:
+        return "; ".join([self._device.name, *(loop.describe() for loop in self._loops())])
+
+    def _loops(self) -> list[Loop]:
+        """Time loops of the first recurrent layer's first number of rows: what they are made of is the same in all."""
         recurrent = self._recurrent()
-        loops = next(iter(recurrent[0].loops.values())) if recurrent else []
-        return f"{found}: {'; '.join(loop.describe() for loop in loops)}" if loops else found
+        return next(iter(recurrent[0].loops.values())) if recurrent else []
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         for index, at in self._position.items():
@@ -190,29 +206,30 @@ class CupyEngine:
 
     def begin_step(self) -> None:
         self.loss = 0.0
+        self.device_seconds.clear()
         self._staged.clear()
         for block in self._blocks.values():
             block.begin_step()
 
     def forward(self, block: int, microbatch: int, chunk: int) -> None:
-        with self._task("F", block, microbatch, chunk):
+        with self._timed("forward", block, microbatch, chunk):
             self._blocks[block].refresh()
             self.loss += self._blocks[block].forward(microbatch, chunk)
 
     def backward(self, block: int, microbatch: int, chunk: int) -> None:
-        with self._task("B", block, microbatch, chunk):
+        with self._timed("backward", block, microbatch, chunk):
             self._blocks[block].backward(microbatch, chunk)
 
     def weight_gradient(self, block: int, microbatch: int, chunk: int) -> None:
-        with self._task("W", block, microbatch, chunk):
+        with self._timed("weight_gradient", block, microbatch, chunk):
             self._blocks[block].weight_gradient(microbatch, chunk)
 
     @contextmanager
-    def _task(self, kind: str, *place: int) -> Iterator[None]:
-        """A task on the stream, named in a profiler's view, done when it is left."""
-        with self._device.stream, self._device.named(f"{kind}({','.join(map(str, place))})"):
+    def _timed(self, phase: str, *place: int) -> Iterator[None]:
+        """Work on the device, of a phase of the step."""
+        with self._device.timed(f"{phase} {','.join(map(str, place))}".rstrip()) as elapsed:
             yield
-            self._device.synchronize()
+        self.device_seconds[phase] = self.device_seconds.get(phase, 0.0) + elapsed()
 
     def buffers(self, value: Value, *, incoming: bool) -> tuple[Array, ...]:
         return (self._staging.array(self._on_device(value, incoming=incoming)),)
@@ -257,12 +274,11 @@ class CupyEngine:
             return norm_square(self._gradients)
 
     def update(self, norm: float) -> None:
-        with self._device.stream, self._device.named("update"):
+        with self._timed("update"):
             self._take_back()
             clip(self._gradients, norm, self._training.clip)
             self._optimizer.update(self._parameters, self._gradients)
             self._mark_stale()
-            self._device.synchronize()
 
     def part(self) -> Part:
         with self._device.stream:
@@ -309,8 +325,8 @@ class CupyEngine:
         return self._line.sent_bytes
 
     @property
-    def memory_bytes(self) -> int:
-        """What this process's memory pool has taken from the GPU: the high-water mark of all its engines."""
+    def device_peak_bytes(self) -> int:
+        """What this process's memory pool has taken from the GPU, which it never gives back."""
         return int(cp.get_default_memory_pool().total_bytes())
 
     def _take_back(self) -> None:
@@ -332,7 +348,8 @@ def _make_block(context: GpuContext, tokens: list[DeviceArray]) -> GpuBlock:
     """Build a block's buffers behind those of the block before it."""
     block = context.block
     if block.cell is not None:
-        return RecurrentBlock(context, block.cell)
+        make = SegmentedBlock if context.extent.is_folded else RecurrentBlock
+        return make(context, block.cell)
     if block.kind == "embedding":
         return EmbeddingBlock(context, tokens)
     if block.kind == "linear":

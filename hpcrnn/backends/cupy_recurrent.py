@@ -80,7 +80,7 @@ class RecurrentBlock(GpuBlock):
         self._of_microbatch[m][0].forward(self._weights, tape, 0, tape.steps, training=self._c.extent.backward)
         if c == own[-1]:
             for name, state in self.states("final", m).items():
-                state[...] = self._state(tape, name, tape.steps)
+                state[...] = self.state(tape, name, tape.steps)
         return 0.0
 
     def _start(self, tape: GpuTape, states: States) -> None:
@@ -89,7 +89,7 @@ class RecurrentBlock(GpuBlock):
         if "c" in states:
             tape.c[0] = states["c"]
 
-    def _state(self, tape: GpuTape, name: str, step: int) -> DeviceArray:
+    def state(self, tape: GpuTape, name: str, step: int) -> DeviceArray:
         """A state (B, H) before a step, in float32."""
         return tape.c[step] if name == "c" else self._c.arithmetic.widen(tape.h[step])
 

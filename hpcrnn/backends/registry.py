@@ -61,8 +61,6 @@ def _check_cupy(spec: RunSpec) -> None:
     _check_cell(spec, "cupy")
     if spec.model.cell == "gru" and spec.model.reset == "before":
         raise SpecError("model.reset", spec.model.reset, "after, with backend cupy")
-    if spec.training.carry:
-        raise SpecError("training.carry", value=True, allowed="false, with backend cupy")
 
 
 def _check_cell(spec: RunSpec, backend: BackendName) -> None:
@@ -72,17 +70,22 @@ def _check_cell(spec: RunSpec, backend: BackendName) -> None:
 
 
 def check_grid(spec: RunSpec, grid: Grid) -> None:
-    """Refuse a grid that a backend cannot take part in.
+    """Refuse a grid or a method that a backend cannot take part in.
 
-    With a method that runs segments at once, only ``numpy`` takes part in it; the others are measured serially.
+    With a method that runs segments at once, ``torch`` is measured serially.
 
     Raises
     ------
     SpecError
     """
-    for name in ("torch", "cupy"):
-        if name in spec.machine.backend and spec.recurrence.method == "chain" and grid.n_ranks != grid.data:
-            raise SpecError("parallel.grid", str(grid), f"the axis data alone, with backend {name}")
+    backends, method = spec.machine.backend, spec.recurrence.method
+    if "torch" in backends and method == "chain" and grid.n_ranks != grid.data:
+        raise SpecError("parallel.grid", str(grid), "the axis data alone, with backend torch")
+    if "cupy" in backends:
+        if grid.tensor > 1:
+            raise SpecError("parallel.grid", str(grid), "the axes data, pipeline and time with backend cupy")
+        if method in ("scan", "deer"):
+            raise SpecError("recurrence.method", method, f"another one with backend cupy, which has no {method}")
 
 
 def make_engine(
@@ -93,8 +96,8 @@ def make_engine(
     exchange: Exchange = ALONE,
     line: Line = ONLY_WINDOW,
     *,
-    direct: bool = False,  # noqa: ARG001 - the engine on a GPU is to take it
-    local_rank: int | None = None,  # noqa: ARG001 - likewise
+    direct: bool = False,
+    local_rank: int | None = None,
 ) -> Engine:
     """Build an engine.
 
@@ -120,12 +123,14 @@ def make_engine(
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
     if name == "cupy":
-        return _make_cupy_engine(network, extent, spec)
+        return _make_cupy_engine(network, extent, spec, line, direct=direct, local_rank=local_rank)
     library = product_library(spec.machine.gemm, spec.machine.threads)
     return NumpyEngine(network, extent, spec.training, library, exchange, line)
 
 
-def _make_cupy_engine(network: Network, extent: Extent, spec: RunSpec) -> Engine:
+def _make_cupy_engine(
+    network: Network, extent: Extent, spec: RunSpec, line: Line, *, direct: bool, local_rank: int | None
+) -> Engine:
     """Build the engine on a GPU, once it is known that there is one.
 
     Raises
@@ -150,7 +155,7 @@ def _make_cupy_engine(network: Network, extent: Extent, spec: RunSpec) -> Engine
             f"machine.backend = cupy: a CUDA library cannot be loaded: {_first_line(error)}: "
             "pip install 'cupy-cuda13x[ctk]'"
         ) from None
-    return CupyEngine(network, extent, spec.training, spec.machine)
+    return CupyEngine(network, extent, spec.training, spec.machine, line, direct=direct, local_rank=local_rank)
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from hpcrnn.schedules.placement import Place, Placement, imbalance, make_placeme
 from hpcrnn.schedules.program import Program
 from hpcrnn.schedules.validation import validate, validate_rank
 from hpcrnn.simulation.unit_cost import operation_cost, simulate
-from hpcrnn.spec import BackendName, Grid, RunSpec
+from hpcrnn.spec import HALVED, BackendName, Grid, RunSpec
 from hpcrnn.workloads import Workload
 
 _VALIDATED_TOGETHER = 64
@@ -43,6 +43,8 @@ class Cut:
         Rows of the global batch; micro-batches of each replica.
     chunks : tuple of slice
         Time steps of every chunk.
+    stored_itemsize : int
+        Bytes of a number that passes between two blocks; states and parameters have those of the network's dtype.
     """
 
     network: Network
@@ -50,6 +52,7 @@ class Cut:
     batch: int
     n_microbatches: int
     chunks: tuple[slice, ...]
+    stored_itemsize: int
 
     def rows(self, place: Place) -> slice:
         """Rows of the global batch of a place."""
@@ -71,13 +74,11 @@ class Cut:
         steps = part.stop - part.start
         units = self.shard(place).count(block.outputs) if block.cell is not None else block.outputs
         if value.kind == "y":
-            elements = steps * n_rows * block.outputs
-        elif value.kind == "dy":
-            elements = steps * n_rows * units
-        else:
-            states = () if block.cell is None else block.cell.state_names
-            elements = len(states) * n_rows * units
-        return int(elements * self._itemsize)
+            return int(steps * n_rows * block.outputs * self.stored_itemsize)
+        if value.kind == "dy":
+            return int(steps * n_rows * units * self.stored_itemsize)
+        states = () if block.cell is None else block.cell.state_names
+        return int(len(states) * n_rows * units * self._itemsize)
 
     def gradient_bytes(self, block: int, place: Place) -> int:
         """Size of a block's gradient on a place."""
@@ -246,6 +247,7 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
         spec.problem.batch,
         parallel.microbatches,
         cut_time(spec.problem.seq, grid.time, parallel.chunks),
+        2 if spec.machine.precision in HALVED else int(np.dtype(network.dtype).itemsize),
     )
     schedule = Schedule(
         graph,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hpcrnn.benchmarks.planning import Plan, make_plan
+from hpcrnn.recurrence import SEGMENTED
 from hpcrnn.spec import BackendName, Grid, ParallelSpec, RecurrenceSpec, RunSpec
 from hpcrnn.workloads import Workload
 
@@ -20,9 +21,9 @@ class Way:
 
     Attributes
     ----------
-    backend : {"numpy", "torch"}
+    backend : {"numpy", "torch", "cupy"}
     spec : RunSpec
-        With its grid resolved.
+        With its grid resolved, and as far as it concerns the backend.
     """
 
     backend: BackendName
@@ -69,25 +70,33 @@ class Way:
 def ways_of(spec: RunSpec) -> list[Way]:
     """Every backend on the whole grid, and before it, where a base is wanted, on one rank.
 
-    Methods that run segments of time at once are those of the backend ``numpy``: others are there for the base. Of such
-    a method on several ranks the same segments on one rank are a base too.
+    A peer has no method that runs segments of time at once: it is there for the base. Of such a method on several ranks
+    the same segments on one rank are a base too.
     """
-    whole = [Way(backend, spec) for backend in spec.machine.backend]
+    whole = [Way(backend, _for_backend(spec, backend)) for backend in spec.machine.backend]
     if whole[0].is_serial:
         return whole
     several = whole[0].n_ranks > 1
     chain = spec.recurrence.method == "chain"
     if not chain:
-        whole = [way for way in whole if way.backend == "numpy"]
+        whole = [way for way in whole if way.backend in SEGMENTED]
     if not spec.measure.baseline:
         return whole
     alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
-    base = [Way(backend, _with_peer_threads(alone, backend)) for backend in spec.machine.backend]
+    base = [Way(b, _with_peer_threads(_for_backend(alone, b), b)) for b in spec.machine.backend]
     if several and not chain:
         fold = spec.recurrence.fold * whole[0].grid.time
         recurrence = msgspec.structs.replace(spec.recurrence, fold=fold, halo_codec="none")
-        base.append(Way("numpy", msgspec.structs.replace(alone, recurrence=recurrence)))
+        folded = msgspec.structs.replace(alone, recurrence=recurrence)
+        base += [Way(way.backend, _for_backend(folded, way.backend)) for way in whole]
     return base + whole
+
+
+def _for_backend(spec: RunSpec, backend: BackendName) -> RunSpec:
+    """What only a GPU has is nothing to the others."""
+    if backend == "cupy":
+        return spec
+    return msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, precision="float32"))
 
 
 def _with_peer_threads(spec: RunSpec, backend: BackendName) -> RunSpec:
