@@ -12,8 +12,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <map>
-#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -47,27 +45,32 @@ struct Warp {
     long round[32] = {};
 };
 
+struct Fiber {
+    jmp_buf where;
+    bool begun = false;
+    char* stack = nullptr;
+};
+
+struct Thread {
+    struct Block* block;
+    unsigned index;
+    Fiber* fiber = nullptr;            // while it waits
+    const Meeting* meeting = nullptr;  // for others to come here, after so many meetings
+    long generation = 0;
+    long asleep_until = 0;             // this round
+    bool done = false;
+};
+
 struct Block {
     uint3 index;
     Meeting meeting;
     std::vector<Warp> warps;
     std::vector<uint4> shared;                  // of the size that the launch gives
-    std::map<int, std::vector<uint4>> declared;  // of a size that the source gives
-    int slowness = 1;                           // it runs once in so many rounds
-};
-
-struct Fiber {
-    jmp_buf where;
-    bool begun = false;
-    std::unique_ptr<char[]> stack;
-    struct Thread* thread;
-};
-
-struct Thread {
-    Block* block;
-    unsigned index;
-    Fiber* fiber = nullptr;  // while it waits
-    bool done = false;
+    std::vector<std::vector<uint4>> declared;   // of sizes that the source gives, by number
+    std::vector<Thread> threads;
+    std::vector<Thread*> order;
+    size_t begun = 0, unfinished = 0;
+    int slowness = 1;  // it runs once in so many rounds
 };
 
 // How a kernel is launched; the layout is known to build.py.
@@ -78,6 +81,8 @@ struct Launch {
 };
 
 inline constexpr size_t STACK_BYTES = 64 << 10;
+inline constexpr int PATIENCE = 20000;  // rounds without a move, of a block that runs in each
+inline constexpr int NAP = 8;           // rounds until it is worth while to look again
 
 inline jmp_buf scheduler;
 inline Thread* current = nullptr;
@@ -89,8 +94,7 @@ inline bool failed = false, at_once = false;
 inline long moves = 0;  // what shows that not everybody waits for good
 inline void (*body)(const void*);
 inline const void* argument;
-inline std::vector<Thread*> order;
-inline size_t fresh = 0, unfinished = 0;  // how many of `order` have been begun; and are not done
+inline long round = 0;
 inline uint32 random_state = 1;
 
 // Fibers are switched by jumps: swapcontext would ask the kernel for the signal mask, ten times as slow.
@@ -98,9 +102,10 @@ __attribute__((noinline)) inline void yield() {
     if (!_setjmp(running->where)) _longjmp(scheduler, 1);
 }
 
-// Let the others run; to be called in a loop.
-inline void wait_a_round() {
+// Let the others run for a while; to be called in a loop.
+inline void pause(int rounds) {
     current->fiber = running;
+    current->asleep_until = round + rounds * current->block->slowness;
     yield();
 }
 
@@ -111,8 +116,10 @@ inline void meet(Meeting& meeting, int count) {
         ++meeting.generation;
         moves += !at_once;  // a block that polls others meets itself all the time
     }
-    do wait_a_round();
-    while (meeting.generation == generation);
+    current->fiber = running;
+    current->meeting = &meeting;
+    current->generation = generation;
+    yield();
 }
 
 inline int lane() { return current->index % 32; }
@@ -145,16 +152,17 @@ void shuffle(std::vector<T>& items) {
     }
 }
 
-// What every fiber runs: the thread it was given, then, where blocks run one by one, those that have not begun yet.
+// What every fiber runs: the thread it was given, then those of its block that have not begun yet.
 inline void live() {
     for (;;) {
         body(argument);
+        Block& block = *current->block;
         current->done = true;
         current->fiber = nullptr;
         ++moves;
-        --unfinished;
-        if (!at_once && fresh < order.size()) {
-            current = order[fresh++];
+        --block.unfinished;
+        if (block.begun < block.order.size()) {
+            current = block.order[block.begun++];
             continue;
         }
         idle.push_back(running);
@@ -174,33 +182,45 @@ __attribute__((noinline)) inline void resume(Thread* thread) {
     if (_setjmp(scheduler)) return;
     if (running->begun) _longjmp(running->where, 1);
     running->begun = true;
-    if (!running->stack) running->stack.reset(new char[STACK_BYTES]);
+    if (!running->stack) running->stack = new char[STACK_BYTES];
     getcontext(&birth);
-    birth.uc_stack.ss_sp = running->stack.get();
+    birth.uc_stack.ss_sp = running->stack;
     birth.uc_stack.ss_size = STACK_BYTES;
     birth.uc_link = nullptr;
     makecontext(&birth, live, 0);
     setcontext(&birth);
 }
 
-// Run the threads in `order` to their end. 0: they are done; 1: a wait was given up; 2: nothing moves any more.
-inline int finish(long patience) {
-    fresh = 0;
-    unfinished = order.size();
+inline bool is_ready(const Thread& t) {
+    if (t.done || !t.fiber || t.asleep_until > round) return false;
+    return !t.meeting || t.meeting->generation != t.generation;
+}
+
+// Let every thread of a block go on as far as it can.
+inline void run_block(Block& block) {
+    // A new order now and then; one a round would cost more than the kernel.
+    if (round % 16 == 0) shuffle(block.order);
+    while (block.begun < block.order.size() && !failed) resume(block.order[block.begun++]);
+    for (Thread* t : block.order)
+        if (is_ready(*t) && !failed) {
+            t->meeting = nullptr;
+            resume(t);
+        }
+}
+
+// Run blocks to their end. 0: they are done; 1: a wait was given up; 2: nothing moves any more.
+inline int finish(std::vector<Block*>& blocks, long patience) {
     long quiet = 0;
-    for (long round = 0; unfinished; ++round) {
-        // A new order now and then; one a round would cost more than the kernel.
-        if (round && round % 16 == 0) shuffle(order);
+    size_t left = blocks.size();
+    for (round = 0; left; ++round) {
+        if (round % 16 == 0) shuffle(blocks);
         const long before = moves;
-        if (round == 0 && !at_once)
-            while (fresh < order.size() && !failed) resume(order[fresh++]);
-        else
-            for (Thread* t : order)
-                if (!t->done && round % t->block->slowness == 0) {
-                    resume(t);
-                    if (failed) break;
-                }
-        if (failed) return 1;
+        for (Block* block : blocks)
+            if (block->unfinished && round % block->slowness == 0) {
+                run_block(*block);
+                left -= !block->unfinished;
+                if (failed) return 1;
+            }
         quiet = moves == before ? quiet + 1 : 0;
         if (quiet > patience) return 2;
     }
@@ -215,42 +235,52 @@ inline void prepare(Block& block, size_t i, const Launch& how) {
     block.index = {unsigned(i) % grid.x, unsigned(i / grid.x) % grid.y, unsigned(i / grid.x / grid.y)};
     fill_with_poison(block.shared, how.shared_bytes);
     block.declared.clear();
+    block.warps.resize((threads + 31) / 32);
+    block.threads.resize(threads);
+    const bool is_new = block.order.empty();
+    for (unsigned t = 0; t < threads; ++t) {
+        block.threads[t] = {&block, t};
+        if (is_new) block.order.push_back(&block.threads[t]);
+    }
+    if (is_new) shuffle(block.order);
+    block.begun = 0;
+    block.unfinished = threads;
+}
+
+// Fibers that are left in the middle of a kernel begin anew.
+inline void give_up_fibers(Block& block) {
+    for (Thread& t : block.threads)
+        if (t.fiber) {
+            t.fiber->begun = false;
+            idle.push_back(t.fiber);
+        }
 }
 
 inline int run_at_once(const Launch& how, size_t n_blocks) {
     std::vector<Block> blocks(n_blocks);
-    std::vector<Thread> members(n_blocks * threads);
     std::vector<Block*> ranks;
-    order.clear();
     for (size_t i = 0; i < n_blocks; ++i) {
         prepare(blocks[i], i, how);
-        blocks[i].warps.resize((threads + 31) / 32);
         ranks.push_back(&blocks[i]);
-        for (unsigned t = 0; t < threads; ++t) {
-            members[i * threads + t] = {&blocks[i], t};
-            order.push_back(&members[i * threads + t]);
-        }
     }
     shuffle(ranks);
-    shuffle(order);
     for (size_t i = 0; i < n_blocks; ++i) ranks[i]->slowness = 1 + 3 * int(i);
-    return finish(20000 * (1 + 3 * long(n_blocks)));
+    const int status = finish(ranks, PATIENCE * (1 + 3 * long(n_blocks)));
+    if (status)
+        for (Block& block : blocks) give_up_fibers(block);
+    return status;
 }
 
 inline int run_one_by_one(const Launch& how, size_t n_blocks) {
     Block block;
-    block.warps.resize((threads + 31) / 32);
-    std::vector<Thread> members(threads);
-    order.clear();
-    for (unsigned t = 0; t < threads; ++t) order.push_back(&members[t]);
-    shuffle(order);
-    for (size_t i = 0; i < n_blocks; ++i) {
+    std::vector<Block*> alone{&block};
+    int status = 0;
+    for (size_t i = 0; i < n_blocks && !status; ++i) {
         prepare(block, i, how);
-        for (unsigned t = 0; t < threads; ++t) members[t] = {&block, t};
-        const int status = finish(1000);
-        if (status) return status;
+        status = finish(alone, PATIENCE);
     }
-    return 0;
+    if (status) give_up_fibers(block);
+    return status;
 }
 
 // 0: ran to the end; 1: a wait was given up; 2: nothing moved for very long.
@@ -265,14 +295,7 @@ int launch(const Launch& how, const Kernel& kernel) {
     body = [](const void* k) { (*static_cast<const Kernel*>(k))(); };
     argument = &kernel;
     const size_t n_blocks = size_t(grid.x) * grid.y * grid.z;
-    const int status = at_once ? run_at_once(how, n_blocks) : run_one_by_one(how, n_blocks);
-    if (status)
-        for (Thread* t : order)
-            if (t->fiber) {  // its stack is of no use any more
-                t->fiber->begun = false;
-                idle.push_back(t->fiber);
-            }
-    return status;
+    return at_once ? run_at_once(how, n_blocks) : run_one_by_one(how, n_blocks);
 }
 
 // What build.py puts in the place of __shared__ declarations.
@@ -280,7 +303,9 @@ template <class T>
 T* launched_shared() { return reinterpret_cast<T*>(current->block->shared.data()); }
 template <class T>
 T& declared_shared(int id) {
-    std::vector<uint4>& memory = current->block->declared[id];
+    std::vector<std::vector<uint4>>& all = current->block->declared;
+    if (all.size() <= size_t(id)) all.resize(id + 1);
+    std::vector<uint4>& memory = all[id];
     if (memory.empty()) fill_with_poison(memory, sizeof(T));
     return *reinterpret_cast<T*>(memory.data());
 }
@@ -367,9 +392,10 @@ inline void mma_tf32(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) 
 
 inline bool any_in_warp(bool predicate) {
     const host::Words* all = host::exchange({{predicate, 0, 0, 0, 0, 0}});
-    for (int lane = 0; lane < 32; ++lane)
-        if (all[lane].word[0]) return true;
-    return false;
+    bool any = false;
+    for (int lane = 0; lane < 32; ++lane) any |= all[lane].word[0];
+    if (any) host::pause(host::NAP);  // what was asked for is not there yet, for a while
+    return any;
 }
 
 inline uint32 or_in_warp(uint32 bits) {
@@ -393,7 +419,7 @@ inline void add_release(uint32* counter, uint32 value) {
     ++host::moves;
 }
 inline uint32 load_acquire(const uint32* counter) {
-    host::wait_a_round();
+    host::pause(host::NAP);
     return *counter;
 }
 inline uint32 load_relaxed(const uint32* address) { return *address; }
@@ -403,5 +429,5 @@ inline void or_relaxed(uint32* address, uint32 bits) {
 }
 inline void give_up() {
     host::failed = true;
-    host::wait_a_round();
+    host::pause(1);
 }

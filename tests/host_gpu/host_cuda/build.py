@@ -17,7 +17,7 @@ from hpcrnn.kernels.source import read_source
 SHIM = Path(__file__).parents[2] / "kernels" / "host_ptx.h"
 COMPILER = "g++"
 NO_COMPILER = None if shutil.which(COMPILER) else f"{COMPILER} is not installed"
-_FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-w", "-U_FORTIFY_SOURCE")  # it takes our jumps for mistakes
+_FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-U_FORTIFY_SOURCE")  # it takes our jumps for mistakes
 
 _ONCE = "#pragma once\n"
 _KERNEL = re.compile(
