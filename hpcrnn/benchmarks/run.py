@@ -6,6 +6,7 @@ import resource
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,25 +96,13 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     mpi = world.facts()
     if world.size > 1 and "cupy" in spec.machine.backend:
         mpi["transport"] = spec.machine.transport
-    executors = [variant.executor for variant in variants]
-    memory = [world.comm.gather(None if e is None else e.engine.memory_bytes) for e in executors]
-    sent = [world.comm.gather(None if e is None else e.sent_bytes) for e in executors]
+    known = [world.comm.gather(_rank_facts(variant.executor)) for variant in variants]
     if peaks is None or hosts is None:  # all ranks but the first
         world.on_root(lambda: None)
         return None
     cases = tuple(
-        _case(
-            way,
-            plans[way],
-            kernel_of(executors[at]),
-            found,
-            verdicts[way],
-            peaks,
-            memory[at] or (),
-            sent[at] or (),
-            choice,
-        )
-        for at, (way, found) in enumerate(zip(ways, samples, strict=True))
+        _case(way, plans[way], found, verdicts[way], peaks, [r for r in ranks or () if r is not None], choice)
+        for way, found, ranks in zip(ways, samples, known, strict=True)
     )
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
     if choice:
@@ -205,29 +194,46 @@ def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[
     return variants
 
 
-def kernel_of(executor: Executor | None) -> str:
-    """What really does the recurrent product."""
-    return executor.engine.kernel if executor else ""
+@dataclass(frozen=True)
+class RankFacts:
+    """What one rank knows of its part of a way, once it has been measured; named as in a case."""
+
+    kernel: str
+    kernel_details: str
+    bytes_sent: int
+    memory_bytes: int
+    device_peak_bytes: int
+
+
+def _rank_facts(executor: Executor | None) -> RankFacts | None:
+    """Ask a rank's engine; None where the rank does not take part."""
+    if executor is None:
+        return None
+    engine = executor.engine
+    return RankFacts(
+        engine.kernel, engine.kernel_details, executor.sent_bytes, engine.memory_bytes, engine.device_peak_bytes
+    )
 
 
 def _case(
     way: Way,
     plan: Plan,
-    kernel: str,
     samples: Samples,
     verdict: Verdict,
     peaks: Sequence[int],
-    memory: Sequence[int | None],
-    sent: Sequence[int | None],
+    ranks: Sequence[RankFacts],
     choice: dict[str, Any],
 ) -> Case:
     shape = (0, way.n_ranks, len(PHASES))
+    details = tuple(rank.kernel_details for rank in ranks)
+    device_time_s = np.array(samples.device_time_s)
+    device_peaks = np.array([rank.device_peak_bytes for rank in ranks], dtype=np.int64)
     used = msgspec.structs.replace(way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,)))
     return Case(
         spec=to_dict(used),
         strategy=strategy_of(msgspec.structs.asdict(way.grid)),
         backend=way.backend,
-        kernel=kernel,
+        kernel=ranks[0].kernel,
         n_ranks=way.n_ranks,
         phases=PHASES,
         time_s=np.array(samples.time_s) if samples.time_s else np.empty(shape),
@@ -235,14 +241,17 @@ def _case(
         loss=np.array(samples.loss),
         gradient_norm=np.array(samples.gradient_norm),
         flops=plan.flops(),
-        bytes_sent=np.array(sent[: way.n_ranks], dtype=np.int64),
+        bytes_sent=np.array([rank.bytes_sent for rank in ranks], dtype=np.int64),
         peak_memory_bytes=np.array(peaks[: way.n_ranks], dtype=np.int64),
-        memory_bytes=np.array(memory[: way.n_ranks], dtype=np.int64),
+        memory_bytes=np.array([rank.memory_bytes for rank in ranks], dtype=np.int64),
         stop_reason=samples.stop_reason,
         verdict=verdict,
         timeline=samples.timeline,
         bubble_bound=plan.bubble_bound(),
         certificate=certify(plan, samples, choice),
+        kernel_details=details if any(details) else (),
+        device_time_s=device_time_s if np.isfinite(device_time_s).any() else None,
+        device_peak_bytes=device_peaks if device_peaks.any() else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,6 +56,8 @@ class Samples:
     ----------
     warmup_s, time_s : list of float64 array (n_ranks, n_phases)
         One entry a step.
+    device_time_s : list of float64 array (n_ranks, n_phases)
+        Seconds the devices themselves worked, one entry a counted step; NaN where that is not measured.
     loss, gradient_norm : list of float
         One entry a step, warm-ups included.
     stop_reason : str
@@ -69,6 +71,7 @@ class Samples:
 
     warmup_s: list[FloatArray] = field(default_factory=list)
     time_s: list[FloatArray] = field(default_factory=list)
+    device_time_s: list[FloatArray] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     stop_reason: str = ""
@@ -164,7 +167,7 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
 
     ``slept_s`` is how long this rank slept before; how long it slept after is returned.
     """
-    phases = np.zeros(len(PHASES))
+    times = np.full((2, len(PHASES)), np.nan)  # of the executor's clock, and of the device's
     outcome = (float("nan"), float("nan"))
     if variant.executor is not None:
         variant.executor.engine.load_batch(variant.batch(step))
@@ -172,7 +175,8 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
         if variant.n_ranks > 1:
             # The common start: all ranks are awake and have their batch.
             world.comm.Barrier()
-        phases = variant.executor.run()
+        times[0] = variant.executor.run()
+        times[1] = device_times(variant.executor.engine.device_seconds)
         outcome = (variant.executor.engine.loss, variant.executor.gradient_norm)
         if not np.isfinite(outcome[0]):
             raise NumericsError(
@@ -180,16 +184,37 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
                 "a smaller training.lr or a training.clip usually helps"
             )
     slept_s = world.quiet_barrier()
-    gathered = np.empty((world.size, len(PHASES))) if world.is_root else None
-    world.comm.Gather(phases, gathered)
+    gathered = np.empty((world.size, *times.shape)) if world.is_root else None
+    world.comm.Gather(times, gathered)
     if gathered is not None:
-        (samples.time_s if counted else samples.warmup_s).append(gathered[: variant.n_ranks].copy())
+        on_clock, on_device = (gathered[: variant.n_ranks, which].copy() for which in range(2))
+        (samples.time_s if counted else samples.warmup_s).append(on_clock)
+        if counted:
+            samples.device_time_s.append(on_device)
         samples.loss.append(outcome[0])
         samples.gradient_norm.append(outcome[1])
     if variant.solves:
         solves = () if variant.executor is None else variant.executor.engine.solves()
         samples.solves.append((world.comm.gather(solves) or [])[: variant.n_ranks])
     return slept_s
+
+
+def device_times(seconds: Mapping[str, float]) -> FloatArray:
+    """Set what a device measured of some phases in the order of all; NaN stands for the others.
+
+    Parameters
+    ----------
+    seconds : mapping of str to float
+        As :attr:`~hpcrnn.backends.base.Engine.device_seconds` has it.
+
+    Returns
+    -------
+    float64 array (n_phases,)
+    """
+    row = np.full(len(PHASES), np.nan)
+    for phase, spent_s in seconds.items():
+        row[PHASES.index(phase)] = spent_s
+    return row
 
 
 def wake_up(slept_s: float) -> None:

@@ -8,11 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from hpcrnn.records.messages import reductions, transfers
-from hpcrnn.records.record import Case, FloatArray
+from hpcrnn.records.record import BUSY_PHASES, Case, FloatArray
 from hpcrnn.records.timeline import Timeline
-
-BUSY_PHASES = ("forward", "backward", "weight_gradient", "update")
-"""The phases of a step that are work."""
 
 
 def measured_bubble(case: Case) -> FloatArray:

@@ -9,6 +9,7 @@
     /cases/<id>                    @index @params_json @verdict @metric_kind @measured ...
        rep, rank, phase, warmup_rep, training_step                 dimension scales
        time[rep,rank,phase] @units  warmup[warmup_rep,rank,phase]  loss[training_step]  ...
+       kernel_details[rank]  device_time[rep,rank,phase] @units  device_peak_bytes[rank] @units    of a device
        is_outlier[rep]                                             derived
        validation/                 @problem @factor  quantity, error, serial_error, tolerance
        timeline/                   @repetition  event; rank, instruction, start, end [event] @units; where kept
@@ -18,7 +19,7 @@
           lyapunov[trajectory,layer]                               @units
 
 Version 1 has no ``memory_bytes``, ``@bubble_bound`` and ``timeline``: they are read as unknown. Version 2 has no
-``certificate``.
+``certificate``. What a device says of itself is there where a device was, and not in files from before it was kept.
 
 The file is made in memory by the HDF5 library and written by Python: a full disk is an ordinary error, not a
 library that cannot close its file.  It appears under its name complete or not at all.  The checksum is

@@ -51,6 +51,12 @@ def shape_fault(case: Case) -> str:
         "peak_memory_bytes": (case.peak_memory_bytes, (n_ranks,)),
         "memory_bytes": (case.memory_bytes, (n_ranks,)),
     }
+    if case.kernel_details:
+        wanted["kernel_details"] = (np.array(case.kernel_details), (n_ranks,))
+    if case.device_time_s is not None:
+        wanted["device_time"] = (case.device_time_s, case.time_s.shape)
+    if case.device_peak_bytes is not None:
+        wanted["device_peak_bytes"] = (case.device_peak_bytes, (n_ranks,))
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             return f"{name} has shape {array.shape}, not {shape}"
@@ -109,12 +115,23 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         fill_array(group, name, array.astype(np.float64), dimensions, unit="s" if "rep" in dimensions[0] else "")
     for name in ("bytes_sent", "peak_memory_bytes", "memory_bytes"):
         fill_array(group, name, getattr(case, name).astype(np.int64), RANKS, unit="bytes")
+    _fill_device(group, case)
     fill_array(group, "is_outlier", is_outlier(case.step_s()), ("rep",))
     _fill_validation(group.create_group("validation"), case.verdict)
     if case.timeline is not None:
         _fill_timeline(group.create_group("timeline"), case.timeline)
     if case.certificate is not None:
         fill_certificate(group.create_group("certificate"), case.certificate)
+
+
+def _fill_device(group: h5py.Group, case: Case) -> None:
+    """Write what a device says of itself, where there is one."""
+    if case.kernel_details:
+        fill_array(group, "kernel_details", texts(case.kernel_details), RANKS)
+    if case.device_time_s is not None:
+        fill_array(group, "device_time", case.device_time_s.astype(np.float64), TIMES, unit="s")
+    if case.device_peak_bytes is not None:
+        fill_array(group, "device_peak_bytes", case.device_peak_bytes.astype(np.int64), RANKS, unit="bytes")
 
 
 def parse_case(group: h5py.Group, name: str, version: int) -> Case:
@@ -157,6 +174,9 @@ def parse_case(group: h5py.Group, name: str, version: int) -> Case:
         timeline=_parse_timeline(group["timeline"]) if since_2 and "timeline" in group else None,
         bubble_bound=read_attribute(group, "bubble_bound", float) if since_2 else nan,
         certificate=parse_certificate(group["certificate"]) if since_3 and "certificate" in group else None,
+        kernel_details=read_texts(group, "kernel_details") if "kernel_details" in group else (),
+        device_time_s=_optional(group, "device_time", np.float64),
+        device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
     )
     fault = shape_fault(case)
     if fault:
@@ -164,6 +184,11 @@ def parse_case(group: h5py.Group, name: str, version: int) -> Case:
     if case.id != name.partition("-")[0]:
         raise MalformedError(group.name, f"holds another case, {case.id}")
     return case
+
+
+def _optional(group: h5py.Group, name: str, dtype: type[np.generic]) -> npt.NDArray[Any] | None:
+    """Read a dataset that only some files have."""
+    return read_array(group, name, dtype) if name in group else None
 
 
 def _specification(group: h5py.Group) -> dict[str, Any]:

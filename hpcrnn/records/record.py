@@ -27,7 +27,10 @@ IntArray = npt.NDArray[np.int64]
 
 SCHEMA_NAME = "hpcrnn-record"
 SCHEMA_VERSION = 3
-"""2 added what an engine allocates, the bubble bound and the timeline, 3 the certificate; older files lack them."""
+"""2 added what an engine allocates, the bubble bound and the timeline, 3 the certificate; older files lack them.
+
+What a device says of itself came later without a number of its own: a file has it or does not.
+"""
 
 Status = Literal["VALID", "INVALID", "APPROXIMATE"]
 """APPROXIMATE: inexact by nature, or by what was asked for; the errors it makes are in the checks."""
@@ -56,8 +59,8 @@ PHASES = (
 ``allreduce`` holds both the posts and the waits of sums.
 """
 
-DEVICE_PHASES = ("forward", "backward", "weight_gradient", "update")
-"""The phases in which a device may work."""
+BUSY_PHASES = ("forward", "backward", "weight_gradient", "update")
+"""The phases of a step that are work: those in which a device may be busy."""
 
 _ADDED = {("model", "forget_init"): "constant", ("model", "chrono_span"): 1000, ("training", "carry"): False}
 """Keys that older files do not have, and what these did all the same: it must not set problems apart."""
@@ -148,7 +151,7 @@ class Case:
     backend : str
         ``numpy`` or ``torch``.
     kernel : str
-        What really did the recurrent product, e.g. ``MKL packed sgemm``.
+        What really did the recurrent product, e.g. ``MKL packed sgemm``: the same at every size.
     n_ranks : int
         Ranks that took part.
     phases : tuple of str
@@ -167,8 +170,8 @@ class Case:
     peak_memory_bytes : int64 array (n_ranks,)
         High-water mark of the process's resident set when the case had been measured.
     memory_bytes : int64 array (n_ranks,)
-        What the case's own engine allocated: parameters, gradients, optimizer, activations, buffers; all
-        zero where that is unknown.
+        What the case's own engine allocated, on the device where it worked on one: parameters, gradients,
+        optimizer, activations, buffers; all zero where that is unknown.
     stop_reason : str
         Why measuring ended.
     verdict : Verdict
@@ -181,6 +184,15 @@ class Case:
         operations' share, in [0, 1); NaN where it is unknown.
     certificate : Certificate or None
         Of a method that runs segments of time at once; None for the chain.
+    kernel_details : tuple of str
+        How each rank's kernel was laid out at its size, such as tiles, registers and shared memory; a text is empty
+        where there is no more to say, the tuple where no rank has more to say.
+    device_time_s : float64 array (n_repetitions, n_ranks, n_phases) or None
+        Seconds the device itself was at work in each phase of :data:`BUSY_PHASES`, by its own clock; NaN where
+        that was not measured, None where it nowhere was.
+    device_peak_bytes : int64 array (n_ranks,) or None
+        Most that the memory pool of the rank's process took from the device, for all engines of the process, when
+        the case had been measured; None without a device.
     """
 
     spec: dict[str, Any]
@@ -203,6 +215,9 @@ class Case:
     timeline: Timeline | None = None
     bubble_bound: float = nan
     certificate: Certificate | None = None
+    kernel_details: tuple[str, ...] = ()
+    device_time_s: FloatArray | None = None
+    device_peak_bytes: IntArray | None = None
 
     @property
     def id(self) -> str:
@@ -234,8 +249,13 @@ class Case:
     def transport(self) -> str:
         """How arrays on GPUs met MPI, ``staged`` or ``direct``; empty where they did not, or the file does not say."""
         transport = self.spec["machine"].get("transport")
-        met = self.backend == "cupy" and self.n_ranks > 1
+        met = self.on_gpu and self.n_ranks > 1
         return transport if met and transport in ("staged", "direct") else ""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computed it."""
+        return self.backend == "cupy"
 
     @property
     def method(self) -> str:

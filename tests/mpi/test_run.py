@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from launching import SMALL, hpcrnn_run
 
+from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.benchmarks.run import run
+from hpcrnn.execution.measurement import device_times
+from hpcrnn.execution.world import World
 from hpcrnn.records.hdf5 import read_record
+from hpcrnn.spec import build_spec
 
 pytestmark = pytest.mark.mpi
 
@@ -104,3 +109,34 @@ def test_an_uneven_split_is_warned_about_with_what_it_costs(tmp_path):
     assert ended.code == 0, ended.err
     expected = "time=2 splits steps unevenly, 5 on the busiest rank and 4.5 on average: 10.0% of the step is lost"
     assert expected in ended.err
+
+
+DEVICE_SAYS = {
+    "kernel_details": "64 blocks of 256 threads",
+    "device_seconds": {"forward": 0.25, "update": 0.125},
+    "device_peak_bytes": 3 * 2**30,
+}
+
+
+@pytest.mark.parametrize("has_device", [True, False])
+def test_what_an_engine_says_of_its_device_is_in_the_file(has_device, tmp_path, monkeypatch):
+    # An engine on the host that speaks as one on a GPU does; one rank, in this process.
+    for name, value in DEVICE_SAYS.items() if has_device else ():
+        monkeypatch.setattr(NumpyEngine, name, value)
+    limits = {"warmup": 1, "min_repeats": 2, "max_repeats": 3, "out": str(tmp_path / "r.h5")}
+    run(build_spec({}, {"hidden": 12, "batch": 6, "seq": 9, "workload": "synthetic", **limits}), World.start(), ())
+    (case,) = read_record(tmp_path / "r.h5").cases
+    if not has_device:
+        assert (case.kernel_details, case.device_time_s, case.device_peak_bytes) == ((), None, None)
+        return
+    assert case.kernel_details == (DEVICE_SAYS["kernel_details"],)
+    assert case.device_peak_bytes.tolist() == [3 * 2**30]
+    assert case.device_time_s.shape == case.time_s.shape
+    for index, phase in enumerate(case.phases):
+        measured = DEVICE_SAYS["device_seconds"].get(phase, np.nan)
+        np.testing.assert_array_equal(case.device_time_s[:, :, index], measured)
+
+
+def test_a_device_measures_no_phase_there_is_not():
+    with pytest.raises(ValueError):
+        device_times({"forwards": 0.25})

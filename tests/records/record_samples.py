@@ -43,6 +43,17 @@ def make_case(n_ranks=2, n=7, n_warmup=3, *, phases=PHASES, seed=0, valid=True, 
     return Case(**{**values, **changes})
 
 
+def device_facts(n_ranks=2, n=7, phases=PHASES, seed=0):
+    """What only a case on GPUs knows, for :func:`make_case`; of its phases two were measured."""
+    random = np.random.default_rng(seed)
+    measured = [name in ("forward", "backward") for name in phases]
+    return {
+        "kernel_details": ("H200; persistent, 64 blocks ☃", *[""] * (n_ranks - 1)),
+        "device_time_s": np.where(measured, random.random((n, n_ranks, len(phases))), np.nan),
+        "device_peak_bytes": random.integers(1, 2**40, n_ranks),
+    }
+
+
 def make_certificate(n_steps=10, n_layers=2, n_segments=5, n_rows=3, directions=("forward", "backward"), **changes):
     """A certificate of pairwise distinct sizes, with NaN, unmet and settled segments in it."""
     random = np.random.default_rng(0)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_samples import EXCHANGE, assert_same, make_case, make_record, make_timeline
+from record_samples import EXCHANGE, assert_same, device_facts, make_case, make_record, make_timeline
 
 from hpcrnn.errors import FileError, SpecError
 from hpcrnn.records.hdf5 import check_writable, read_record, read_records, write_record
@@ -36,6 +36,19 @@ def test_round_trip_is_exact(tmp_path):
     assert_same(record, again)
     assert again.source == str(tmp_path / "a.h5")
     assert names_in(tmp_path) == ["a.h5"]
+
+
+def test_what_a_device_says_comes_back_exactly_and_is_written_only_then(tmp_path):
+    record = make_record(make_case(2, **device_facts()), make_case(1))
+    write_record(record, tmp_path / "a.h5")
+    assert_same(record, read_record(tmp_path / "a.h5"))
+    written = ("kernel_details", "device_time", "device_peak_bytes")
+    with h5py.File(tmp_path / "a.h5") as file:
+        on_gpu, on_host = (file["cases"][case.id] for case in record.cases)
+        assert set(written) <= set(on_gpu)
+        assert not set(written) & set(on_host)
+        assert [on_gpu["device_time"].dims[k][0].name.rpartition("/")[2] for k in range(3)] == ["rep", "rank", "phase"]
+        assert [on_gpu[name].attrs.get("units") for name in written] == [None, "s", "bytes"]
 
 
 @pytest.mark.parametrize("rows", [EXCHANGE, EXCHANGE[:1], (), ((0, "Wait \u2603", 0.1, 0.1 + 0.2), (0, "", 0.3, 0.3))])

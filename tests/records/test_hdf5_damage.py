@@ -12,13 +12,22 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from record_samples import EXCHANGE, assert_same, make_case, make_certificate, make_record, make_timeline
+from record_samples import (
+    EXCHANGE,
+    assert_same,
+    device_facts,
+    make_case,
+    make_certificate,
+    make_record,
+    make_timeline,
+)
 
 from hpcrnn.errors import FileError
 from hpcrnn.records.hdf5 import read_array, read_record, read_records, write_record
 
 CASE_OF_ALL = make_case(
-    2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4)
+    2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
+    **device_facts(2, 3),
 )  # fmt: skip
 RECORD = make_record(CASE_OF_ALL)
 CASE = f"cases/{RECORD.cases[0].id}"
@@ -220,6 +229,15 @@ def drop_attribute(where, name):
         (replace(f"{CASE}/loss", np.zeros(9)), f"/{CASE} is not consistent: loss has shape (9,), not (4,)"),
         (replace(f"{CASE}/loss", np.zeros(4, np.int8)), f"/{CASE}/loss has type int8, not float64"),
         (remove(f"{CASE}/memory_bytes"), f"/{CASE} has no memory_bytes"),
+        (
+            replace(f"{CASE}/kernel_details", ["a"]),
+            f"/{CASE} is not consistent: kernel_details has shape (1,), not (2,)",
+        ),
+        (
+            replace(f"{CASE}/device_time", np.zeros((3, 2))),
+            f"/{CASE} is not consistent: device_time has shape (3, 2), not (3, 2, 5)",
+        ),
+        (replace(f"{CASE}/device_peak_bytes", np.zeros(2)), f"/{CASE}/device_peak_bytes has type float64, not int64"),
         (drop_attribute(CASE, "bubble_bound"), f"/{CASE} has no attribute bubble_bound"),
         (remove(f"{CASE}/timeline/instruction"), f"/{CASE}/timeline has no instruction"),
         (drop_attribute(f"{CASE}/timeline", "repetition"), f"/{CASE}/timeline has no attribute repetition"),
@@ -333,6 +351,18 @@ def test_what_a_later_version_adds_is_ignored(path):
 
     edit(path, add)
     assert_same(read_record(path), RECORD)
+
+
+def test_a_file_from_before_devices_spoke_has_nothing_of_them(path):
+    def make_old(file):
+        for name in ("kernel_details", "device_time", "device_peak_bytes"):
+            del file[f"{CASE}/{name}"]
+
+    edit(path, make_old)
+    (case,) = read_record(path).cases
+    assert case.kernel_details == ()
+    assert case.device_time_s is None
+    assert case.device_peak_bytes is None
 
 
 def test_a_file_of_version_1_lacks_what_version_2_added(path):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from record_samples import make_case
+from record_samples import device_facts, make_case
 
 from hpcrnn.records.record import Check, Verdict, strategy_of
 
@@ -48,6 +48,13 @@ def test_one_rank_is_a_base_only_as_a_chain():
 
 def test_how_long_to_measure_does_not_change_the_case():
     assert make_case(overrides={"max_time": 3.0, "out": "x.h5"}).id == make_case().id
+
+
+def test_nor_does_what_a_device_says_of_itself():
+    case = make_case(2, backend="cupy", **device_facts())
+    assert case.id == make_case(2, backend="cupy").id
+    assert case.on_gpu
+    assert not make_case().on_gpu
 
 
 def test_the_problem_is_the_same_however_it_is_run():
