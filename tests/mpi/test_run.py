@@ -2,14 +2,10 @@
 
 import numpy as np
 import pytest
-from launching import SMALL, hpcrnn_run
+from launching import SMALL, case_script, hpcrnn_run, mpirun
 
-from hpcrnn.backends.numpy_engine import NumpyEngine
-from hpcrnn.benchmarks.run import run
 from hpcrnn.execution.measurement import device_times
-from hpcrnn.execution.world import World
 from hpcrnn.records.hdf5 import read_record
-from hpcrnn.spec import build_spec
 
 pytestmark = pytest.mark.mpi
 
@@ -82,6 +78,7 @@ def test_a_record_says_what_it_ran_on(tmp_path):
     n_parameters = 256 * 7 + (7 + 12 + 1) * 48 + (12 + 12 + 1) * 48 + 13 * 256
     assert data.bytes_sent.tolist() == [4 * n_parameters + 8] * 2
     assert (data.peak_memory_bytes > 2**20).all()
+    assert (data.kernel_details, data.device_time_s, data.device_peak_bytes) == ((), None, None)
 
 
 def test_the_phases_of_a_step_add_up(tmp_path):
@@ -111,30 +108,30 @@ def test_an_uneven_split_is_warned_about_with_what_it_costs(tmp_path):
     assert expected in ended.err
 
 
-DEVICE_SAYS = {
-    "kernel_details": "64 blocks of 256 threads",
-    "device_seconds": {"forward": 0.25, "update": 0.125},
-    "device_peak_bytes": 3 * 2**30,
-}
+SPEAKING_OF_A_DEVICE = """
+from mpi4py import MPI
+from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.cli import main
+
+rank = MPI.COMM_WORLD.Get_rank()
+NumpyEngine.kernel_details = f"{rank} blocks"
+NumpyEngine.device_seconds = {"forward": 0.25 + rank, "update": 0.125} if rank else {"forward": 0.25}
+NumpyEngine.device_peak_bytes = rank + 7
+raise SystemExit(main())
+"""
 
 
-@pytest.mark.parametrize("has_device", [True, False])
-def test_what_an_engine_says_of_its_device_is_in_the_file(has_device, tmp_path, monkeypatch):
-    # An engine on the host that speaks as one on a GPU does; one rank, in this process.
-    for name, value in DEVICE_SAYS.items() if has_device else ():
-        monkeypatch.setattr(NumpyEngine, name, value)
-    limits = {"warmup": 1, "min_repeats": 2, "max_repeats": 3, "out": str(tmp_path / "r.h5")}
-    run(build_spec({}, {"hidden": 12, "batch": 6, "seq": 9, "workload": "synthetic", **limits}), World.start(), ())
-    (case,) = read_record(tmp_path / "r.h5").cases
-    if not has_device:
-        assert (case.kernel_details, case.device_time_s, case.device_peak_bytes) == ((), None, None)
-        return
-    assert case.kernel_details == (DEVICE_SAYS["kernel_details"],)
-    assert case.device_peak_bytes.tolist() == [3 * 2**30]
-    assert case.device_time_s.shape == case.time_s.shape
-    for index, phase in enumerate(case.phases):
-        measured = DEVICE_SAYS["device_seconds"].get(phase, np.nan)
-        np.testing.assert_array_equal(case.device_time_s[:, :, index], measured)
+def test_what_engines_say_of_their_devices_is_in_the_file(tmp_path):
+    script = case_script(tmp_path, SPEAKING_OF_A_DEVICE)
+    ended = mpirun(2, script, "run", *map(str, SMALL), "--workload", "synthetic", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    serial, data = read_record(tmp_path / "r.h5").cases
+    assert (serial.kernel_details, data.kernel_details) == (("0 blocks",), ("0 blocks", "1 blocks"))
+    assert (serial.device_peak_bytes.tolist(), data.device_peak_bytes.tolist()) == ([7], [7, 8])
+    assert data.device_time_s.shape == data.time_s.shape
+    for index, phase in enumerate(data.phases):
+        measured = {"forward": [0.25, 1.25], "update": [np.nan, 0.125]}.get(phase, [np.nan, np.nan])
+        np.testing.assert_array_equal(data.device_time_s[:, :, index], [measured] * 3)
 
 
 def test_a_device_measures_no_phase_there_is_not():
