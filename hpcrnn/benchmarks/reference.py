@@ -6,7 +6,7 @@ loss along a direction do not share it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -18,13 +18,17 @@ from hpcrnn.benchmarks.ways import SERIAL, Way
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import Network, initial_parameters
 from hpcrnn.records.record import Check
-from hpcrnn.spec import Grid, MachineSpec, RecurrenceSpec, RunSpec
+from hpcrnn.spec import Grid, MachineSpec, Precision, RecurrenceSpec, RunSpec
 from hpcrnn.workloads import Workload
 
 _STEPS = (1e-4, 1e-5, 1e-6)
 """Of a finite difference: the shorter ones for losses so curved, by a long memory, that the first cuts corners."""
 
 _DIFFERENCE_TOLERANCE = {"tanh": 1e-6, "relu": 1e-4}  # relu has kinks, and a step may cross one
+
+
+EPS: dict[Precision, float] = {"float32": 2.0**-23, "tf32": 2.0**-10, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""From one to the next number."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Trusted:
         Of the serial run in the dtype under test.
     perturbed : Outcome
         Of a float64 serial run whose parameters were rounded to the dtype under test once more.
+    coarse : dict of Precision to Outcome
+        The same, rounded to each other precision under test: of those there is no serial run on the host.
     checks : list of Check
         Finite differences of the reference.
     loss_size : float
@@ -48,17 +54,22 @@ class Trusted:
     reference: Outcome
     yardstick: Outcome
     perturbed: Outcome
+    coarse: dict[Precision, Outcome]
     checks: list[Check]
     loss_size: float
 
 
-def trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, world: World) -> Trusted:
+def trusted_outcomes(
+    spec: RunSpec, precisions: Collection[Precision], workload: Workload, boundary: Boundary, world: World
+) -> Trusted:
     """Run the float64 reference, the finite differences that check it, and the yardstick; on one rank.
 
     Parameters
     ----------
     spec : RunSpec
         Of the size to check at.
+    precisions : collection of Precision
+        Those under test.
     workload : Workload
     boundary : Boundary
     world : World
@@ -82,15 +93,19 @@ def trusted_outcomes(spec: RunSpec, workload: Workload, boundary: Boundary, worl
         steps = spec.problem.seq * spec.problem.batch
         size = max(size, (steps * spec.model.hidden) ** 0.5 / steps)
     if spec.model.dtype == "float64":
-        return Trusted(reference, reference, reference, checks, size)
-    rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xE5)))
-    eps = float(np.finfo(spec.model.dtype).eps)
-    noisy = {name: value * (1 + eps * rng.choice((-0.5, 0.5), value.shape)) for name, value in parameters.items()}
-    executor.engine.load_parameters(noisy)
-    perturbed = run_alone(executor, plan, workload, boundary)
+        return Trusted(reference, reference, reference, {}, checks, size)
+
+    def perturbed_by(eps: float) -> Outcome:
+        rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xE5)))
+        noisy = {name: value * (1 + eps * rng.choice((-0.5, 0.5), value.shape)) for name, value in parameters.items()}
+        executor.engine.load_parameters(noisy)
+        return run_alone(executor, plan, workload, boundary)
+
+    coarse: dict[Precision, Outcome] = {p: perturbed_by(EPS[p]) for p in precisions if p != "float32"}
+    perturbed = perturbed_by(EPS["float32"])
     serial_plan = Way("numpy", msgspec.structs.replace(spec, parallel=SERIAL)).plan(workload)
     yardstick = run_alone(serial_plan.executor(0, "numpy", alone), serial_plan, workload, boundary)
-    return Trusted(reference, yardstick, perturbed, checks, size)
+    return Trusted(reference, yardstick, perturbed, coarse, checks, size)
 
 
 def _rounded_parameters(network: Network, spec: RunSpec) -> dict[str, Array]:

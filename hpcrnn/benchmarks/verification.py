@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from hpcrnn.backends.base import Array, Outcome, Part
-from hpcrnn.benchmarks.comparison import FACTOR, compare, floor, relative_error
+from hpcrnn.benchmarks.comparison import FACTOR, compare, factor, floor, relative_error
 from hpcrnn.benchmarks.one_step import Boundary, random_boundary, run_once
 from hpcrnn.benchmarks.reference import trusted_outcomes
 from hpcrnn.benchmarks.ways import Way
@@ -94,22 +94,23 @@ def verify(ways: Sequence[Way], workload: Workload, world: World) -> dict[Way, V
     small_workload = open_workload(small)
     boundary = random_boundary(Way("numpy", small).plan(small_workload).network, small)
 
-    trusted = world.on_root(lambda: trusted_outcomes(small, small_workload, boundary, world))
+    precisions = sorted({way.spec.machine.precision for way in ways})
+    trusted = world.on_root(lambda: trusted_outcomes(small, precisions, small_workload, boundary, world))
     verdicts: dict[Way, Verdict] = {}
     for way in ways:
-        checked = Way(
-            way.backend, msgspec.structs.replace(small, parallel=way.spec.parallel, recurrence=way.spec.recurrence)
-        )
+        own = way.spec
+        reduced = msgspec.structs.replace(small, parallel=own.parallel, recurrence=own.recurrence, machine=own.machine)
+        checked = Way(way.backend, reduced)
         parts = _run_on_all(checked, small_workload, boundary, world)
 
-        def judge(parts: Sequence[tuple[int, Part]] = parts, way: Way = way) -> Verdict:
+        def judge(parts: Sequence[tuple[int, Part]] = parts, way: Way = way, spec: RunSpec = reduced) -> Verdict:
             outcome, agreement = assemble(parts, trusted.reference)
-            compared = compare(outcome, trusted, small)
+            compared = compare(outcome, trusted, spec)
             others = list(trusted.checks)
             if way.n_ranks > 1 and small.training.mode != "forward":
                 tolerance = FACTOR * floor(small.model.dtype)
                 others.append(Check("gradient agreement of ranks", agreement, 0.0, tolerance))
-            return Verdict(_status(way, compared, others), size, FACTOR, tuple(compared + others))
+            return Verdict(_status(way, compared, others), size, factor(spec), tuple(compared + others))
 
         verdicts[way] = world.on_root(judge)
     return verdicts

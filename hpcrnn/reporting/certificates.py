@@ -115,11 +115,19 @@ def certificate_lines(case: Case) -> list[tuple[str, bool]]:
 
 def error_text(case: Case) -> str:
     """Write ``gradient error 4.9e-7, serial float32 4.3e-7``; without gradients, the check nearest its tolerance."""
-    verdict, dtype = case.verdict, printable(case.spec["model"].get("dtype", ""))
+    verdict = case.verdict
     error, serial, what = verdict.gradient_error, verdict.serial_gradient_error, "gradient"
     if math.isnan(error) and (worst := worst_check(verdict)):
         error, serial, what = worst.error, worst.serial_error, printable(worst.quantity)
-    return f"{what} error {scientific(error)}, serial {dtype} {scientific(serial)}"
+    return f"{what} error {scientific(error)}, {yardstick_name(case)} {scientific(serial)}"
+
+
+def yardstick_name(case: Case) -> str:
+    """What a case's errors are held against: ``serial float32``, or ``rounded to bfloat16 once``."""
+    precision = case.spec["machine"].get("precision", "float32") if case.backend == "cupy" else "float32"
+    if precision != "float32":
+        return f"rounded to {printable(precision)} once"
+    return f"serial {printable(case.spec['model'].get('dtype', ''))}"
 
 
 def _heading(case: Case, certificate: Certificate) -> str:

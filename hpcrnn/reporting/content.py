@@ -163,6 +163,7 @@ def timing_table(entries: Sequence[Entry]) -> Table:
 def result_table(entries: Sequence[Entry]) -> Table:
     """Tabulate what each case achieved against its base, and what it moved and held."""
     called = names(entries)
+    pooled = any(e.case.device_peak_bytes is not None for e in entries)
     rows = []
     for e in entries:
         point = make_point(e, find_base(e, entries)) if e.included else None
@@ -171,7 +172,7 @@ def result_table(entries: Sequence[Entry]) -> Table:
         speedup = point.speedup if point and not is_base else None
         efficiency = point.efficiency if point and e.case.n_ranks > 1 else None
         rate = format_gflops(e.case.flops, e.step.median) if e.included else MISSING
-        sent, peak = e.case.bytes_sent, e.case.peak_memory_bytes
+        sent, peak, pool = e.case.bytes_sent, e.case.peak_memory_bytes, e.case.device_peak_bytes
         rows.append(
             [
                 str(e.number),
@@ -184,15 +185,18 @@ def result_table(entries: Sequence[Entry]) -> Table:
                 rate,
                 format_bytes(float(sent.max())) if sent.size else MISSING,
                 format_bytes(float(peak.max())) if peak.size else MISSING,
+                *([MISSING if pool is None else format_bytes(float(pool.max()))] if pooled else []),
                 _loss_text(e),
             ]
         )
     columns = ["No.", "Case", "Base", "Speedup", "95 % interval", "Efficiency", "Work a step", "GFLOP/s"]
-    columns += ["Sent a rank", "Peak memory", "Loss, first → last"]
+    columns += ["Sent a rank", *(["Peak memory, host", "GPU pool"] if pooled else ["Peak memory"]), "Loss, first → last"]
     note = (
         "Base: the best VALID serial run of the same problem, by its number. Work counts matrix products "
         "over all ranks; GFLOP/s is that over the median step. Bytes and memory are the largest of any rank."
     )
+    if pooled:
+        note += " GPU pool: the most that a rank's process took of its GPU, for all cases of a file together."
     return Table("Results", columns, rows, text_columns=(1,), note=note)
 
 
@@ -241,7 +245,8 @@ def verdict_table(entries: Sequence[Entry]) -> Table:
     columns += ["Checked on"]
     note = (
         "Errors are relative, in the 2-norm, against a serial run in float64. The serial error is what a "
-        "serial run in the case's own dtype loses; the tolerance is a stated multiple of it."
+        "serial run in the case's own dtype loses, or, of precisions that only a GPU has, what rounding the parameters "
+        "once does; the tolerance is a stated multiple of it."
     )
     return Table("Verdicts", columns, rows, text_columns=(1, 2, 4, 8), note=note)
 
