@@ -270,7 +270,10 @@ class SegmentedBlock(RecurrentBlock):
         H = self._c.block.outputs
         if self.variant.cell != "elman":
             return self.widen(tape.gates[start:stop, :, H : 2 * H])
-        h, diagonal = self.widen(tape.h[start + 1 : stop + 1]), cp.diagonal(self._c.parameters["R"])
+        h, diagonal = (
+            self.widen(tape.h[start + 1 : stop + 1]),
+            self._c.parameters["R"].ravel()[:: self._c.block.outputs + 1],
+        )
         slope = (h > 0).astype(np.float32) if self.variant.relu else 1 - h * h
         return slope * diagonal
 

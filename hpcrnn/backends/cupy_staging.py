@@ -37,15 +37,16 @@ class Staging:
 
     def __init__(self, device: Device, *, direct: bool) -> None:
         self._device, self.direct = device, direct
-        self._of: dict[int, Array] = {}
+        self._of: dict[tuple[int, int], Array] = {}
 
     def array(self, on_device: DeviceArray) -> Array:
         """Return what MPI is given in place of a contiguous array; the same at every call."""
         words = as_words(on_device)
         if self.direct:
             return words  # type: ignore[no-any-return]
-        key = words.data.ptr
-        if key not in self._of or self._of[key].nbytes != words.nbytes:
+        # Buffers of different sizes may begin at the same address: those that share a slot.
+        key = words.data.ptr, words.nbytes
+        if key not in self._of:
             self._of[key] = pinned_zeros(math.prod(words.shape), words.dtype).reshape(words.shape)
         return self._of[key]
 

@@ -21,7 +21,7 @@ from hpcrnn.benchmarks.planning import make_plan
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.records.certificate import UNMET
-from hpcrnn.recurrence import LINEAR_CELLS
+from hpcrnn.recurrence import LINEAR_CELLS, SEGMENTED
 from hpcrnn.spec import Grid, MethodName, ParallelSpec, RecurrenceSpec, RunSpec
 from hpcrnn.workloads import open_workload
 
@@ -154,7 +154,8 @@ def _short(spec: RunSpec, steps: int, batch: int, recurrence: RecurrenceSpec) ->
 
 def _executor(spec: RunSpec, world: World) -> Executor:
     workload = open_workload(spec)
-    executor = make_plan(spec, workload, Grid()).executor(0, "numpy", world.communicators(Grid()))
+    backend = next(name for name in spec.machine.backend if name in SEGMENTED)
+    executor = make_plan(spec, workload, Grid()).executor(0, backend, world.communicators(Grid()))
     executor.engine.load_batch(workload.batch(0))
     return executor
 
