@@ -90,3 +90,13 @@ def test_segments_at_once_over_two_ranks(tmp_path):
     way = {"grid": "time=2", "method": "picard", "fold": 2, "tolerance": 1e-6}
     found = verdicts(2, [{"cell": "lstm", "kernel": "stepwise", "parallels": [way]}], tmp_path)
     assert not [verdict for verdict in found if verdict[2] != "VALID"]
+
+
+def test_arrays_that_mpi_takes_as_they_are(tmp_path):
+    """A CUDA-aware MPI is given the arrays themselves; any MPI is one where the device's memory is the host's."""
+    parallels = [{"grid": "data=2"}, {"grid": "pipeline=2", "microbatches": 2}, {"grid": "time=2", "chunks": 2}]
+    parallels = [{"microbatches": 1, "chunks": 1, **parallel} for parallel in parallels]
+    cases = [
+        {"cell": "lstm", "precision": p, "transport": "direct", "parallels": parallels} for p in ("float32", "float16")
+    ]
+    assert not [verdict for verdict in verdicts(2, cases, tmp_path) if verdict[2] != "VALID"]
