@@ -102,7 +102,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
     from hpcrnn.reporting.tables import show
 
-    show(read_records(arguments.files), _console())
+    show(read_records(arguments.files), _console(), verbose=arguments.verbose)
     return EXIT_VALID
 
 
@@ -184,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="result files as a table in the terminal")
     show.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    show.add_argument(
+        "--verbose", action="store_true", help="of GPUs: their time of each phase, how kernels are laid out"
+    )
     show.set_defaults(command=_show)
 
     report = commands.add_parser("report", help="figures, and a report in HTML and Markdown")

@@ -188,8 +188,8 @@ class Case:
         How each rank's kernel was laid out at its size, such as tiles, registers and shared memory; a text is empty
         where there is no more to say, the tuple where no rank has more to say.
     device_time_s : float64 array (n_repetitions, n_ranks, n_phases) or None
-        Seconds the device itself was at work in each phase of :data:`BUSY_PHASES`, by its own clock; NaN where
-        that was not measured, None where it nowhere was.
+        Seconds of each phase of :data:`BUSY_PHASES` by the device's own clock, from where it begins the work of a
+        task to where that is done; NaN where that was not measured, None where it nowhere was.
     device_peak_bytes : int64 array (n_ranks,) or None
         Most that the memory pool of the rank's process took from the device, for all engines of the process, when
         the case had been measured; None without a device.

@@ -190,7 +190,8 @@ def result_table(entries: Sequence[Entry]) -> Table:
             ]
         )
     columns = ["No.", "Case", "Base", "Speedup", "95 % interval", "Efficiency", "Work a step", "GFLOP/s"]
-    columns += ["Sent a rank", *(["Peak memory, host", "GPU pool"] if pooled else ["Peak memory"]), "Loss, first → last"]
+    memory = ["Peak memory, host", "GPU pool"] if pooled else ["Peak memory"]
+    columns += ["Sent a rank", *memory, "Loss, first → last"]
     note = (
         "Base: the best VALID serial run of the same problem, by its number. Work counts matrix products "
         "over all ranks; GFLOP/s is that over the median step. Bytes and memory are the largest of any rank."

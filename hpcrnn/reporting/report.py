@@ -42,6 +42,7 @@ from hpcrnn.reporting.describe import (
     shortfalls,
     source_name,
 )
+from hpcrnn.reporting.devices import device_table, kernel_table
 from hpcrnn.reporting.entries import Entry
 from hpcrnn.reporting.figures import draw_all
 from hpcrnn.reporting.peers import pair_peers, peer_content
@@ -142,10 +143,12 @@ def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str,
         "gaps": gaps(analysis),
         "pictures": {section: [p for p in pictures if p.section == section] for section in SECTIONS},
         "splits": split_table(entries),
+        "kernels": kernel_table(entries),
         "contests": [contest_table(contest, entries) for contest in contests(analysis.included)],
         "certificates": certificate_table(entries),
         "waits": wait_table(analysis.included),
         "phases": phase_table(analysis) if analysis.phases else None,
+        "device": device_table(analysis.included),
         "peers": peer_content(rows) if rows else None,
         "tables": [timing_table(entries), result_table(entries), verdict_table(entries)] if entries else [],
         "system": system_disclosures(analysis.records),

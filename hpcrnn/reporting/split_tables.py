@@ -82,9 +82,10 @@ def contest_table(contest: Contest, entries: Sequence[Entry]) -> Table:
         )
     columns = ["No.", "Case", "Ranks", "Median step", "Speedup", "95 % interval", "Bound", "Of the bound"]
     columns += ["Bubble", "95 % interval", "Bubble bound", "Memory a rank"]
+    on_gpu = ", on its GPU where it has one" if any(c.entry.case.on_gpu for c in contest.contenders) else ""
     note = (
         "Bound: ranks times what the schedule need not idle. Bubble: the share of the ranks' time that is no work. "
-        "Memory: what the engine of the rank with the most allocated."
+        f"Memory: what the engine of the rank with the most allocated{on_gpu}."
     )
     return Table("Ways of splitting, by ranks", columns, rows, text_columns=(1,), note=note)
 

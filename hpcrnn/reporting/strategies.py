@@ -187,9 +187,10 @@ def draw_memory(name: str, contest: Contest) -> Drawing:
     alt = "Memory that each rank's engine allocated, one bar a way of splitting, grouped by ranks. " + _sentences(
         entries, [f"at most {text} a rank" for text in texts]
     )
+    on_gpu = ", on its GPU where it has one" if any(e.case.on_gpu for e in entries) else ""
     caption = (
-        "What a rank's engine allocated: parameters, gradients, optimizer, activations and buffers; neither Python, "
-        "the libraries nor the data."
+        f"What a rank's engine allocated{on_gpu}: parameters, gradients, optimizer, activations and buffers; neither "
+        "Python, the libraries nor the data."
     )
     _finish(figure, ax, title, rows, groups)
     return Drawing(name, "strategies", title, caption, alt, figure)

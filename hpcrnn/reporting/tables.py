@@ -29,11 +29,11 @@ from hpcrnn.reporting.describe import (
     shortfalls,
     source_name,
 )
+from hpcrnn.reporting.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.entries import Entry, make_entries
 from hpcrnn.reporting.scaling import Base, describe_base, find_base, make_point, phase_breakdown
 from hpcrnn.reporting.units import (
     MISSING,
-    format_bytes,
     format_gflops,
     format_interval,
     format_percent,
@@ -59,7 +59,7 @@ RATE_COLUMN = 9
 """Of them the rate: the first to give way to long names."""
 
 
-def show(records: Sequence[Record], console: Console) -> None:
+def show(records: Sequence[Record], console: Console, *, verbose: bool = False) -> None:
     """Print records as tables: one header a file, one table a problem.
 
     Parameters
@@ -67,6 +67,8 @@ def show(records: Sequence[Record], console: Console) -> None:
     records : sequence of Record
     console : rich.console.Console
         Where to; its width and whether it is a terminal decide the form.
+    verbose : bool
+        Say of cases on GPUs how long the GPU took of each phase and how kernels are laid out.
     """
     entries = make_entries(records)
     for file, record in enumerate(records, 1):
@@ -78,7 +80,7 @@ def show(records: Sequence[Record], console: Console) -> None:
             _say(console, "  no case was recorded")
         for problem in dict.fromkeys(e.case.problem_id for e in mine):
             console.print()
-            _print_problem([e for e in mine if e.case.problem_id == problem], entries, console)
+            _print_problem([e for e in mine if e.case.problem_id == problem], entries, console, verbose=verbose)
 
 
 def _print_header(record: Record, console: Console) -> None:
@@ -95,7 +97,7 @@ def _print_header(record: Record, console: Console) -> None:
         _say(console, "  incomplete: written while cases were still to come", style="yellow")
 
 
-def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], console: Console) -> None:
+def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], console: Console, *, verbose: bool) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -127,7 +129,7 @@ def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], consol
     console.print(table)
     for text in bases:
         _say(console, f"  base: {text}")
-    _print_details(console, names, entries)
+    _print_details(console, names, entries, verbose=verbose)
 
 
 def _verdict_style(entry: Entry) -> str:
@@ -153,19 +155,21 @@ def _cells(entry: Entry, name: str, everything: Sequence[Entry], bases: dict[str
     return [name, status, *times, speedup, rate]
 
 
-def _details(entry: Entry) -> list[tuple[str, str]]:
+def _details(entry: Entry, *, verbose: bool) -> list[tuple[str, str]]:
     """Say what the columns have no room for: a line a subject, with its style."""
     certified = [(line, "bold yellow" if loud else "") for line, loud in certificate_lines(entry.case)]
     if not entry.included:
         return [(line, "red") for line in (entry.exclusion, *(line for line, _ in certified))]
-    return [*certified, *((line, "") for line in _plain_details(entry))]
+    return [*certified, *((line, "") for line in _plain_details(entry, verbose=verbose))]
 
 
-def _plain_details(entry: Entry) -> list[str]:
+def _plain_details(entry: Entry, *, verbose: bool) -> list[str]:
     shares = phase_breakdown(entry).shares
     phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
     lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
     lines += _split_details(entry)
+    if verbose:
+        lines += [line for line in (device_line(entry.case), *layout_lines(entry.case)) if line]
     loss, parts = entry.case.loss, []
     if mode_of(entry.case) == "train" and loss.size:
         unit = f" {loss_unit(entry.case)}".rstrip()
@@ -178,19 +182,19 @@ def _plain_details(entry: Entry) -> list[str]:
 
 
 def _split_details(entry: Entry) -> list[str]:
-    """Say what the split costs in waiting and saves in memory; nothing for a serial run."""
+    """Say what the split costs in waiting and saves in memory; of a serial run, what it holds on a GPU."""
     case, parts = entry.case, []
-    if case.n_ranks == 1:
+    if case.n_ranks == 1 and not case.on_gpu:
         return []
-    if math.isfinite(case.bubble_bound):
+    if case.n_ranks > 1 and math.isfinite(case.bubble_bound):
         bubble = median_interval(measured_bubble(case)).median
         parts.append(f"bubble {format_percent(bubble)}, bound {format_percent(case.bubble_bound)}")
-    if case.memory_known:
-        parts.append(f"at most {format_bytes(float(case.memory_bytes.max()))} a rank")
+    if held := held_text(case):
+        parts.append(held)
     return ["; ".join(parts)] if parts else []
 
 
-def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry]) -> None:
+def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry], *, verbose: bool) -> None:
     """Print the details beside their cases' names; on a narrow terminal, below them."""
     width = max(map(len, names))
     beside = width <= console.width // 3
@@ -198,7 +202,7 @@ def _print_details(console: Console, names: Sequence[str], entries: Sequence[Ent
     for entry, name in zip(entries, names, strict=True):
         lines = [
             (piece, style)
-            for line, style in _details(entry)
+            for line, style in _details(entry, verbose=verbose)
             for piece in textwrap.wrap(line, max(20, console.width - indent), break_on_hyphens=False)
         ]
         if beside:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from hpcrnn.records.certificate import Certificate
-from hpcrnn.records.record import Case, Check, Record, Verdict, strategy_of
+from hpcrnn.records.record import BUSY_PHASES, Case, Check, Record, Verdict, strategy_of
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.schedules.graph import Task, TaskGraph
 from hpcrnn.schedules.lowering import Schedule
@@ -23,6 +23,8 @@ from hpcrnn.spec import Grid, build_spec, to_dict
 PHASES = ("step", "forward", "backward", "weight_gradient", "allreduce", "update", "other")
 WAITING_PHASES = (*PHASES[:4], "post", "wait_recv", "wait_send", *PHASES[4:])
 SHARES = {"forward": 0.31, "backward": 0.33, "weight_gradient": 0.24, "update": 0.08}
+
+KERNELS = {"numpy": "MKL packed sgemm", "torch": "torch.nn.LSTM", "cupy": "cupy bfloat16 persistent"}
 
 ENVIRONMENT = {
     "hosts": [],
@@ -86,7 +88,7 @@ def make_case(
         spec=spec,
         strategy=strategy_of(grid),
         backend=backend,
-        kernel="MKL packed sgemm" if backend == "numpy" else "torch.nn.LSTM",
+        kernel=KERNELS[backend],
         n_ranks=n_ranks,
         phases=phases,
         time_s=time_s[n_warmup:],
@@ -103,6 +105,28 @@ def make_case(
         bubble_bound=bubble_bound,
         certificate=certificate,
     )
+
+
+def on_device(case: Case, share: float = 0.8, pool_mib: float = 1536.0, layouts: Sequence[str] = ()) -> Case:
+    """Let a case have run on GPUs that were at work for a share of each phase that is work."""
+    busy = [phase in BUSY_PHASES for phase in case.phases]
+    rows = 64 // case.n_ranks
+    layout = f"NVIDIA H200; persistent forward 4x{rows // 8} blocks of 8 warps, 168 registers, 181248 B shared"
+    return replace(
+        case,
+        kernel_details=tuple(layouts or [layout] * case.n_ranks),
+        device_time_s=np.where(busy, share * case.time_s, np.nan),
+        device_peak_bytes=np.full(case.n_ranks, int(pool_mib * 2**20), dtype=np.int64),
+    )
+
+
+def gpu_cases() -> list[Case]:
+    """Make a problem on 1, 2 and 4 GPUs, the serial run of NumPy beside them, and a pipeline whose ranks differ."""
+    size = {"hidden": 512, "backend": "cupy"}
+    ways = [on_device(make_case(n, 64, 0.031 / n * (1 + 0.1 * n), seed=n, **size)) for n in (1, 2, 4)]
+    pipeline = make_case(2, 64, 0.02, grid={"pipeline": 2}, chunks=4, bubble_bound=0.2, **size)
+    layouts = ("NVIDIA H200; persistent forward 4x8 blocks", "NVIDIA H200; stepwise forward (too wide)")
+    return [make_case(1, 64, 0.412, hidden=512), *ways, on_device(pipeline, 0.6, 900, layouts)]
 
 
 def make_certificate(
