@@ -94,6 +94,8 @@ class Arithmetic:
         """
         m, n = out.shape
         k = a.shape[0] if transpose_a else a.shape[1]
+        if not out.size:
+            return
         # cuBLAS counts columns first: it sees the transposes, and out^T = op(b)^T op(a)^T.
         self._cublas.gemm(
             (transpose_b, transpose_a), (n, m, k), (alpha, beta), _operand(b), _operand(a), _operand(out), self._compute

@@ -8,7 +8,7 @@ float16 from losing them; parameters' gradients are float32 and not scaled.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cupy as cp
@@ -16,9 +16,10 @@ import numpy as np
 
 from hpcrnn.backends.arena import Arena
 from hpcrnn.backends.base import Array, Extent, LayerSolve
-from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arrays
+from hpcrnn.backends.boundaries import Boundary, UnitKey, gradient_width, unit_arrays
 from hpcrnn.backends.cupy_arithmetic import Arithmetic, as_rows
 from hpcrnn.backends.cupy_device import Device, DeviceArray, launch_flat
+from hpcrnn.backends.cupy_exchange import GpuExchange
 from hpcrnn.kernels.plan import Kernel
 from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Block, Network
@@ -43,8 +44,12 @@ class GpuContext:
     device : Device
     kernel : {"auto", "persistent", "stepwise"}
     gradient_scale : float
+    exchange : GpuExchange
+        With the other shards of the hidden units.
     line : Line
         With the other windows of time.
+    poll : callable
+        Called once a time step.
     """
 
     index: int
@@ -57,7 +62,9 @@ class GpuContext:
     device: Device
     kernel: Kernel
     gradient_scale: float
+    exchange: GpuExchange
     line: Line
+    poll: Callable[[], None]
 
     @property
     def block(self) -> Block:
@@ -124,7 +131,8 @@ class GpuBlock(ABC):
         c = self._c
         if family == "gradient" and not c.extent.backward:
             return {}, []
-        arrays, arena = unit_arrays(c.extent, family, c.index, c.block.outputs, c.arithmetic.memory)
+        width = c.block.outputs if family == "activation" else gradient_width(c.network, c.index, c.extent)
+        arrays, arena = unit_arrays(c.extent, family, c.index, width, c.arithmetic.memory)
         return arrays, [arena]
 
     def _gemm_gradient(self, a: DeviceArray, d: DeviceArray, into: DeviceArray, beta: float) -> None:
@@ -187,9 +195,13 @@ class AffineBlock(GpuBlock):
     def _scores(self, m: int, c: int) -> DeviceArray:
         """Compute ``x W`` in float32, (T*B, N)."""
         x = as_rows(self._input(m, c))
-        scores = cp.empty((x.shape[0], self._W.shape[1]), np.float32)
+        scores = cp.zeros((x.shape[0], self._W.shape[1]), np.float32)
         self._c.arithmetic.gemm(x, self._W, scores)
+        self._complete(scores)
         return scores
+
+    def _complete(self, scores: DeviceArray) -> None:
+        """Make the product whole where a shard has only a part of it."""
 
     def forward(self, m: int, c: int) -> float:
         scores, out = self._scores(m, c), self.output.value[m, c]
@@ -213,7 +225,10 @@ class AffineBlock(GpuBlock):
 
 
 class HeadBlock(AffineBlock):
-    """The linear head with its loss: the forward task leaves the gradient of the scores."""
+    """The linear head with its loss: the forward task leaves the gradient of the scores.
+
+    As in ``numpy_blocks``, a shard multiplies its own units, the scores are summed, and one shard's loss is counted.
+    """
 
     def __init__(self, context: GpuContext, loss: str) -> None:
         super().__init__(context)
@@ -247,7 +262,13 @@ class HeadBlock(AffineBlock):
         else:
             terms = cp.empty(rows * columns, np.float64)
             launch_flat(kernel, terms.size, (*inputs, terms, scale, np.int64(terms.size), np.int32(columns)))
-        return float(terms.sum()) * extent.scale
+        return float(terms.sum()) * extent.scale if self._c.exchange.rank == 0 else 0.0
+
+    def _complete(self, scores: DeviceArray) -> None:
+        self._c.exchange.sum(scores)
+
+    def _input(self, m: int, c: int) -> DeviceArray:
+        return self._c.before.own[m, c]
 
 
 class CotangentBlock(GpuBlock):
@@ -256,18 +277,20 @@ class CotangentBlock(GpuBlock):
     def __init__(self, context: GpuContext) -> None:
         super().__init__(context)
         self.output = Boundary({}, {}, {})
-        self._cotangent = {unit: cp.zeros(v.shape, np.float32) for unit, v in context.before.value.items()}
+        self._cotangent = {unit: cp.zeros(v.shape, np.float32) for unit, v in context.before.own.items()}
 
     def load_targets(self, m: int, targets: Array, _: Array | None) -> None:
         """Take in a micro-batch's cotangent (T, B, H)."""
+        units = self._c.extent.shard.units(self._c.block.inputs)
         for c in self._c.extent.own_chunks:
-            self._cotangent[m, c].set(np.ascontiguousarray(targets[self._c.extent.local(c)], np.float32))
+            part = targets[self._c.extent.local(c)][..., units]
+            self._cotangent[m, c].set(np.ascontiguousarray(part, np.float32))
             if self._c.before.gradient:
                 scale = self._c.extent.scale * self._c.gradient_scale
                 self._c.arithmetic.round(self._cotangent[m, c], self._c.before.gradient[m, c], scale)
 
     def forward(self, m: int, c: int) -> float:
-        y, terms = self._input(m, c), cp.empty(self._cotangent[m, c].size, np.float64)
+        y, terms = self._c.before.own[m, c], cp.empty(self._cotangent[m, c].size, np.float64)
         kernel = self._c.arithmetic.kernel("inner_product")
         launch_flat(kernel, y.size, (y, self._cotangent[m, c], terms, np.int64(y.size)))
         return float(terms.sum()) * self._c.extent.scale

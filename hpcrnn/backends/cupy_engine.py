@@ -16,18 +16,22 @@ import numpy as np
 
 from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.boundaries import Boundary, UnitKey, received_boundary
-from hpcrnn.backends.cupy_arithmetic import Arithmetic
+from hpcrnn.backends.cupy_arithmetic import Arithmetic, as_rows
 from hpcrnn.backends.cupy_blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
 from hpcrnn.backends.cupy_device import Device, DeviceArray, open_device
+from hpcrnn.backends.cupy_exchange import GpuExchange
 from hpcrnn.backends.cupy_loops import Loop
 from hpcrnn.backends.cupy_optimizers import clip, make_optimizer, norm_square
 from hpcrnn.backends.cupy_recurrent import RecurrentBlock
 from hpcrnn.backends.cupy_segments import SegmentedBlock
 from hpcrnn.backends.cupy_staging import Staging, pinned_zeros
+from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.errors import LaunchError
-from hpcrnn.methods.line import ALONE, Line
+from hpcrnn.methods.line import ALONE as ONLY_WINDOW
+from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Network
 from hpcrnn.model.parameters import FlatBuffer
+from hpcrnn.model.sharding import is_sharded, positions, shard_shapes, take, take_units
 from hpcrnn.schedules.graph import Value
 from hpcrnn.spec import MachineSpec, TrainingSpec
 from hpcrnn.workloads import Batch
@@ -40,10 +44,12 @@ class CupyEngine:
     ----------
     network : Network
     extent : Extent
-        What of it this rank works on; all of its hidden units.
+        What of it this rank works on.
     training : TrainingSpec
     machine : MachineSpec
         For precision, kernel and the sharing of GPUs.
+    exchange : Exchange
+        With the other shards of the hidden units.
     line : Line
         With the other windows of time, for methods that run them at once.
     direct : bool
@@ -63,19 +69,21 @@ class CupyEngine:
         extent: Extent,
         training: TrainingSpec,
         machine: MachineSpec,
-        line: Line = ALONE,
+        exchange: Exchange = ALONE,
+        line: Line = ONLY_WINDOW,
         *,
         direct: bool = False,
         local_rank: int | None = None,
     ) -> None:
         self._network, self._extent, self._training, self._line = network, extent, training, line
         self._device: Device = open_device(shared=machine.allow_shared_gpu, local_rank=local_rank)
+        self._exchange = GpuExchange(exchange, self._device)
         self._arithmetic = Arithmetic(machine.precision)
         halved = self._arithmetic.stored.itemsize == 2
         self._gradient_scale = 2.0 ** round(-math.log2(extent.scale)) if halved else 1.0
         own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
         self._position = {index: at for at, index in enumerate(own)}
-        shapes = [network.blocks[index].shapes for index in own]
+        shapes = [shard_shapes(network.blocks[index], extent.shard) for index in own]
         # The layout of the flat buffers, and where gradients meet MPI.
         self._host = FlatBuffer(shapes, network.dtype, pinned_zeros)
         self._staging = Staging(self._device, direct=direct)
@@ -120,10 +128,16 @@ class CupyEngine:
                 self._device,
                 machine.kernel,
                 self._gradient_scale,
+                self._exchange,
                 self._line,
+                self._poll,
             )
             self._blocks[index] = _make_block(context, self._tokens)
         self._device.synchronize()
+
+    def _poll(self) -> None:
+        """Call what the executor has set, once it has."""
+        self.progress()
 
     def _make_inputs(self) -> None:
         """Arrays of the network's own input, whole: they are there before the step begins."""
@@ -167,8 +181,9 @@ class CupyEngine:
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         for index, at in self._position.items():
+            block = self._network.blocks[index]
             for name, view in self._host.blocks[at].items():
-                view[...] = parameters[f"{self._network.blocks[index].name}.{name}"]
+                view[...] = take(block, name, parameters[f"{block.name}.{name}"], self._extent.shard)
         with self._device.stream:
             self._parameters.set(self._host.flat)
             self._mark_stale()
@@ -194,14 +209,15 @@ class CupyEngine:
             self._device.synchronize()
 
     def set_boundary(self, initial: Mapping[str, Array], cotangent: Mapping[str, Array]) -> None:
+        shard = self._extent.shard
         with self._device.stream:
             for block in self._recurrent():
                 names = state_names(block.name, block.cell.state_names)
                 for m, rows in enumerate(self._extent.microbatches):
                     starts, ends = block.states("initial", m), block.states("cotangent", m)
                     for name, short in zip(names, block.cell.state_names, strict=True):
-                        _set(starts[short], initial[name][rows])
-                        _set(ends[short], cotangent[name][rows] * self._gradient_scale)
+                        _set(starts[short], take_units(initial[name][rows], shard))
+                        _set(ends[short], take_units(cotangent[name][rows], shard) * self._gradient_scale)
             self._device.synchronize()
 
     def begin_step(self) -> None:
@@ -271,7 +287,14 @@ class CupyEngine:
     def norm_square(self) -> float:
         with self._device.stream:
             self._take_back()
-            return norm_square(self._gradients)
+            if self._extent.shard.index == 0:
+                return norm_square(self._gradients)
+            return sum(
+                norm_square(view)
+                for index, at in self._position.items()
+                for name, view in self._gradient_views[at].items()
+                if is_sharded(self._network.blocks[index], name)
+            )
 
     def update(self, norm: float) -> None:
         with self._timed("update"):
@@ -290,11 +313,15 @@ class CupyEngine:
         if not self._extent.backward:
             return pieces
         for index, at in self._position.items():
+            block = self._network.blocks[index]
             for name, view in self._gradient_views[at].items():
-                key = f"gradient {self._network.blocks[index].name}.{name}"
-                pieces[key] = Piece((slice(None),) * view.ndim, cp.asnumpy(view))
+                where = positions(block, name, self._extent.shard)
+                pieces[f"gradient {block.name}.{name}"] = Piece(where, cp.asnumpy(view))
         if self._dx:
-            parts = [cp.asnumpy(self._arithmetic.widen(g)) / np.float32(self._gradient_scale) for g in self._dx]
+            wide = [self._arithmetic.widen(g) for g in self._dx]
+            for array in wide:
+                self._exchange.sum(as_rows(array))
+            parts = [cp.asnumpy(array) / np.float32(self._gradient_scale) for array in wide]
             dx = [rows_first(self._extent.folding(m).unfold(part)) for m, part in enumerate(parts)]
             pieces["dx"] = Piece((slice(0, self._extent.rows), self._extent.window), np.concatenate(dx))
         return pieces
@@ -302,16 +329,17 @@ class CupyEngine:
     def _state_pieces(self) -> dict[str, Piece]:
         """Final states where time ends, gradients of the initial ones where it begins."""
         pieces: dict[str, Piece] = {}
-        own, last, rows = self._extent.own_chunks, len(self._extent.chunks) - 1, slice(0, self._extent.rows)
+        own, last = self._extent.own_chunks, len(self._extent.chunks) - 1
+        where = (slice(0, self._extent.rows), self._extent.shard.units(self._network.hidden))
         for block in self._recurrent():
             for index, short in enumerate(block.cell.state_names):
                 name = f"{block.name}.{short}"
                 if own[-1] == last:
                     final = [cp.asnumpy(stack[index]) for stack in block.stacks["final"]]
-                    pieces[f"state {name}"] = Piece((rows,), np.concatenate(final))
+                    pieces[f"state {name}"] = Piece(where, np.concatenate(final))
                 if own[0] == 0 and self._extent.backward:
                     carry = [cp.asnumpy(stack[index]) for stack in block.stacks["carry"]]
-                    pieces[f"d {name}"] = Piece((rows,), np.concatenate(carry) / np.float32(self._gradient_scale))
+                    pieces[f"d {name}"] = Piece(where, np.concatenate(carry) / np.float32(self._gradient_scale))
         return pieces
 
     def solves(self) -> tuple[LayerSolve, ...]:
@@ -322,7 +350,7 @@ class CupyEngine:
 
     @property
     def exchanged_bytes(self) -> int:
-        return self._line.sent_bytes
+        return self._exchange.sent_bytes + self._line.sent_bytes
 
     @property
     def device_peak_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from hpcrnn.backends.cupy_device import (
     load_kernel,
     sorted_macros,
 )
+from hpcrnn.backends.cupy_exchange import GpuExchange
 from hpcrnn.errors import LaunchError
 from hpcrnn.kernels.plan import Kernel, make_plan
 from hpcrnn.kernels.variants import Direction, Variant
@@ -38,6 +40,8 @@ class GpuTape:
         ``x W``; the memory of ``gates``, unless the steps are to be run again.
     gates : array (T, B, G*H)
     h : array (T + 1, B, H)
+    hidden : array (T + 1, B, N)
+        ``h`` of all shards; the memory of ``h`` where there is one.
     c : float32 array (T + 1, B, H)
         LSTM only; elsewhere one element.
     q : array (T, B, H)
@@ -48,15 +52,27 @@ class GpuTape:
     xw: DeviceArray
     gates: DeviceArray
     h: DeviceArray
+    hidden: DeviceArray
     c: DeviceArray
     q: DeviceArray
     d: DeviceArray
 
     @staticmethod
     def shapes(
-        variant: Variant, T: int, B: int, H: int, *, backward: bool, again: bool = False
+        variant: Variant, T: int, B: int, H: int, *, backward: bool, again: bool = False, width: int | None = None
     ) -> tuple[dict[str, Shape], Shape]:
-        """Shapes of the stored arrays, by name, and of ``c``; ``again``: the steps are to be run again."""
+        """Shapes of the stored arrays, by name, and of ``c``.
+
+        Parameters
+        ----------
+        variant : Variant
+        T, B, H : int
+        backward : bool
+        again : bool
+            The steps are to be run again.
+        width : int, optional
+            Hidden units of all shards.
+        """
         nothing: Shape = (1, 1, 1)
         stored: dict[str, Shape] = {
             "gates": (T, B, variant.n_gates * H),
@@ -66,6 +82,8 @@ class GpuTape:
         }
         if again:
             stored["xw"] = stored["gates"]
+        if width not in (None, H):
+            stored["hidden"] = (T + 1, B, width or 0)
         return stored, (T + 1, B, H) if variant.cell == "lstm" else nothing
 
     @classmethod
@@ -73,7 +91,7 @@ class GpuTape:
         """Build a tape from allocators of its two types."""
         arrays = {name: stored(shape) for name, shape in shapes[0].items()}
         xw, c = arrays.get("xw", arrays["gates"]), float32(shapes[1])
-        return cls(xw, arrays["gates"], arrays["h"], c, arrays["q"], arrays["d"])
+        return cls(xw, arrays["gates"], arrays["h"], arrays.get("hidden", arrays["h"]), c, arrays["q"], arrays["d"])
 
     @classmethod
     def allocate(cls, variant: Variant, T: int, B: int, H: int, arithmetic: Arithmetic, *, backward: bool) -> GpuTape:
@@ -98,6 +116,7 @@ class GpuTape:
             self.xw[start:stop],
             self.gates[start:stop],
             self.h[start : stop + 1],
+            self.hidden[start : stop + 1],
             self.c[start : stop + 1] if has_c else self.c,
             self.q[start:stop] if has_q else self.q,
             self.d[start:stop] if has_d else self.d,
@@ -110,8 +129,8 @@ class GpuWeights:
 
     Attributes
     ----------
-    W (D, G*H), R (H, G*H), RT (G*H, H) : array
-        Stored; RT is R transposed.
+    W (D, G*H), R (N, G*H), RT (G*H, N) : array
+        Stored; RT is R transposed. N: hidden units of all shards.
     b (G*H,), bR (H,) : float32 array
         Their own arrays: the kernels read them in pairs, and a view may begin between two.
     """
@@ -123,13 +142,13 @@ class GpuWeights:
     bR: DeviceArray  # noqa: N815 - the field's name
 
     @classmethod
-    def allocate(cls, variant: Variant, D: int, H: int, arithmetic: Arithmetic) -> GpuWeights:
-        """Allocate, not set."""
-        gates = variant.n_gates * H
+    def allocate(cls, variant: Variant, D: int, H: int, arithmetic: Arithmetic, width: int | None = None) -> GpuWeights:
+        """Allocate, not set; ``width``: hidden units of all shards."""
+        gates, width = variant.n_gates * H, H if width is None else width
         return cls(
             arithmetic.empty(D, gates),
-            arithmetic.empty(H, gates),
-            arithmetic.empty(gates, H),
+            arithmetic.empty(width, gates),
+            arithmetic.empty(gates, width),
             cp.zeros(gates, np.float32),
             cp.zeros(H, np.float32),
         )
@@ -268,6 +287,72 @@ class StepwiseLoop:
 
     def describe(self) -> str:
         return f"stepwise {self._variant.direction}: cuBLAS and a kernel a step ({self._reason})"
+
+
+class ShardedLoop:
+    """A GEMM, a pointwise kernel and a message a step: the hidden units are split over ranks.
+
+    Parameters
+    ----------
+    variant : Variant
+    B, H, width : int
+        H of this shard, ``width`` of all.
+    arithmetic : Arithmetic
+    exchange : GpuExchange
+    poll : callable
+        Called once a time step.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        B: int,
+        H: int,
+        width: int,
+        arithmetic: Arithmetic,
+        exchange: GpuExchange,
+        poll: Callable[[], None],
+    ) -> None:
+        self._variant, self._arithmetic, self._exchange, self._poll = variant, arithmetic, exchange, poll
+        self._kernel = load_kernel("stepwise.cu", variant.direction, sorted_macros(variant.macros()))
+        self._sizes, self._n = (np.int32(B), np.int32(H)), B * H
+        self._cursor = cp.zeros(1, np.int32)
+        forward = variant.direction == "forward"
+        self._now = arithmetic.zeros(B, H if forward else variant.n_gates * H)
+        self._product = cp.zeros((B, variant.n_gates * H if forward else width), np.float32)
+        self._dh, self._carry = cp.zeros((B, H), np.float32), cp.zeros((B, H), np.float32)
+
+    def forward(self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, *, training: bool) -> None:
+        for t in range(start, stop):
+            self._arithmetic.gemm(tape.hidden[t], weights.R, self._product)
+            states = (tape.xw, tape.gates, tape.h, tape.c, tape.q, self._now, self._cursor, np.int32(t))
+            arguments = (self._product, weights.b, weights.bR, *states, *self._sizes, np.int32(training))
+            launch_flat(self._kernel, self._n, arguments)
+            self._exchange.gather(tape.h[t + 1], tape.hidden[t + 1])
+            self._poll()
+
+    def backward(
+        self, weights: GpuWeights, tape: GpuTape, start: int, stop: int, dy: DeviceArray, dstate: dict[str, DeviceArray]
+    ) -> None:
+        self._dh[...] = dstate["h"]
+        if "c" in dstate:
+            self._carry[...] = dstate["c"]
+        else:
+            self._carry.fill(0)
+        for t in reversed(range(start, stop)):  # the kernel's step is the cursor, zero, less the offset
+            states = (tape.gates, tape.h, tape.c, tape.q, dy, tape.d, self._now, self._cursor, np.int32(-t))
+            launch_flat(self._kernel, self._n, (self._dh, self._carry, *states, *self._sizes))
+            self._arithmetic.gemm(self._now, weights.R, self._product, transpose_b=True)
+            self._exchange.reduce_scatter(self._product, self._dh)
+            self._poll()
+        dstate["h"][...] = self._dh
+        if "c" in dstate:
+            dstate["c"][...] = self._carry
+        elif self._variant.cell == "gru":
+            cp.add(dstate["h"], self._carry, out=dstate["h"])
+
+    def describe(self) -> str:
+        return f"sharded {self._variant.direction}: cuBLAS, a kernel and a message a step"
 
 
 def make_loop(

@@ -13,9 +13,10 @@ from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arena
 from hpcrnn.backends.cupy_arithmetic import as_rows
 from hpcrnn.backends.cupy_blocks import GpuBlock, GpuContext
 from hpcrnn.backends.cupy_device import DeviceArray
-from hpcrnn.backends.cupy_loops import GpuTape, GpuWeights, Loop, make_loop, make_variant
+from hpcrnn.backends.cupy_loops import GpuTape, GpuWeights, Loop, ShardedLoop, make_loop, make_variant
 from hpcrnn.cells import Cell
-from hpcrnn.kernels.variants import Variant
+from hpcrnn.errors import LaunchError
+from hpcrnn.kernels.variants import Direction, Variant
 
 States = dict[str, DeviceArray]
 """One float32 array (B, H) a state of the cell."""
@@ -30,6 +31,8 @@ class RecurrentBlock(GpuBlock):
 
     Attributes
     ----------
+    hidden : int
+        H, of this shard.
     stacks : dict of str to list of float32 array (n, B, H)
         ``initial``, ``final``, ``cotangent`` and ``carry``: all states of a micro-batch in one array, one message.
     """
@@ -37,21 +40,23 @@ class RecurrentBlock(GpuBlock):
     def __init__(self, context: GpuContext, cell: Cell) -> None:
         super().__init__(context)
         self.cell = cell
-        extent, arithmetic, H = context.extent, context.arithmetic, context.block.outputs
+        extent, arithmetic, width = context.extent, context.arithmetic, context.block.outputs
+        self.hidden = H = extent.shard.count(width)
         samples = [extent.samples(m) for m in range(len(extent.microbatches))]
         rows = [extent.window_shape(m)[1] for m in range(len(samples))]
         self.variant = make_variant(cell, "forward", arithmetic)
         self.tapes, arenas = _make_tapes(context, self.variant)
-        self._weights = GpuWeights.allocate(self.variant, context.block.inputs, H, arithmetic)
+        self._weights = GpuWeights.allocate(self.variant, context.block.inputs, H, arithmetic, width)
         self.loops = {B: self._make_loops(B, H) for B in sorted(set(rows))}
         self._of_microbatch = [self.loops[B] for B in rows]
         self.stacks = {
             role: [cp.zeros((len(cell.state_names), B, H), np.float32) for B in samples]
             for role in ("initial", "final", "cotangent", "carry")
         }
-        value = {unit: tape.h[1:] for unit, tape in self.tapes.items()}
+        value = {unit: tape.hidden[1:] for unit, tape in self.tapes.items()}
+        own = {unit: tape.h[1:] for unit, tape in self.tapes.items()}
         gradient, more = self._unit_arrays("gradient")
-        self.output = Boundary(value, value, gradient, [*arenas, *more])
+        self.output = Boundary(value, own, gradient, [*arenas, *more])
 
     def states(self, role: str, m: int) -> States:
         """Views of one of the stacks by the states' names."""
@@ -59,10 +64,19 @@ class RecurrentBlock(GpuBlock):
 
     def _make_loops(self, B: int, H: int) -> list[Loop]:
         """Build the forward loop and, where there is one, the backward loop."""
-        context = self._c
-        rest = B, H, context.arithmetic, context.device, context.kernel
-        loops = [make_loop(self.cell, "forward", *rest)]
-        return [*loops, make_loop(self.cell, "backward", *rest)] if context.extent.backward else loops
+        directions: tuple[Direction, ...] = ("forward", "backward") if self._c.extent.backward else ("forward",)
+        return [self._make_loop(direction, B, H) for direction in directions]
+
+    def _make_loop(self, direction: Direction, B: int, H: int) -> Loop:
+        c = self._c
+        if c.exchange.size == 1:
+            return make_loop(self.cell, direction, B, H, c.arithmetic, c.device, c.kernel)
+        if c.kernel == "persistent":
+            raise LaunchError(
+                "machine.kernel = persistent: not where hidden units are split over ranks; allowed is auto"
+            )
+        variant = make_variant(self.cell, direction, c.arithmetic)
+        return ShardedLoop(variant, B, H, c.block.outputs, c.arithmetic, c.exchange, c.poll)
 
     def _load_parameters(self) -> None:
         self._weights.load(self._c.parameters, self._c.arithmetic)
@@ -74,6 +88,8 @@ class RecurrentBlock(GpuBlock):
         else:
             before = self.tapes[m, c - 1]
             tape.h[0] = before.h[-1]
+            if tape.hidden is not tape.h:
+                tape.hidden[0] = before.hidden[-1]
             if self.variant.cell == "lstm":
                 tape.c[0] = before.c[-1]
         self._multiply_input(m, c)
@@ -86,6 +102,7 @@ class RecurrentBlock(GpuBlock):
     def _start(self, tape: GpuTape, states: States) -> None:
         """Let a tape start from float32 states."""
         self._c.arithmetic.round(states["h"], tape.h[0])
+        self._c.exchange.gather(tape.h[0], tape.hidden[0])
         if "c" in states:
             tape.c[0] = states["c"]
 
@@ -106,21 +123,30 @@ class RecurrentBlock(GpuBlock):
 
     def _input_gradient(self, m: int, c: int) -> None:
         """Compute ``dx`` from the gate gradients, where the block before wants it."""
-        if self._c.gives_dx:
-            dx, W = as_rows(self._c.before.gradient[m, c]), self._weights.W
-            for beta, (slots, columns) in enumerate(self._parts(self.tapes[m, c])):
-                self._c.arithmetic.gemm(slots, W[:, columns], dx, transpose_b=True, beta=float(beta))
+        context = self._c
+        if not context.gives_dx:
+            return
+        dx, W = as_rows(context.before.gradient[m, c]), self._weights.W
+        # Each shard has a part of the sum; of a layer's output its own units' whole is wanted.
+        scattered = context.exchange.size > 1 and context.network.blocks[context.index - 1].is_recurrent
+        into = cp.zeros((dx.shape[0], W.shape[0]), np.float32) if scattered else dx
+        for beta, (slots, columns) in enumerate(self._parts(self.tapes[m, c])):
+            context.arithmetic.gemm(slots, W[:, columns], into, transpose_b=True, beta=float(beta))
+        if scattered:
+            own = cp.zeros(dx.shape, np.float32)
+            context.exchange.reduce_scatter(into, own)
+            context.arithmetic.round(own, dx)
 
     def _parts(self, tape: GpuTape) -> list[tuple[DeviceArray, slice]]:
         """Gate gradients (T*B, n) and the columns of W and b they belong to; the GRU's dq lies between."""
-        d, H = as_rows(tape.d), self._c.block.outputs
+        d, H = as_rows(tape.d), self.hidden
         if self.variant.cell != "gru":
             return [(d, slice(0, d.shape[1]))]
         return [(d[:, : 2 * H], slice(0, 2 * H)), (d[:, 3 * H :], slice(2 * H, 3 * H))]
 
     def _add_gradient(self, m: int, c: int, beta: float) -> None:
-        tape, into, H = self.tapes[m, c], self._c.gradients, self._c.block.outputs
-        x, h, d = as_rows(self._input(m, c)), as_rows(tape.h[:-1]), as_rows(tape.d)
+        tape, into, H = self.tapes[m, c], self._c.gradients, self.hidden
+        x, h, d = as_rows(self._input(m, c)), as_rows(tape.hidden[:-1]), as_rows(tape.d)
         for slots, columns in self._parts(tape):
             self._gemm_gradient(x, slots, into["W"][:, columns], beta)
             self._sum_rows(slots, into["b"][columns], beta)
@@ -132,9 +158,10 @@ class RecurrentBlock(GpuBlock):
 def _make_tapes(context: GpuContext, variant: Variant) -> tuple[dict[UnitKey, GpuTape], list[Arena[UnitKey]]]:
     """A tape a unit; those whose lives do not overlap lie in the same memory."""
     extent: Extent = context.extent
-    H, backward = context.block.outputs, extent.backward
+    width, backward, again = context.block.outputs, extent.backward, extent.is_folded
+    H = extent.shard.count(width)
     shapes = {
-        unit: GpuTape.shapes(variant, *extent.shape(*unit), H, backward=backward, again=extent.is_folded)
+        unit: GpuTape.shapes(variant, *extent.shape(*unit), H, backward=backward, again=again, width=width)
         for unit in extent.units()
     }
     float32 = Memory(np.float32, context.arithmetic.memory.zeros)

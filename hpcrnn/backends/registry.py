@@ -81,11 +81,8 @@ def check_grid(spec: RunSpec, grid: Grid) -> None:
     backends, method = spec.machine.backend, spec.recurrence.method
     if "torch" in backends and method == "chain" and grid.n_ranks != grid.data:
         raise SpecError("parallel.grid", str(grid), "the axis data alone, with backend torch")
-    if "cupy" in backends:
-        if grid.tensor > 1:
-            raise SpecError("parallel.grid", str(grid), "the axes data, pipeline and time with backend cupy")
-        if method in ("scan", "deer"):
-            raise SpecError("recurrence.method", method, f"another one with backend cupy, which has no {method}")
+    if "cupy" in backends and method in ("scan", "deer"):
+        raise SpecError("recurrence.method", method, f"another one with backend cupy, which has no {method}")
 
 
 def make_engine(
@@ -123,13 +120,20 @@ def make_engine(
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
     if name == "cupy":
-        return _make_cupy_engine(network, extent, spec, line, direct=direct, local_rank=local_rank)
+        return _make_cupy_engine(network, extent, spec, exchange, line, direct=direct, local_rank=local_rank)
     library = product_library(spec.machine.gemm, spec.machine.threads)
     return NumpyEngine(network, extent, spec.training, library, exchange, line)
 
 
 def _make_cupy_engine(
-    network: Network, extent: Extent, spec: RunSpec, line: Line, *, direct: bool, local_rank: int | None
+    network: Network,
+    extent: Extent,
+    spec: RunSpec,
+    exchange: Exchange,
+    line: Line,
+    *,
+    direct: bool,
+    local_rank: int | None,
 ) -> Engine:
     """Build the engine on a GPU, once it is known that there is one.
 
@@ -155,7 +159,9 @@ def _make_cupy_engine(
             f"machine.backend = cupy: a CUDA library cannot be loaded: {_first_line(error)}: "
             "pip install 'cupy-cuda13x[ctk]'"
         ) from None
-    return CupyEngine(network, extent, spec.training, spec.machine, line, direct=direct, local_rank=local_rank)
+    return CupyEngine(
+        network, extent, spec.training, spec.machine, exchange, line, direct=direct, local_rank=local_rank
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from hpcrnn.backends.base import state_names
-from hpcrnn.backends.registry import make_engine
+from hpcrnn.backends.registry import check_grid, make_engine
 from hpcrnn.benchmarks.planning import make_plan
 from hpcrnn.errors import SpecError
-from hpcrnn.grid import resolve_grid
 from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.certificate import UNMET
 from hpcrnn.schedules.graph import Task
@@ -154,16 +153,7 @@ def test_coarse_precisions_meet_too(precision):
     assert all(found.solve.converged for found in solved.engine.solves())
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"method": "deer", "fold": 2, "hidden": 8}, r"recurrence\.method = .*deer.*cupy"),
-        ({"grid": "tensor=2"}, r"parallel\.grid = .*tensor=2.*data, pipeline and time"),
-    ],
-)
-def test_what_it_has_not_is_refused(given, message):
-    from hpcrnn.backends.registry import check_grid
-
-    spec = build_spec({}, {"backend": "cupy", **given})
-    with pytest.raises(SpecError, match=message):
-        check_grid(spec, resolve_grid(spec, 2 if "grid" in given else 1))
+def test_what_it_has_not_is_refused():
+    spec = build_spec({}, {"backend": "cupy", "method": "deer", "fold": 2, "hidden": 8})
+    with pytest.raises(SpecError, match=r"recurrence\.method = .*deer.*cupy"):
+        check_grid(spec, Grid())

@@ -58,6 +58,7 @@ def every_order(grid):
 
 TWO = [
     {"grid": "data=2"},
+    {"grid": "tensor=2", "microbatches": 2, "chunks": 2},
     *every_order("pipeline=2"),
     *every_order("time=2"),
     {"grid": "pipeline=2", "order": "interleaved", "virtual_stages": 2, "microbatches": 2},
@@ -80,8 +81,10 @@ def test_persistent_kernels_in_a_pipeline_of_two_byte_numbers(tmp_path):
 
 def test_three_ranks_and_two_axes(tmp_path):
     cases = [{"cell": "lstm", "kernel": "stepwise", "parallels": [*every_order("time=3"), *every_order("pipeline=3")]}]
+    cases.append({"cell": "lstm", "hidden": 13, "precision": "float16", "parallels": [{"grid": "tensor=3"}]})
     assert not [verdict for verdict in verdicts(3, cases, tmp_path) if verdict[2] != "VALID"]
     crossed = [{"grid": "pipeline=2,time=2", "microbatches": 2}, {"grid": "data=2,time=2", "chunks": 2}]
+    crossed += [{"grid": f"tensor=2,{axis}=2", "microbatches": 2} for axis in ("data", "pipeline", "time")]
     cases = [{"cell": "gru", "kernel": "stepwise", "parallels": crossed}]
     assert not [verdict for verdict in verdicts(4, cases, tmp_path) if verdict[2] != "VALID"]
 
