@@ -199,6 +199,10 @@ class Engine(Protocol):
     def kernel_details(self) -> str:
         """How that is laid out at this size, on one line for the record; empty where there is no more to say."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before a run: where something does without what it could have."""
+
     loss: float
     """Sum of this step's loss terms so far; the executor replaces it by the sum over all ranks."""
 
@@ -277,6 +281,7 @@ class HostEngine:
     """What an engine on the host answers where a device is asked about."""
 
     kernel_details = ""
+    remarks: tuple[str, ...] = ()
     device_seconds: Mapping[str, float] = MappingProxyType({})
     device_peak_bytes = 0
 

@@ -83,9 +83,9 @@ class Device:
         self.stream.synchronize()
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Free and total memory."""
+        """Free and total memory; what this process's pool keeps for later is free."""
         free, total = cp.cuda.runtime.memGetInfo()
-        return int(free), int(total)
+        return int(free + cp.get_default_memory_pool().free_bytes()), int(total)
 
 
 def open_device(*, shared: bool, local_rank: int | None = None) -> Device:

@@ -6,6 +6,7 @@ rest. Every task ends with the stream drained, so that the executor's clock read
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ from hpcrnn.backends.cupy_blocks import AffineBlock, CotangentBlock, EmbeddingBl
 from hpcrnn.backends.cupy_device import Device, DeviceArray, open_device
 from hpcrnn.backends.cupy_exchange import GpuExchange
 from hpcrnn.backends.cupy_loops import Loop
+from hpcrnn.backends.cupy_memory import device_bytes
 from hpcrnn.backends.cupy_optimizers import clip, make_optimizer, norm_square
 from hpcrnn.backends.cupy_recurrent import RecurrentBlock
 from hpcrnn.backends.cupy_segments import SegmentedBlock
 from hpcrnn.backends.cupy_staging import Staging, pinned_zeros
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.errors import LaunchError
+from hpcrnn.kernels.plan import PERSISTENT_CAPABILITY
 from hpcrnn.methods.line import ALONE as ONLY_WINDOW
 from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Network
@@ -77,6 +80,7 @@ class CupyEngine:
     ) -> None:
         self._network, self._extent, self._training, self._line = network, extent, training, line
         self._device: Device = open_device(shared=machine.allow_shared_gpu, local_rank=local_rank)
+        self._check_capability(machine)
         self._exchange = GpuExchange(exchange, self._device)
         self._arithmetic = Arithmetic(machine.precision)
         halved = self._arithmetic.stored.itemsize == 2
@@ -92,17 +96,34 @@ class CupyEngine:
         self.progress = nothing
         self.device_seconds: dict[str, float] = {}
         pool = cp.get_default_memory_pool()
+        gc.collect()  # engines hold cycles: those that are done with would hold their memory too
         before = pool.used_bytes()
         with self._device.stream:
             free, total = self._device.memory_bytes()
+            needed = device_bytes(network, extent, self._arithmetic.stored.itemsize)
+            there = (
+                f"about {needed / 2**30:.2g} GiB of {self._device.name}'s memory are needed, {free / 2**30:.2g} GiB of "
+                f"{total / 2**30:.2g} are free: a smaller problem.batch, problem.seq or model.hidden"
+            )
+            if needed > free:
+                raise LaunchError(f"machine.backend = cupy: {there}")
             try:
                 self._allocate(shapes, machine)
             except cp.cuda.memory.OutOfMemoryError as error:
-                raise LaunchError(
-                    f"machine.backend = cupy: {self._device.name} has {free / 2**30:.1f} GiB free of "
-                    f"{total / 2**30:.1f}; {error}"
-                ) from None
+                raise LaunchError(f"machine.backend = cupy: {error}; {there}") from None
         self.memory_bytes = int(pool.used_bytes() - before)
+
+    def _check_capability(self, machine: MachineSpec) -> None:
+        major, minor = self._device.limits.capability
+        self.remarks: tuple[str, ...] = ()
+        if (major, minor) >= PERSISTENT_CAPABILITY:
+            return
+        found = f"{self._device.name} has compute capability {major}.{minor}"
+        if machine.precision in ("bfloat16", "tf32"):
+            raise LaunchError(
+                f"machine.precision = {machine.precision}: {found}; allowed below 8.0 are float32 and float16"
+            )
+        self.remarks = (f"{found}: persistent kernels begin at 8.0, stepwise ones run",)
 
     def _allocate(self, shapes: list[dict[str, tuple[int, ...]]], machine: MachineSpec) -> None:
         network, extent = self._network, self._extent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import cupy as cp
@@ -90,6 +91,9 @@ class CupyLayer:
             found |= {f"d{name}": a for name, a in self._gradients.items()}
             return {name: cp.asnumpy(a).astype(np.float64) for name, a in found.items()}
 
+    def solve_facts(self) -> dict[str, float]:
+        return {}
+
 
 def device_facts(device: Device) -> dict[str, object]:
     """Return what is worth recording of the GPU and what drives it."""
@@ -117,7 +121,8 @@ def store_and_widen(device: Device, precision: Precision, a: Array) -> Array:
 
 
 def free_memory() -> None:
-    """Give cached memory back, for the peer's own cache beside ours."""
+    """Give cached memory back, for the peer's own cache beside ours; an engine's blocks refer to one another."""
+    gc.collect()
     cp.get_default_memory_pool().free_all_blocks()
 
 

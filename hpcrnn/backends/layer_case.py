@@ -31,6 +31,10 @@ class LayerCase:
     B, T, H, D : int
     group : str
         Why it is measured.
+    fold : int
+        Segments of time that run at once, as rows, by method ``picard``; 1: the layer's steps one after another.
+    tolerance : float
+        Of the method: the largest difference at which trajectories have met.
     """
 
     cell: str
@@ -40,18 +44,26 @@ class LayerCase:
     H: int
     D: int
     group: str = ""
+    fold: int = 1
+    tolerance: float = 0.0
 
     @property
     def name(self) -> str:
         """For tables and figures."""
-        return f"{self.cell} {self.precision} B{self.B} H{self.H} T{self.T}"
+        sizes = f"{self.cell} {self.precision} B{self.B} H{self.H} T{self.T}"
+        return f"{sizes} fold {self.fold}" if self.is_folded else sizes
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether segments of time run at once."""
+        return self.fold > 1
 
     def make_cell(self) -> Cell:
         """Return the cell."""
         return {"lstm": LSTM(), "gru": GRU(), "elman": Elman()}[self.cell]
 
     def flops(self, which: Pass) -> int:
-        """Operations of a pass: every product, two a multiply-add."""
+        """Operations of a pass: every product, two a multiply-add; what a method computes again is not counted."""
         cell, sizes = self.make_cell(), (self.T, self.B, self.D, self.H)
         total = cell.forward_flops(*sizes)
         return total if which == "inference" else total + cell.backward_flops(*sizes) + cell.weight_flops(*sizes)
@@ -124,10 +136,13 @@ class TimedLayer(Protocol):
     """What runs, for the record."""
 
     def run(self, which: Pass) -> float:
-        """Run a pass; return its seconds on the device, from before its first kernel to after its last."""
+        """Run a pass; return its seconds, from before its first kernel to after its last."""
 
     def results(self) -> dict[str, Array]:
         """What the last training pass computed, float64: ``y``, ``dx``, ``dW``, ``dR``, ``db``, ``dbR``."""
+
+    def solve_facts(self) -> dict[str, float]:
+        """What a method did in the last training pass, for the record; nothing where steps go one after another."""
 
 
 def solve_layer(case: LayerCase, arrays: LayerArrays) -> dict[str, Array]:

@@ -1,16 +1,39 @@
-"""The peer of :mod:`hpcrnn.backends.cupy_layer`: the same layer through ``torch.nn`` and cuDNN."""
+"""The peer of :mod:`hpcrnn.backends.cupy_layer`: the same layer through ``torch.nn`` and cuDNN.
+
+cuDNN takes no sequence longer than :data:`LONGEST`. A longer one is cut into equal pieces, the state is carried from
+one to the next, and the gradient goes back through all of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from hpcrnn.backends.layer_case import Array, LayerArrays, LayerCase, Pass
+from hpcrnn.schedules.placement import split
 
 _MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
 _DTYPES = {"float32": "float32", "tf32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+
+LONGEST = 65535
+"""Steps of a sequence that cuDNN takes."""
+
+
+def pieces(steps: int) -> tuple[slice, ...]:
+    """Cut a sequence into as few pieces, equal but for a step, as cuDNN takes."""
+    return split(steps, -(-steps // LONGEST))
+
+
+def run_pieces(module: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Run pieces of a sequence one after another, each from the state the one before left; return their outputs."""
+    outputs, state = [], None
+    for x in inputs:
+        y, state = module(x, state)
+        outputs.append(y)
+    return outputs
 
 
 class TorchLayer:
@@ -36,26 +59,31 @@ class TorchLayer:
             own["bias_hh_l0"].zero_()
             if "bR" in parameters:
                 own["bias_hh_l0"][-case.H :] = parameters["bR"]
-        self._x = torch.from_numpy(arrays.x).cuda().to(dtype).requires_grad_()
-        self._dy = torch.from_numpy(arrays.dy).cuda().to(dtype)
-        self._y: Any = None
+        # Pieces are leaves of their own: gradients of views of one would each be as large as the whole.
+        cuts = pieces(case.T)
+        self._xs = [torch.from_numpy(arrays.x[cut]).cuda().to(dtype).requires_grad_() for cut in cuts]
+        self._dys = [torch.from_numpy(arrays.dy[cut]).cuda().to(dtype) for cut in cuts]
+        self._ys: list[Any] = []
         self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.kernel = f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+        if len(cuts) > 1:
+            self.kernel += f", in {len(cuts)} pieces"
 
     def run(self, which: Pass) -> float:
         tf32 = self._case.precision == "tf32"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         if which == "training":  # setting gradients to nothing is not part of a pass
             self._module.zero_grad(set_to_none=True)
-            self._x.grad = None
+            for x in self._xs:
+                x.grad = None
         torch.cuda.synchronize()
         self._begin.record()
         if which == "training":
-            self._y, _ = self._module(self._x)
-            self._y.backward(self._dy)
+            self._ys = run_pieces(self._module, self._xs)
+            torch.autograd.backward(self._ys, self._dys)
         else:
             with torch.no_grad():
-                self._module(self._x)
+                run_pieces(self._module, self._xs)
         self._end.record()
         self._end.synchronize()
         return float(self._begin.elapsed_time(self._end)) * 1e-3
@@ -63,8 +91,8 @@ class TorchLayer:
     def results(self) -> dict[str, Array]:
         own = {name: p.grad for name, p in self._module.named_parameters()}
         found = {
-            "y": self._y.detach(),
-            "dx": self._x.grad,
+            "y": torch.cat([y.detach() for y in self._ys]),
+            "dx": torch.cat([x.grad for x in self._xs]),
             "dW": own["weight_ih_l0"].T,
             "dR": own["weight_hh_l0"].T,
             "db": own["bias_ih_l0"],
@@ -72,3 +100,6 @@ class TorchLayer:
         if self._case.cell == "gru":
             found["dbR"] = own["bias_hh_l0"][-self._case.H :]
         return {name: np.asarray(a.double().cpu().numpy()) for name, a in found.items()}
+
+    def solve_facts(self) -> dict[str, float]:
+        return {}

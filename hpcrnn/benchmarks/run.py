@@ -88,6 +88,9 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         progress.say(f"verifying {', '.join(way.name for way in ways)}")
         verdicts = verify(ways, workload, world)
         variants = _variants(workload, plans, world)
+        engines = [variant.executor.engine for variant in variants if variant.executor is not None]
+        for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
+            progress.say(f"warning: {remark}")
         samples = [Samples(stop_reason="invalid") for _ in ways]
         if all(v.status != "INVALID" for v in verdicts.values()):
             samples = measure(variants, world, spec.measure, progress.watcher([v.name for v in variants], spec.measure))

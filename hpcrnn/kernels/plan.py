@@ -15,6 +15,9 @@ from hpcrnn.kernels.variants import Tile, Variant
 
 Kernel = Literal["auto", "persistent", "stepwise"]
 
+PERSISTENT_CAPABILITY = (8, 0)
+"""Compute capability from which there are persistent kernels, bfloat16 and TF32."""
+
 CORRECTION_SPARE = 30
 """Registers that a re-run holds beside a run's: the words it will overwrite."""
 
@@ -83,7 +86,7 @@ def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Ke
     """
     if kernel == "stepwise":
         return Plan((), "asked for")
-    if device.capability < (8, 0):
+    if device.capability < PERSISTENT_CAPABILITY:
         return Plan((), f"compute capability {device.capability[0]}.{device.capability[1]}, below 8.0")
     if H % variant.vector:
         return Plan((), f"H = {H} is no multiple of {variant.vector}")

@@ -1,0 +1,72 @@
+"""What an engine will take of a GPU's memory, before it takes any."""
+
+from __future__ import annotations
+
+import math
+
+from hpcrnn.backends.base import Extent
+from hpcrnn.backends.boundaries import gradient_width
+from hpcrnn.backends.cupy_loops import GpuTape
+from hpcrnn.kernels.variants import Variant
+from hpcrnn.model.network import Network
+from hpcrnn.model.sharding import shard_shapes
+from hpcrnn.schedules.lifetimes import Family
+
+_COPIES = 4
+"""Of the parameters, in float32: themselves, their gradients, and what an optimizer keeps; two moments at the most."""
+
+_WORKSPACE_BYTES = 32 << 20
+"""What is held only while a task runs; cuBLAS has its own beforehand."""
+
+
+def device_bytes(network: Network, extent: Extent, itemsize: int) -> int:
+    """Estimate the bytes an engine takes.
+
+    Parameters
+    ----------
+    network : Network
+    extent : Extent
+    itemsize : int
+        Bytes of a stored number.
+    """
+    own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
+    total = _WORKSPACE_BYTES
+    for index in own:
+        block, shard = network.blocks[index], extent.shard
+        total += _COPIES * 4 * sum(math.prod(shape) for shape in shard_shapes(block, shard).values())
+        if block.cell is not None:
+            variant, H = Variant(block.cell.name, "float32", "forward"), shard.count(block.outputs)
+            shapes = [
+                GpuTape.shapes(
+                    variant,
+                    *extent.shape(*unit),
+                    H,
+                    backward=extent.backward,
+                    again=extent.is_folded,
+                    width=block.outputs,
+                )
+                for unit in extent.units()
+            ]
+            sizes = [itemsize * sum(map(math.prod, stored.values())) + 4 * math.prod(wide) for stored, wide in shapes]
+            total += _of_slots(sizes, extent, "activation", index)
+            total += itemsize * sum(math.prod(shape) for shape in shard_shapes(block, shard).values()) * 2
+        elif block.kind != "cotangent":
+            total += itemsize * _of_slots(_counts(extent, block.outputs), extent, "activation", index)
+        if extent.backward and block.kind in ("embedding", "linear", "recurrent"):
+            width = gradient_width(network, index, extent)
+            total += itemsize * _of_slots(_counts(extent, width), extent, "gradient", index)
+    if 0 in own and network.blocks[0].kind != "embedding":
+        total += itemsize * 2 * sum(_counts(extent, network.blocks[0].inputs))
+    return total
+
+
+def _counts(extent: Extent, width: int) -> list[int]:
+    """Numbers in an array (T, B, width) of each unit."""
+    return [math.prod(extent.shape(*unit)) * width for unit in extent.units()]
+
+
+def _of_slots(sizes: list[int], extent: Extent, family: Family, block: int) -> int:
+    """Total of the slots that buffers of these sizes share."""
+    if extent.slots is None:
+        return sum(sizes)
+    return max(sizes) * min(len(sizes), extent.slots.counts.get((family, block), len(sizes)))
