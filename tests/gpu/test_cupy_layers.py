@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
-from gpu.gpu_samples import CELLS, LayerStack, assert_within, errors
+from gpu.gpu_samples import CELLS, LayerStack, assert_within, errors, on_host
 
 from hpcrnn.errors import LaunchError
 from hpcrnn.kernels.variants import PRECISIONS
 
-# Pairwise distinct; H = 104 is no multiple of any tile, and 19 rows are none of eight.
-T, B, D, H = 37, 19, 24, 104
+# Pairwise distinct; H is no multiple of any tile, and the rows are none of eight.
+T, B, D, H = (10, 13, 16, 40) if on_host() else (37, 19, 24, 104)
+LONG = 301 if on_host() else 70001
+WIDE = (3, 37, 21, 96) if on_host() else (4, 70, 130, 256)
+LARGE = (3, 12, 16, 256) if on_host() else (6, 20, 16, 1024)
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
@@ -31,7 +34,7 @@ def test_micro_batches_and_chunks_change_nothing(cell, kernel, cut):
     assert_within(stack.found(cut), stack.expected(), cell, "float32")
 
 
-@pytest.mark.parametrize("sizes", [(5, 3, 2, 7), (9, 1, 3, 8), (6, 33, 5, 40), (4, 70, 130, 256)], ids=str)
+@pytest.mark.parametrize("sizes", [(5, 3, 2, 7), (9, 1, 3, 8), (6, 33, 5, 40), WIDE], ids=str)
 @every_precision
 @every_cell
 def test_odd_sizes(cell, precision, sizes):
@@ -41,8 +44,8 @@ def test_odd_sizes(cell, precision, sizes):
 
 @every_kernel
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_more_steps_than_65535(cell, kernel):
-    stack = LayerStack(cell, 70001, 2, 3, 16, layers=1, kernel=kernel)
+def test_more_steps_than_a_16_bit_number_counts(cell, kernel):
+    stack = LayerStack(cell, LONG, 2, 3, 16, layers=1, kernel=kernel)
     assert_within(stack.found((1, 2)), stack.expected(), cell, "float32")
 
 
@@ -58,7 +61,7 @@ def test_inference_gives_the_same_states(cell, kernel):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_large_layers_use_registers_and_shared_memory(cell, precision):
-    stack = LayerStack(cell, 6, 20, 16, 1024, precision, layers=1, kernel="persistent")
+    stack = LayerStack(cell, *LARGE, precision, layers=1, kernel="persistent")
     assert_within(stack.found(), stack.expected(), cell, precision)
 
 
@@ -72,8 +75,10 @@ def test_runs_repeat_to_the_bit(cell, precision):
 
 
 def test_what_runs_is_said():
-    assert "persistent forward" in LayerStack("lstm", 4, 8, 16, 64).engine().kernel
-    assert "stepwise forward" in LayerStack("lstm", 4, 8, 16, 65).engine().kernel
+    for H, tier in ((64, "persistent"), (65, "stepwise")):
+        engine = LayerStack("lstm", 4, 8, 16, H).engine()
+        assert engine.kernel == f"cupy float32 {tier}"
+        assert f"{tier} forward" in engine.kernel_details
 
 
 def test_a_persistent_kernel_that_cannot_be_is_refused():
@@ -86,6 +91,8 @@ def test_a_persistent_kernel_that_cannot_be_is_refused():
 @pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
 def test_errors_are_at_most_twice_cudnns(cell, precision):
     torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch has no GPU")
     stack = LayerStack(cell, 64, 16, 32, 128, precision, layers=1)
     for name in stack.initial:  # the peer is run from zero, and to no gradient of the final state
         stack.initial[name][...] = 0

@@ -31,7 +31,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         With ``memptr``; contiguous if not given.
     """
 
-    __slots__ = ("__weakref__", "_block", "_host")
+    __slots__ = ("__weakref__", "_block", "_host", "base")
     __hash__ = None
     __array_priority__ = 100
 
@@ -50,7 +50,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         pointer = memory.get_default_memory_pool().malloc(size) if memptr is None else memptr
         offset = pointer.ptr - pointer.mem.ptr
-        self._block = pointer.mem
+        self._block, self.base = pointer.mem, None
         self._host = np.ndarray(shape, kind, pointer.mem.bytes.data, offset, strides, order)
 
     # What it is.
@@ -213,7 +213,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     def _view(self, host: np.ndarray) -> ndarray:
         made = ndarray.__new__(ndarray)
-        made._block, made._host = self._block, host
+        made._block, made._host, made.base = self._block, host, self if self.base is None else self.base
         return made
 
     def _seen_as(self, form: Callable[[np.ndarray], np.ndarray]) -> ndarray:

@@ -11,8 +11,9 @@ _BY_NAME = """
     abs absolute add bitwise_and bitwise_or clip cos divide equal exp floor greater greater_equal isfinite isinf isnan
     left_shift less less_equal log log2 logical_and logical_not logical_or maximum minimum multiply negative not_equal
     power right_shift rint round sign sin sqrt square subtract tanh true_divide trunc
-    all any argmax argmin argsort broadcast_to cumsum dot matmul max mean min prod repeat roll sort sum take tensordot
-    tile tril triu where
+    all any argmax argmin argsort broadcast_to count_nonzero cumsum diag diagonal dot einsum matmul max mean min
+    moveaxis outer prod repeat roll sort sum swapaxes take tensordot tile trace tril triu
+    where
 """
 _OF_LISTS = "concatenate hstack stack vstack"
 

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 from cupy import _settings
+from host_cuda.build import NO_COMPILER
 
 streamCaptureModeGlobal, streamCaptureModeThreadLocal, streamCaptureModeRelaxed = range(3)  # noqa: N816
 memcpyHostToHost, memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice, memcpyDefault = range(5)  # noqa: N816
@@ -16,7 +17,9 @@ class CUDARuntimeError(RuntimeError):
 
 
 def getDeviceCount() -> int:  # noqa: N802
-    """How many devices there are; none is an error."""
+    """How many devices there are; none is an error, and so is a host that cannot compile kernels."""
+    if NO_COMPILER:
+        raise CUDARuntimeError(f"cudaErrorSystemDriverMismatch: {NO_COMPILER}")
     if _settings.DEVICE_COUNT < 1:
         raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
     return _settings.DEVICE_COUNT

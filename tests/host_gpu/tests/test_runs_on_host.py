@@ -1,0 +1,95 @@
+"""``hpcrnn run --backend cupy`` as a user starts it, on the stand-in."""
+
+import pytest
+from launching import SMALL, case_script, hpcrnn, hpcrnn_run, mpirun
+from stand_in import cp  # noqa: F401 - the module is left out where there is another CuPy
+
+from hpcrnn.records.hdf5 import read_record
+
+pytestmark = pytest.mark.mpi
+
+FLAGS = (*SMALL, "--backend", "cupy", "--hidden", 16)
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_COUNT", "2")
+
+
+def assert_valid(ended, folder, cases):
+    assert ended.code == 0, ended.err
+    record = read_record(folder / "r.h5")
+    assert len(record.cases) == cases
+    for case in record.cases:
+        assert case.verdict.status == "VALID"
+        assert case.backend == "cupy"
+    return record
+
+
+@pytest.mark.parametrize("kernel", ["persistent", "stepwise"])
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_a_serial_run_is_valid(cell, kernel, tmp_path):
+    ended = hpcrnn("run", *FLAGS, "--cell", cell, "--kernel", kernel, "--chunks", 2, cwd=tmp_path)
+    (case,) = assert_valid(ended, tmp_path, 1).cases
+    assert kernel in case.kernel
+
+
+@pytest.mark.parametrize("mode", ["gradient", "forward"])
+@pytest.mark.parametrize("workload", ["adding", "synthetic"])
+def test_every_mode_is_valid_on_features(mode, workload, tmp_path):
+    ended = hpcrnn("run", *FLAGS, "--mode", mode, "--workload", workload, "--microbatches", 2, cwd=tmp_path)
+    assert_valid(ended, tmp_path, 1)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("allreduce", ["bucketed", "flat"])
+def test_two_ranks_share_the_batch(allreduce, late, tmp_path, two_devices, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_LATE", str(late))
+    ended = hpcrnn_run(2, *FLAGS, "--batch", 7, "--chunks", 2, "--allreduce", allreduce, cwd=tmp_path)
+    assert [case.n_ranks for case in assert_valid(ended, tmp_path, 2).cases] == [1, 2]
+
+
+# The memory of the invented device is the host's, so that any MPI takes its pointers.
+DIRECT = """
+import sys
+from hpcrnn.execution import cuda_aware
+cuda_aware.probe = lambda *_: cuda_aware.CudaAwareness(True, "the stand-in's memory is the host's")
+from hpcrnn.cli import main
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def test_two_ranks_exchange_arrays_of_the_device(tmp_path, two_devices, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_LATE", "1")
+    script = case_script(tmp_path, DIRECT)
+    ended = mpirun(2, script, *map(str, FLAGS), "--batch", "7", "--transport", "direct", cwd=tmp_path)
+    assert_valid(ended, tmp_path, 2)
+
+
+def assert_launch_error(ended, *words):
+    assert ended.code == 4, ended.err
+    (line,) = ended.error_lines
+    for word in ("machine.backend = cupy", *words):
+        assert word in line
+
+
+def test_no_device_ends_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_COUNT", "0")
+    assert_launch_error(hpcrnn("run", *FLAGS, cwd=tmp_path), "no usable GPU")
+
+
+def test_too_little_memory_ends_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_MEMORY", str(36 << 20))
+    ended = hpcrnn("run", *FLAGS, "--hidden", 64, "--batch", 32, "--seq", 64, cwd=tmp_path)
+    assert_launch_error(ended, "GiB free of", "Out of memory")
+
+
+def test_ranks_do_not_share_a_device_unless_told_to(tmp_path):
+    assert_launch_error(hpcrnn_run(2, *FLAGS, cwd=tmp_path), "rank 1 of this host has no GPU of its own, 1 there")
+    assert_valid(hpcrnn_run(2, *FLAGS, "--allow-shared-gpu", cwd=tmp_path), tmp_path, 2)
+
+
+def test_an_old_device_steps(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_CAPABILITY", "75")
+    record = assert_valid(hpcrnn("run", *FLAGS, cwd=tmp_path), tmp_path, 1)
+    assert "compute capability 7.5, below 8.0" in record.cases[0].kernel_details[0]
