@@ -61,7 +61,7 @@ REFUSED = {
     ),
     "backend": (
         {"method": "auto", "backend": "torch"},
-        "machine.backend = 'torch': allowed is numpy, or a list with it, with auto",
+        "machine.backend = 'torch': allowed is numpy or cupy, or a list with one of them, with auto",
     ),
     "segments shorter than a step": (
         {"method": "picard", "fold": 41},

@@ -79,6 +79,7 @@ class CupyEngine:
         local_rank: int | None = None,
     ) -> None:
         self._network, self._extent, self._training, self._line = network, extent, training, line
+        self._kernel = machine.kernel
         self._device: Device = open_device(shared=machine.allow_shared_gpu, local_rank=local_rank)
         self._check_capability(machine)
         self._exchange = GpuExchange(exchange, self._device)
@@ -188,8 +189,9 @@ class CupyEngine:
 
     @property
     def kernel(self) -> str:
-        tiers = dict.fromkeys(loop.describe().split(maxsplit=1)[0] for loop in self._loops())
-        return " ".join(["cupy", self._arithmetic.precision, "+".join(tiers)]).rstrip()
+        """The precision, and the tier where one was asked for; which was taken is among the details."""
+        asked = () if self._kernel == "auto" else (self._kernel,)
+        return " ".join(["cupy", self._arithmetic.precision, *asked])
 
     @property
     def kernel_details(self) -> str:

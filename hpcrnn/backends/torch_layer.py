@@ -22,6 +22,11 @@ LONGEST = 65535
 """Steps of a sequence that cuDNN takes."""
 
 
+def sees_gpu() -> bool:
+    """Whether torch can use a GPU here."""
+    return bool(torch.cuda.is_available())
+
+
 def pieces(steps: int) -> tuple[slice, ...]:
     """Cut a sequence into as few pieces, equal but for a step, as cuDNN takes."""
     return split(steps, -(-steps // LONGEST))

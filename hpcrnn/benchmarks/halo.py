@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcrnn.benchmarks.arguments import positive
 from hpcrnn.benchmarks.planning import make_plan
-from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, positive, say
+from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.transport import Transport

@@ -5,47 +5,118 @@
 Inside a timing, of either side: the input's product for the whole sequence, the recurrence, and in the training pass
 the backward recurrence, dx, and the gradients of W, R and b. Outside: copies to the device, rounding of the weights,
 autograd's clearing of gradients. Time is from an event before the first kernel to one after the last, so the host's
-work in between counts where the GPU waits for it.
+work in between counts where the GPU waits for it. A folded layer, whose segments of time run at once, is timed on the
+host's clock from a drained device to a drained device: its host decides between rounds.
 """
 
 from __future__ import annotations
 
-import argparse
+import math
+import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, TimedLayer, solve_layer
+from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, Pass, TimedLayer, solve_layer
+from hpcrnn.benchmarks.arguments import OneLineParser, positive, positive_seconds
+from hpcrnn.errors import (
+    EXIT_INVALID,
+    EXIT_VALID,
+    HpcrnnError,
+    LaunchError,
+    MissingPackageError,
+    shorten,
+)
 from hpcrnn.kernels.variants import PRECISIONS, Precision
 from hpcrnn.records.environment import package_facts
 from hpcrnn.records.host import host_facts
 from hpcrnn.records.layers import LayerRecord, LayerTiming, write_layer_record
 
 ALLOWED_ERROR = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-2}
-"""Largest relative error against float64 of anything that is timed."""
+"""Largest relative error against float64 of anything that is timed, folded or not."""
+
+FOLD_TOLERANCE = {"float32": 1e-5, "tf32": 2.0**-10, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Difference at which trajectories of a folded case have met.
+
+In float32 the error that is allowed. In the others two units in the last place of a state between a half and one: of two
+trajectories that rounding alone keeps apart, some state is always one such unit off, so that they would never meet at
+less than that.
+"""
 
 CHECK_STEPS = 16
 """Length of the sequences that are checked before longer ones are timed."""
 
+CHECK_SEGMENT = 32
+"""Steps of a folded case's segments where it is checked: some more than it takes them to meet (26 in float32)."""
+
 WARMUP = 2
+
+LEAST = 6
+"""Repetitions that are made however long they take: the fewest that give a 95 % interval of the median."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes
+    ----------
+    repetitions : int
+        Of each pass, at the most.
+    limit_s : float
+        Seconds after which no further repetition of a case begins, but for the first :data:`LEAST`.
+    total_s : float
+        Seconds after which no further case begins.
+    ceilings : int
+        Size n of what ceilings are measured with: products of n x n matrices, a copy of 64 n^2 bytes.
+    peer : bool
+        Whether torch.nn is timed too.
+    """
+
+    repetitions: int = 20
+    limit_s: float = 2.0
+    total_s: float = math.inf
+    ceilings: int = 8192
+    peer: bool = True
+
+
+class WrongLayerError(HpcrnnError):
+    """What ours computed is not right."""
+
+    exit_code = EXIT_INVALID
+
+
+class Outcome(NamedTuple):
+    """What was measured; the names of the cases that were not right, and of those there was no time for."""
+
+    record: LayerRecord
+    wrong: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def preset_cases() -> list[LayerCase]:
-    """Return what is measured by default."""
+    """Return what is measured by default, the least needed last: there may not be the time for all."""
+    step_by_step = "bfloat16: cuDNN step by step"
     sizes = [(16, 512), (64, 1024), (16, 768)]
-    cases = [
-        _square(cell, "bfloat16", *size, 1024, "bfloat16: cuDNN step by step")
-        for cell in ("lstm", "gru")
-        for size in sizes
-    ]
+    cases = [_square(cell, "bfloat16", *size, 1024, step_by_step) for cell in ("lstm", "gru") for size in sizes]
+    cases.append(_square("elman", "bfloat16", 64, 1024, 1024, step_by_step))
     persistent = [(16, 512), (64, 1024), (32, 1024), (16, 768), (128, 512)]
     cases += [_square("lstm", "float16", *size, 1024, "float16: cuDNN persistent") for size in persistent]
+    cases += [
+        _square(cell, precision, *size, 256, "float32 and TF32")
+        for precision in ("float32", "tf32")
+        for cell in ("lstm", "gru")
+        for size in ((16, 512), (64, 1024))
+    ]
+    cases += [_square("lstm", precision, 1, 512, 8192, "one long row") for precision in ("bfloat16", "float32")]
+    cases += _folded_cases()
     lstm = [
         (16, 512, 25),
         (64, 512, 25),
@@ -57,17 +128,21 @@ def preset_cases() -> list[LayerCase]:
     ]
     gru = [(32, 512, 375), (32, 1024, 375), (32, 1536, 187), (32, 2048, 187), (32, 2816, 187)]
     cases += [_square("lstm", "float16", *size, "float16: DeepBench-like") for size in lstm]
-    cases += [_square("gru", "float16", *size, "float16: DeepBench-like") for size in gru]
-    cases += [
-        _square(cell, precision, *size, 256, "float32 and TF32")
-        for precision in ("float32", "tf32")
-        for cell in ("lstm", "gru")
-        for size in ((16, 512), (64, 1024))
-    ]
-    cases.append(_square("elman", "bfloat16", 64, 1024, 1024, "bfloat16: cuDNN step by step"))
+    return [*cases, *(_square("gru", "float16", *size, "float16: DeepBench-like") for size in gru)]
+
+
+def _folded_cases() -> list[LayerCase]:
+    """Return one long row in segments that run at once.
+
+    A pass takes S + m steps, S of a segment and m until trajectories meet. More rows make S shorter, until a step's time
+    grows with its rows. By the planner's model of a step and m = 30 that is where arithmetic begins to set the pace: in
+    float32, which is three products, at 128 to 256 rows; in 16 bits at 256, half as many kernels of two tiles beyond.
+    """
     return [
-        *cases,
-        *(_square("lstm", precision, 1, 512, 8192, "one long row") for precision in ("bfloat16", "float32")),
+        replace(_square(cell, precision, 1, 512, 65536, "one long row, folded"), fold=fold, tolerance=tolerance)
+        for precision, fold in (("bfloat16", 256), ("float32", 128))
+        for tolerance in (FOLD_TOLERANCE[precision],)
+        for cell in ("lstm", "gru")
     ]
 
 
@@ -75,63 +150,110 @@ def _square(cell: str, precision: Precision, B: int, H: int, T: int, group: str)
     return LayerCase(cell, precision, B, T, H, H, group)
 
 
-def measure_case(case: LayerCase, device: Any, repetitions: int, limit_s: float, *, peer: bool) -> LayerTiming:
-    """Verify one case at a short length, then time it: ours and the peer's pass in turn.
+_NAME = re.compile(
+    rf"(?P<cell>lstm|gru|elman) (?P<precision>{'|'.join(PRECISIONS)}) B(?P<B>\d+) H(?P<H>\d+) T(?P<T>\d+)"
+    r"(?: fold (?P<fold>\d+))?"
+)
 
-    Parameters
-    ----------
-    case : LayerCase
-    device : Device
-    repetitions : int
-        Of each pass, at the most.
-    limit_s : float
-        Seconds after which no further repetition begins, but for the first seven.
-    peer : bool
+
+def named_case(name: str) -> LayerCase:
+    """Return the case that tables would call so; commas may stand for blanks.
 
     Raises
     ------
-    ValueError
+    HpcrnnError
+        It is not a name, or there is no such layer.
+    """
+    found = _NAME.fullmatch(name.replace(",", " "))
+    if found is None:
+        raise HpcrnnError(f"--case {shorten(name)}: allowed is a name such as lstm,float32,B1,H512,T65536,fold,128")
+    precision = cast("Precision", found["precision"])
+    B, H, T, fold = (int(found[key] or 1) for key in ("B", "H", "T", "fold"))
+    if not (min(B, H, T) >= 1 and 1 <= fold <= T):
+        raise HpcrnnError(f"--case {shorten(name)}: allowed are sizes of at least one, and at most T segments")
+    case = _square(found["cell"], precision, B, H, T, "asked for")
+    return replace(case, fold=fold, tolerance=FOLD_TOLERANCE[precision]) if fold > 1 else case
+
+
+def measure_case(case: LayerCase, device: Any, effort: Effort) -> LayerTiming:
+    """Verify one case at a short length, then time it: ours and the peer's pass in turn.
+
+    Raises
+    ------
+    WrongLayerError
         What ours computed is not right: nothing is timed then.
     """
-    from hpcrnn.backends.cupy_layer import CupyLayer
-
-    short = replace(case, T=min(case.T, CHECK_STEPS))
-    errors, peer_errors = _errors(short, device, peer=peer)
+    short = replace(case, T=min(case.T, CHECK_SEGMENT * case.fold if case.is_folded else CHECK_STEPS))
+    errors, peer_errors = _errors(short, device, peer=effort.peer)
     wrong = {name: error for name, error in errors.items() if not error <= ALLOWED_ERROR[case.precision]}
     if wrong:
-        msg = f"{case.name}: not right, not timed: {wrong}"
-        raise ValueError(msg)
+        raise WrongLayerError(f"{case.name}: not right, not timed: {wrong}")
     arrays = LayerArrays.draw(case, seed=1)
-    layers: dict[str, TimedLayer] = {"ours": CupyLayer(case, arrays, device=device)}
-    if peer:
-        from hpcrnn.backends.torch_layer import TorchLayer
-
-        layers["peer"] = TorchLayer(case, arrays)
-    samples: dict[str, dict[str, list[float]]] = {name: {which: [] for which in PASSES} for name in ("ours", "peer")}
-    start = time.perf_counter()
-    for repetition in range(-WARMUP, repetitions):
-        for which in PASSES:
-            for name, layer in layers.items():
-                seconds = layer.run(which)
-                if repetition >= 0:
-                    samples[name][which].append(seconds)
-        if repetition >= 6 and time.perf_counter() - start > limit_s:
-            break
+    layers = {"ours": make_layer(case, arrays, device)}
+    if effort.peer:
+        layers["peer"] = _make_peer(case, arrays)
+    samples = _alternate(layers, effort)
     facts = {field: getattr(case, field) for field in ("name", "cell", "precision", "B", "T", "H", "D", "group")}
     facts |= {
         "kernel": layers["ours"].kernel,
-        "peer_kernel": layers["peer"].kernel if peer else "",
+        "peer_kernel": layers["peer"].kernel if effort.peer else "",
         "error_steps": short.T,
     }
+    if case.is_folded:
+        facts |= {"fold": case.fold, "tolerance": case.tolerance} | layers["ours"].solve_facts()
     for which in PASSES:
         facts |= {f"flops_{which}": case.flops(which), f"least_bytes_{which}": case.least_bytes(which)}
-    ours, theirs = ({which: np.array(s) for which, s in samples[name].items()} for name in ("ours", "peer"))
+    ours, theirs = ({w: np.array(samples.get((name, w), ())) for w in PASSES} for name in ("ours", "peer"))
     return LayerTiming(facts, ours, theirs, errors, peer_errors)
+
+
+def make_layer(case: LayerCase, arrays: LayerArrays, device: Any) -> TimedLayer:
+    """Load our layer."""
+    if case.is_folded:
+        from hpcrnn.backends.cupy_folded_layer import CupyFoldedLayer
+
+        return CupyFoldedLayer(case, arrays)
+    from hpcrnn.backends.cupy_layer import CupyLayer
+
+    return CupyLayer(case, arrays, device=device)
+
+
+def _make_peer(case: LayerCase, arrays: LayerArrays) -> TimedLayer:
+    from hpcrnn.backends.torch_layer import TorchLayer
+
+    return TorchLayer(case, arrays)
+
+
+def _alternate(layers: Mapping[str, TimedLayer], effort: Effort) -> dict[tuple[str, Pass], list[float]]:
+    """Time both passes of all layers in turn, again and again; return seconds by layer and pass."""
+    samples: dict[tuple[str, Pass], list[float]] = {(name, which): [] for name in layers for which in PASSES}
+    for keep in _repetitions(effort):
+        for name, which in samples:
+            seconds = layers[name].run(which)
+            if keep:
+                samples[name, which].append(seconds)
+    return samples
+
+
+def _repetitions(effort: Effort) -> Iterator[bool]:
+    """Yield whether to keep what the next repetition takes: warm-ups first; where time is up, one of them is enough."""
+    start = time.perf_counter()
+
+    def late() -> bool:
+        return time.perf_counter() - start > effort.limit_s
+
+    for number in range(WARMUP):
+        if number == 0 or not late():
+            yield False
+    for number in range(effort.repetitions):
+        if number >= LEAST and late():
+            return
+        yield True
 
 
 def _errors(case: LayerCase, device: Any, *, peer: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Relative errors of a training pass, ours and the peer's, on arrays that survive being stored."""
-    from hpcrnn.backends.cupy_layer import CupyLayer, store_and_widen
+    from hpcrnn.backends.cupy_layer import store_and_widen
 
     arrays = LayerArrays.draw(case, seed=0).rounded(lambda a: store_and_widen(device, case.precision, a))
     expected = solve_layer(case, arrays)
@@ -143,54 +265,115 @@ def _errors(case: LayerCase, device: Any, *, peer: bool) -> tuple[dict[str, floa
             name: float(np.linalg.norm(found[name] - exact) / np.linalg.norm(exact)) for name, exact in expected.items()
         }
 
-    ours = against(CupyLayer(case, arrays, device=device))
-    if not peer:
-        return ours, {}
-    from hpcrnn.backends.torch_layer import TorchLayer
-
-    return ours, against(TorchLayer(case, arrays))
+    ours = against(make_layer(case, arrays, device))
+    return ours, against(_make_peer(case, arrays)) if peer else {}
 
 
-def measure(cases: Iterable[LayerCase], path: Path, repetitions: int, limit_s: float, *, peer: bool) -> LayerRecord:
-    """Measure cases one after another; the file is whole after each."""
+def measure(cases: Sequence[LayerCase], path: Path, effort: Effort) -> Outcome:
+    """Measure cases one after another; the file is whole after each. One that is not right is said, and left out."""
     from hpcrnn.backends.cupy_device import open_device
     from hpcrnn.backends.cupy_layer import copy_rate, device_facts, free_memory, matrix_rate
 
+    begin = time.perf_counter()
     device = open_device(shared=False)
-    ceilings = {"copy_bytes_per_s": copy_rate(device)}
-    ceilings |= {f"{precision}_flops_per_s": matrix_rate(device, precision) for precision in PRECISIONS}
+    ceilings = {"copy_bytes_per_s": copy_rate(device, 64 * effort.ceilings**2)}
+    ceilings |= {
+        f"{precision}_flops_per_s": matrix_rate(device, precision, effort.ceilings) for precision in PRECISIONS
+    }
     free_memory()
     facts = {"device": device_facts(device), "host": host_facts(), "packages": package_facts()}
     record = LayerRecord(datetime.now(UTC).isoformat(timespec="seconds"), device.name, facts, ceilings, ())
-    for case in cases:
+    wrong: list[str] = []
+    for index, case in enumerate(cases):
         start = time.perf_counter()
-        timing = measure_case(case, device, repetitions, limit_s, peer=peer)
+        if start - begin > effort.total_s:
+            return Outcome(record, tuple(wrong), tuple(case.name for case in cases[index:]))
+        try:
+            timing = measure_case(case, device, effort)
+        except WrongLayerError as error:
+            wrong.append(case.name)
+            _complain(str(error))
+            continue
         record = replace(record, cases=(*record.cases, timing))
         write_layer_record(record, path)
         free_memory()
-        ratios = [np.median(timing.peer_s[w]) / np.median(timing.ours_s[w]) if peer else np.nan for w in PASSES]
-        steps = [np.median(timing.ours_s[w]) / case.T * 1e6 for w in PASSES]
-        sys.stdout.write(
-            f"{case.name:34s} {steps[0]:8.2f} {steps[1]:8.2f} us/step  ratio {ratios[0]:6.2f} {ratios[1]:6.2f}  "
-            f"({time.perf_counter() - start:.1f} s)\n"
-        )
-        sys.stdout.flush()
-    return record
+        _report_progress(timing, time.perf_counter() - start)
+    return Outcome(record, tuple(wrong), ())
+
+
+def _report_progress(timing: LayerTiming, took_s: float) -> None:
+    ours, peer = (
+        [float(np.median(s[w])) if s[w].size else math.nan for w in PASSES] for s in (timing.ours_s, timing.peer_s)
+    )
+    steps = [seconds / timing.facts["T"] * 1e6 for seconds in ours]
+    ratios = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
+    sys.stdout.write(
+        f"{timing.facts['name']:41s} {steps[0]:9.3f} {steps[1]:9.3f} us/step  ratio {ratios[0]:7.2f} {ratios[1]:7.2f}  "
+        f"({took_s:.1f} s)\n"
+    )
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"hpcrnn: error: {text}\n")
+
+
+def _chosen(names: Sequence[str], text: str) -> list[LayerCase]:
+    """Return the named cases, or the presets, whose name or group holds a text."""
+    cases = [named_case(name) for name in names] or preset_cases()
+    chosen = [case for case in cases if text in f"{case.group} {case.name}"]
+    if not chosen:
+        groups = "; ".join(dict.fromkeys(case.group for case in cases))
+        raise HpcrnnError(f"--only {shorten(text)}: allowed is a part of a case's name or group: {groups}")
+    return chosen
+
+
+def _check_packages(*, peer: bool) -> None:
+    """Refuse what cannot run here, before anything is measured."""
+    if find_spec("cupy") is None:
+        raise MissingPackageError("CuPy is not installed: pip install cupy-cuda13x (or cupy-cuda12x)")
+    if not peer:
+        return
+    if find_spec("torch") is None:
+        raise MissingPackageError("PyTorch is not installed: pip install torch, or --no-peer")
+    from hpcrnn.backends.torch_layer import sees_gpu
+
+    if not sees_gpu():
+        raise LaunchError("PyTorch sees no GPU: install it with CUDA, or --no-peer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the presets."""
-    parser = argparse.ArgumentParser(description="recurrent layers on one GPU beside cuDNN")
+    """Run the presets, or what is asked for."""
+    prog = "python -m hpcrnn.benchmarks.layers"
+    parser = OneLineParser(prog=prog, description="recurrent layers on one GPU beside cuDNN", allow_abbrev=False)
+    default = Effort()
     parser.add_argument("--out", type=Path, default=Path("results/layers.h5"))
-    parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--limit", type=float, default=3.0, help="seconds of timing a case")
+    parser.add_argument("--repetitions", type=positive, default=default.repetitions, help="of each pass, at the most")
+    parser.add_argument("--limit", type=positive_seconds, default=default.limit_s, help="seconds of timing a case")
+    parser.add_argument(
+        "--total", type=positive_seconds, default=default.total_s, help="seconds after which none begins"
+    )
     parser.add_argument("--only", default="", help="cases whose name or group holds this text")
+    parser.add_argument(
+        "--case", action="append", default=[], metavar="NAME", help="in place of the presets: lstm,float32,B2,H32,T64"
+    )
+    parser.add_argument("--ceilings", type=positive, default=default.ceilings, help="size of the matrices for ceilings")
     parser.add_argument("--no-peer", action="store_true", help="do not time torch.nn beside ours")
-    arguments = parser.parse_args(argv)
-    cases = [case for case in preset_cases() if arguments.only in f"{case.group} {case.name}"]
-    measure(cases, arguments.out, arguments.repetitions, arguments.limit, peer=not arguments.no_peer)
-    sys.stdout.write(f"written: {arguments.out}\n")
-    return 0
+    try:
+        given = parser.parse_args(argv)
+        cases = _chosen(given.case, given.only)
+        _check_packages(peer=not given.no_peer)
+        effort = Effort(given.repetitions, given.limit, given.total, given.ceilings, not given.no_peer)
+        outcome = measure(cases, given.out, effort)
+    except HpcrnnError as error:
+        _complain(str(error))
+        return error.exit_code
+    if outcome.left_out:
+        sys.stdout.write(f"no time left for: {', '.join(outcome.left_out)}\n")
+    if outcome.record.cases:
+        sys.stdout.write(f"written: {given.out}\n")
+    return EXIT_INVALID if outcome.wrong else EXIT_VALID
 
 
 if __name__ == "__main__":

@@ -32,9 +32,10 @@ from threadpoolctl import threadpool_limits
 
 from hpcrnn.backends.base import Array, Part
 from hpcrnn.backends.registry import check_backends
+from hpcrnn.benchmarks.arguments import positive
 from hpcrnn.benchmarks.comparison import FACTOR, YARDSTICK_CAP, floor, relative_error
 from hpcrnn.benchmarks.planning import Plan, make_plan
-from hpcrnn.benchmarks.script import ScriptParser, on_ranks, positive, say
+from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
 from hpcrnn.errors import EXIT_VALID, FileError, HpcrnnError, LaunchError, NumericsError, SpecError
 from hpcrnn.execution.measurement import wake_up
 from hpcrnn.execution.world import World

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
-from hpcrnn.errors import HpcrnnError, LaunchError
+from hpcrnn.benchmarks.arguments import OneLineParser
+from hpcrnn.errors import LaunchError
 from hpcrnn.execution.world import World, fail
 
 
@@ -32,7 +32,7 @@ def _command(name: str, n_ranks: int | None) -> str:
     return f"{launcher}python -m hpcrnn.benchmarks.{name}"
 
 
-class ScriptParser(argparse.ArgumentParser):
+class ScriptParser(OneLineParser):
     """A parser that speaks on rank 0 only.
 
     Parameters
@@ -51,20 +51,9 @@ class ScriptParser(argparse.ArgumentParser):
         text = (description or "").partition(": ``")[0]
         super().__init__(prog=_command(name, n_ranks), description=text, allow_abbrev=False)
 
-    def error(self, message: str) -> NoReturn:
-        raise HpcrnnError(f"{message} ({self.prog} --help)")
-
     def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # type: ignore[override]
         if self._is_root:
             super()._print_message(message, file)
-
-
-def positive(text: str) -> int:
-    """Read a whole number of at least one, for ``argparse``."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
 
 
 def check_ranks(world: World, name: str, n_ranks: int) -> None:

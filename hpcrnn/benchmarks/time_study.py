@@ -24,9 +24,10 @@ import numpy as np
 
 from hpcrnn.backends.base import LayerSolve
 from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.benchmarks.arguments import positive
 from hpcrnn.benchmarks.comparison import relative_error
 from hpcrnn.benchmarks.planning import make_plan
-from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, positive, say
+from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World

@@ -232,11 +232,19 @@ class Case:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """What is computed, whoever computes it: model, data and training sections."""
-        return {
+        """What is computed, whoever computes it: model, data and training sections, and a coarser precision."""
+        sections = {
             name: {key: value for key, value in self.spec[name].items() if _ADDED.get((name, key), _NEVER) != value}
             for name in ("model", "problem", "training")
         }
+        coarser = self.precision != self.spec["model"].get("dtype", self.precision)
+        return sections | ({"machine": {"precision": self.precision}} if coarser else {})
+
+    @property
+    def precision(self) -> str:
+        """What it was computed in: the dtype, or what a GPU was told to store and multiply."""
+        precision = self.spec["machine"].get("precision", "float32") if self.on_gpu else "float32"
+        return precision if precision != "float32" else str(self.spec["model"].get("dtype", "float32"))
 
     @property
     def how(self) -> dict[str, Any]:

@@ -124,10 +124,9 @@ def error_text(case: Case) -> str:
 
 def yardstick_name(case: Case) -> str:
     """What a case's errors are held against: ``serial float32``, or ``rounded to bfloat16 once``."""
-    precision = case.spec["machine"].get("precision", "float32") if case.backend == "cupy" else "float32"
-    if precision != "float32":
-        return f"rounded to {printable(precision)} once"
-    return f"serial {printable(case.spec['model'].get('dtype', ''))}"
+    if case.precision != case.spec["model"].get("dtype"):
+        return f"rounded to {printable(case.precision)} once"
+    return f"serial {printable(case.precision)}"
 
 
 def _heading(case: Case, certificate: Certificate) -> str:

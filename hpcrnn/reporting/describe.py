@@ -69,7 +69,7 @@ def _main_tokens(case: Case) -> dict[str, str]:
         "model.embed": f"D{model.get('embed') or model.get('hidden', '?')}",
         "problem.batch": f"B{data.get('batch', '?')}",
         "problem.seq": f"T{data.get('seq', '?')}",
-        "model.dtype": printable(model.get("dtype", "?")),
+        "model.dtype": printable(case.precision),
         "problem.workload": shorten(printable(data.get("workload", "?")), 32),
         "training.mode": printable(training.get("mode", "?")),
     }
