@@ -200,6 +200,10 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "staged: through pinned host memory; auto: direct where MPI says that it can"
         ),
     ] = "auto"
+    gradient_sum: Annotated[
+        Literal["mpi", "nccl"],
+        Meta(description="cupy: what sums gradients over ranks; nccl: from GPU to GPU, of which each rank has its own"),
+    ] = "mpi"
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
     peer_threads: Annotated[
         Size | None, Meta(description="torch: threads of its serial run beside several ranks (default: threads)")

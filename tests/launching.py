@@ -1,5 +1,6 @@
 """Starting ``hpcrnn`` as a user does: a subprocess under mpirun, with a timeout, in a folder of its own."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,8 +42,18 @@ def hpcrnn(*arguments, cwd, timeout=TIMEOUT_S):
 
 
 def start(command, *, cwd, timeout):
+    env = dict(os.environ)
+    if "PYTHONPATH" in env:  # which may be relative to the folder the tests were started in
+        env["PYTHONPATH"] = os.pathsep.join(str(Path(part).resolve()) for part in env["PYTHONPATH"].split(os.pathsep))
     done = subprocess.run(
-        command, cwd=cwd, timeout=timeout, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        command,
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        env=env,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 

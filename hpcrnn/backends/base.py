@@ -185,6 +185,31 @@ class LayerSolve:
     solve: Solve
 
 
+class RankGroup(Protocol):
+    """Ranks that sum gradients together."""
+
+    @property
+    def rank(self) -> int:
+        """Index of this rank."""
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+
+    def share(self, value: Any) -> Any:
+        """Return the first rank's value on all of them; called by all."""
+
+
+class Summer(Protocol):
+    """Sums arrays over a group without MPI."""
+
+    def begin(self, array: Array) -> None:
+        """Begin to sum an array in place."""
+
+    def wait(self) -> None:
+        """Wait for all sums begun."""
+
+
 class Engine(Protocol):
     """One rank's network on one backend: buffers, and the tasks that work on them.
 
@@ -242,6 +267,9 @@ class Engine(Protocol):
     def gradient_range(self, start: int, stop: int) -> Array:
         """Complete gradients of the blocks ``start:stop``: one contiguous array, to be summed in place."""
 
+    def summer(self, group: RankGroup) -> Summer | None:
+        """Return what sums gradient ranges over a group of ranks, all of which call this; None: MPI does."""
+
     def norm_square(self) -> float:
         """Square of the 2-norm of the gradients, what all shards hold counted on the first only; it may be infinite."""
 
@@ -284,6 +312,9 @@ class HostEngine:
     remarks: tuple[str, ...] = ()
     device_seconds: Mapping[str, float] = MappingProxyType({})
     device_peak_bytes = 0
+
+    def summer(self, group: RankGroup) -> None:
+        """MPI sums."""
 
 
 def nothing() -> None:

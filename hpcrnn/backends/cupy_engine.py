@@ -15,7 +15,18 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from hpcrnn.backends.base import Array, Extent, LayerSolve, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import (
+    Array,
+    Extent,
+    LayerSolve,
+    Part,
+    Piece,
+    RankGroup,
+    Summer,
+    nothing,
+    rows_first,
+    state_names,
+)
 from hpcrnn.backends.boundaries import Boundary, UnitKey, received_boundary
 from hpcrnn.backends.cupy_arithmetic import Arithmetic, as_rows
 from hpcrnn.backends.cupy_blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
@@ -23,6 +34,7 @@ from hpcrnn.backends.cupy_device import Device, DeviceArray, open_device
 from hpcrnn.backends.cupy_exchange import GpuExchange
 from hpcrnn.backends.cupy_loops import Loop
 from hpcrnn.backends.cupy_memory import device_bytes
+from hpcrnn.backends.cupy_nccl import NcclSummer
 from hpcrnn.backends.cupy_optimizers import clip, make_optimizer, norm_square
 from hpcrnn.backends.cupy_recurrent import RecurrentBlock
 from hpcrnn.backends.cupy_segments import SegmentedBlock
@@ -79,7 +91,7 @@ class CupyEngine:
         local_rank: int | None = None,
     ) -> None:
         self._network, self._extent, self._training, self._line = network, extent, training, line
-        self._kernel = machine.kernel
+        self._kernel, self._by_nccl = machine.kernel, machine.gradient_sum == "nccl"
         self._device: Device = open_device(shared=machine.allow_shared_gpu, local_rank=local_rank)
         self._check_capability(machine)
         self._exchange = GpuExchange(exchange, self._device)
@@ -300,12 +312,15 @@ class CupyEngine:
         host = self._host.range(self._position[start], self._position[stop - 1] + 1)
         begin = (host.ctypes.data - self._host.flat.ctypes.data) // host.itemsize
         where = slice(begin, begin + host.size)
-        if self._staging.direct:
+        if self._staging.direct or self._by_nccl:
             return self._gradients[where]  # type: ignore[no-any-return]
         self._gradients[where].get(out=host, stream=self._device.copies)
         self._device.copies.synchronize()
         self._staged.append(where)
         return host
+
+    def summer(self, group: RankGroup) -> Summer | None:
+        return NcclSummer(group, self._device) if self._by_nccl else None
 
     def norm_square(self) -> float:
         with self._device.stream:

@@ -44,8 +44,13 @@ def check_backends(spec: RunSpec) -> None:
 
     if "cupy" in spec.machine.backend:
         _check_cupy(spec)
-    elif spec.machine.precision != "float32":
-        raise SpecError("machine.precision", spec.machine.precision, "float32, unless the backend is cupy")
+        return
+    for key, value, plain in (
+        ("precision", spec.machine.precision, "float32"),
+        ("gradient_sum", spec.machine.gradient_sum, "mpi"),
+    ):
+        if value != plain:
+            raise SpecError(f"machine.{key}", value, f"{plain}, unless the backend is cupy")
 
 
 def _check_cupy(spec: RunSpec) -> None:
@@ -59,6 +64,8 @@ def _check_cupy(spec: RunSpec) -> None:
     if spec.model.dtype != "float32":
         raise SpecError("model.dtype", spec.model.dtype, "float32, with backend cupy (see machine.precision)")
     _check_cell(spec, "cupy")
+    if spec.machine.gradient_sum == "nccl" and spec.machine.allow_shared_gpu:
+        raise SpecError("machine.gradient_sum", "nccl", "mpi where ranks may share a GPU (machine.allow_shared_gpu)")
     if spec.model.cell == "gru" and spec.model.reset == "before":
         raise SpecError("model.reset", spec.model.reset, "after, with backend cupy")
 

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from hpcrnn.backends.base import Engine
+from hpcrnn.backends.base import Engine, Summer
 from hpcrnn.execution.transport import Transport
 from hpcrnn.model.optimizers import finite_norm
 from hpcrnn.records.record import PHASES, FloatArray, IntArray
@@ -16,6 +16,7 @@ from hpcrnn.schedules.graph import Task
 from hpcrnn.schedules.program import (
     AllReduce,
     AllReduceScalar,
+    Axes,
     Carry,
     Instruction,
     PostRecv,
@@ -55,6 +56,7 @@ class Executor:
         engine.progress = transport.progress
         posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
         self._messages = transport.bind_messages(posts, self._buffers)
+        self._summers = self._make_summers()
         self._calls = [self._bind(instruction) for instruction in program.instructions]
         phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
         self._phase_of = np.array(phases, dtype=np.intp)
@@ -88,6 +90,15 @@ class Executor:
         spent[-1] = spent[0] - spent[1:-1].sum()
         return np.asarray(spent * 1e-9, dtype=np.float64)
 
+    def _make_summers(self) -> dict[AllReduce, Summer]:
+        """What sums gradients in place of MPI, one for each group of ranks; made in the same order on all of them."""
+        made: dict[Axes, Summer | None] = {}
+        for post in self.program.instructions:
+            if isinstance(post, AllReduce) and post.axes not in made:
+                made[post.axes] = self.engine.summer(self._transport.group(post))
+        posts = (i for i in self.program.instructions if isinstance(i, AllReduce))
+        return {post: summer for post in posts if (summer := made[post.axes]) is not None}
+
     def _buffers(self, post: PostRecv | PostSend) -> tuple[FloatArray, ...]:
         return self.engine.buffers(post.value, incoming=isinstance(post, PostRecv))
 
@@ -115,6 +126,8 @@ class Executor:
     def _bind_sum(self, post: AllReduce | AllReduceScalar) -> Callable[[], None]:
         begin, engine = self._transport.bind_sum(post), self.engine
         if isinstance(post, AllReduce):
+            if post in self._summers:
+                begin = self._summers[post].begin
             return lambda: begin(engine.gradient_range(post.start, post.stop))
         if post.quantity == "loss":
             return lambda: begin(np.array([engine.loss]))
@@ -127,7 +140,7 @@ class Executor:
         if isinstance(post, PostSend):
             return self._messages[post].wait
         if isinstance(post, AllReduce):
-            return partial(self._finish_sum, post)
+            return self._summers[post].wait if post in self._summers else partial(self._finish_sum, post)
         return partial(self._finish_scalar, post)
 
     def _finish_sum(self, post: AllReduce) -> None:

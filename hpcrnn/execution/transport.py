@@ -116,6 +116,22 @@ def _joined(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     return (whole,) if follow and all(a.base is whole for a in arrays) else arrays
 
 
+class Group:
+    """Ranks of a communicator, for what sums without MPI.
+
+    Parameters
+    ----------
+    communicator : Communicator
+    """
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._comm = communicator
+        self.rank, self.size = int(communicator.Get_rank()), int(communicator.Get_size())
+
+    def share(self, value: Any) -> Any:
+        return self._comm.bcast(value)
+
+
 class Transport:
     """Messages and sums of one rank's program.
 
@@ -153,6 +169,10 @@ class Transport:
                     requests = [init(a, peer, tag * _PARTS + part) for part, a in enumerate(arrays)]
                     bound[post] = _messages(requests)
         return bound
+
+    def group(self, post: AllReduce) -> Group:
+        """Return the ranks that a gradient is summed over."""
+        return Group(self._communicators.along(post.axes, "gradient"))
 
     def bind_sum(self, post: Collective) -> Callable[[Array], None]:
         """Return the call that begins a sum, in place."""

@@ -250,6 +250,8 @@ class Case:
     def how(self) -> dict[str, Any]:
         """How the work is cut and run: parallel section, threads, and the recurrence's where it is no chain."""
         how = {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
+        if self.on_gpu and self.spec["machine"].get("gradient_sum", "mpi") != "mpi":
+            how["gradient_sum"] = self.spec["machine"]["gradient_sum"]
         # The rest of the section means nothing to a chain, and files of version 2 do not have it.
         return how if self.method == CHAIN else how | {"recurrence": self.spec["recurrence"]}
 

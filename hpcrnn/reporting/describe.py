@@ -86,6 +86,8 @@ def _all_tokens(case: Case) -> dict[str, str]:
     tokens |= _recurrence_tokens(case)
     threads = _section(case, "machine").get("threads", 1)
     tokens["machine.threads"] = plural(threads, "thread") if isinstance(threads, int) else printable(threads)
+    if "gradient_sum" in case.how:
+        tokens["machine.gradient_sum"] = f"sums by {printable(case.how['gradient_sum']).upper()}"
     if case.transport:
         tokens["machine.transport"] = f"MPI {case.transport}"
     tokens["kernel"] = shorten(printable(case.kernel), 32)

@@ -31,7 +31,8 @@ def assert_valid(ended, folder, cases):
 def test_a_serial_run_is_valid(cell, kernel, tmp_path):
     ended = hpcrnn("run", *FLAGS, "--cell", cell, "--kernel", kernel, "--chunks", 2, cwd=tmp_path)
     (case,) = assert_valid(ended, tmp_path, 1).cases
-    assert kernel in case.kernel
+    assert case.kernel == f"cupy float32 {kernel}"
+    assert kernel in case.kernel_details[0]
 
 
 @pytest.mark.parametrize("mode", ["gradient", "forward"])
@@ -81,7 +82,7 @@ def test_no_device_ends_in_one_line(tmp_path, monkeypatch):
 def test_too_little_memory_ends_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCRNN_HOST_GPU_MEMORY", str(36 << 20))
     ended = hpcrnn("run", *FLAGS, "--hidden", 64, "--batch", 32, "--seq", 64, cwd=tmp_path)
-    assert_launch_error(ended, "GiB free of", "Out of memory")
+    assert_launch_error(ended, "about 0.046 GiB", "are needed", "are free")
 
 
 def test_ranks_do_not_share_a_device_unless_told_to(tmp_path):

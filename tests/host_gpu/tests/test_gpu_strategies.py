@@ -103,3 +103,18 @@ def test_arrays_that_mpi_takes_as_they_are(tmp_path):
         {"cell": "lstm", "precision": p, "transport": "direct", "parallels": parallels} for p in ("float32", "float16")
     ]
     assert not [verdict for verdict in verdicts(2, cases, tmp_path) if verdict[2] != "VALID"]
+
+
+def test_gradients_are_summed_by_nccl(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_COUNT", "2")
+    parallels = [{"grid": "data=2", "allreduce": way} for way in ("bucketed", "flat")] + [{"grid": "time=2"}]
+    case = {"cell": "lstm", "gradient_sum": "nccl", "allow_shared_gpu": False, "parallels": parallels}
+    assert not [verdict for verdict in verdicts(2, [case], tmp_path) if verdict[2] != "VALID"]
+
+
+def test_two_ranks_of_one_gpu_are_refused_by_nccl(tmp_path):
+    cases = [{**SIZES, "cell": "lstm", "gradient_sum": "nccl", "parallels": [{"grid": "data=2"}]}]
+    ended = mpirun(2, case_script(tmp_path, PROGRAM), json.dumps(cases), cwd=tmp_path, timeout=60)
+    assert ended.code == 4
+    assert "machine.gradient_sum = nccl: " in ended.err
+    assert ended.err.count("\n") == 1
