@@ -384,7 +384,10 @@ class CupyEngine:
         return tuple(solve for block in self._blocks.values() for solve in block.solves())
 
     def exponents(self) -> dict[str, float]:
-        return {}
+        if not self._extent.backward:  # there are no loops back in time
+            return {}
+        with self._device.stream:
+            return {b.name: b.exponent() for b in self._blocks.values() if isinstance(b, SegmentedBlock)}
 
     @property
     def exchanged_bytes(self) -> int:

@@ -7,7 +7,7 @@ is decided on the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import cupy as cp
@@ -25,9 +25,13 @@ from hpcrnn.kernels.variants import Direction
 from hpcrnn.methods.codec import make_codec
 from hpcrnn.methods.folding import Folding
 from hpcrnn.methods.line import Line
+from hpcrnn.methods.lyapunov import TRAJECTORY_STEPS
 from hpcrnn.methods.passes import GateProducts, Pass, Rerun, Rows, gradient_scale, relative_to_size
 from hpcrnn.methods.solver import Solve, Solver, tolerance_of
 from hpcrnn.records.certificate import UNMET
+
+_AT_A_TIME = 8
+"""Steps a covector is carried back before it is scaled again: few enough for no number to leave its range."""
 
 _EVERY = 16
 """Of the gradients that set the scale of a correction, one step in so many is looked at."""
@@ -81,6 +85,11 @@ class _GpuPass(Pass):
             last = cp.asnumpy(block.retention(tape, folding.common, folding.longest))[0]
             kept[: folding.long_rows] *= last[: folding.long_rows]
         return GateProducts(kept, block.exposure(tape, folding.lengths))
+
+    @property
+    def layer(self) -> GpuLayer:
+        """What is passed over."""
+        return self._l
 
     def jacobians(self) -> Array:
         raise TypeError("there are no Jacobians of segments on a GPU")
@@ -189,6 +198,15 @@ def _parts(start: int, stop: int, common: int) -> list[tuple[int, int]]:
     return [(start, common), (common, stop)] if start < common else [(start, stop)]
 
 
+def _of_length_one(covectors: Array) -> tuple[Array, Array]:
+    """Scale each row of (n, R, H) to length one, float32; and the logarithms (R,) of what the lengths were."""
+    length = np.sqrt((covectors.astype(np.float64) ** 2).sum(axis=(0, 2)))
+    with np.errstate(divide="ignore"):
+        gained = np.log(length)
+    scale = 1 / np.maximum(length, np.finfo(np.float32).tiny)
+    return (covectors * scale[:, np.newaxis]).astype(np.float32), gained
+
+
 class SegmentedBlock(RecurrentBlock):
     """One recurrent layer over a folded window of time; the ranks of all windows work on a task together."""
 
@@ -241,6 +259,30 @@ class SegmentedBlock(RecurrentBlock):
         sweep = self._passes[direction][m]
         self._solves[direction, m] = self._solver.solve(sweep, cp.asnumpy(self.stacks[edge][m]))
         return sweep.handed
+
+    def exponent(self) -> float:
+        """Estimate the largest Lyapunov exponent along the last step's trajectories, 1/step."""
+        return float(np.mean([self._exponent_of(sweep.layer) for sweep in self._passes["backward"]]))
+
+    def _exponent_of(self, layer: GpuLayer) -> float:
+        """As ``methods.lyapunov.largest_exponent``, a few steps at a time."""
+        n = min(TRAJECTORY_STEPS, layer.folding.common)
+        tape = layer.tape.window(0, n)
+        alone, no_dy = replace(tape, d=cp.zeros_like(tape.d)), self._c.arithmetic.zeros(*tape.sizes)
+        rng, names = np.random.default_rng(0x1E), self.cell.state_names
+        start = rng.standard_normal((len(names), layer.folding.rows, tape.sizes[2]))
+        covector = _of_length_one(start)[0]
+        growth, counted = np.zeros(layer.folding.rows), 0
+        for last in range(n, 0, -_AT_A_TIME):
+            first = max(last - _AT_A_TIME, 0)
+            carried = cp.asarray(covector)
+            by_name = dict(zip(names, carried, strict=True))
+            layer.loops[1].backward(self._weights, alone, first, last, no_dy, by_name)
+            covector, gained = _of_length_one(cp.asnumpy(carried))
+            if n - last >= n // 2:
+                growth += gained
+                counted += last - first
+        return float((growth / max(counted, 1)).mean())
 
     def solves(self) -> tuple[LayerSolve, ...]:
         rows = self._c.extent.microbatches

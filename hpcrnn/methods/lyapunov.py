@@ -8,7 +8,7 @@ import numpy.typing as npt
 from hpcrnn.methods.host_layer import LayerArrays
 from hpcrnn.methods.strips import States
 
-_STEPS = 256
+TRAJECTORY_STEPS = 256
 """Length of the trajectory looked at, at the most."""
 
 
@@ -25,7 +25,7 @@ def largest_exponent(layer: LayerArrays) -> float:
     """
     cell, tape = layer.cell, layer.tape
     H, dtype = tape.states["h"].shape[-1], tape.gates.dtype
-    n_steps = min(_STEPS, layer.folding.common)
+    n_steps = min(TRAJECTORY_STEPS, layer.folding.common)
     rng = np.random.default_rng(0x1E)
     dstate = {name: rng.standard_normal((layer.folding.rows, H)).astype(dtype) for name in cell.state_names}
     dstate, _ = _normalised(dstate)

@@ -137,6 +137,15 @@ def test_meeting_lengths_and_work_are_told(kernel):
         assert found.solve.row_steps <= 400 + 3 * found.solve.steps[1]
 
 
+@every_kernel
+@every_cell
+def test_the_exponent_is_the_hosts(cell, kernel):
+    given = CELLS[cell] | KINDS["cotangent, no input layer"] | {"seq": 160, "method": "picard", "fold": 4}
+    ours, theirs = Run.of("cupy", kernel=kernel, **given), Run.of("numpy", **given)
+    expected = theirs.engine.exponents()
+    assert ours.engine.exponents() == pytest.approx(expected, abs=0.05)
+
+
 def test_inference_is_solved_too():
     given = {"cell": "lstm", **KINDS["features weighted"], "mode": "forward"}
     solved = Run.of("cupy", **given, method="picard", fold=4, tolerance=1e-6)
