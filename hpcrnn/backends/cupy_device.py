@@ -23,6 +23,8 @@ Kernel = Any
 _LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 _OPTIONS = ("-std=c++17", "-default-device")
 _THREADS = 256
+# Builds of CuPy without the library have a module that only says so.
+_NVTX = getattr(cp.cuda.nvtx, "available", True)
 
 
 class Device:
@@ -68,7 +70,8 @@ class Device:
             Seconds that the device took, to be asked for afterwards.
         """
         begin, end = cp.cuda.Event(), cp.cuda.Event()
-        cp.cuda.nvtx.RangePush(what)
+        if _NVTX:
+            cp.cuda.nvtx.RangePush(what)
         try:
             with self.stream:
                 begin.record(self.stream)
@@ -76,7 +79,8 @@ class Device:
                 end.record(self.stream)
                 self.synchronize()
         finally:
-            cp.cuda.nvtx.RangePop()
+            if _NVTX:
+                cp.cuda.nvtx.RangePop()
 
     def synchronize(self) -> None:
         """Wait until all work given to the GPU is done."""
