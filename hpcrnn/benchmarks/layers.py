@@ -16,15 +16,16 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, Pass, TimedLayer, solve_layer
+from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, TimedLayer, solve_layer
 from hpcrnn.benchmarks.arguments import OneLineParser, positive, positive_seconds
 from hpcrnn.errors import (
     EXIT_INVALID,
@@ -38,6 +39,7 @@ from hpcrnn.kernels.variants import PRECISIONS, Precision
 from hpcrnn.records.environment import package_facts
 from hpcrnn.records.host import host_facts
 from hpcrnn.records.layers import LayerRecord, LayerTiming, write_layer_record
+from hpcrnn.records.statistics import median_interval
 
 ALLOWED_ERROR = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-2}
 """Largest relative error against float64 of anything that is timed, folded or not."""
@@ -45,9 +47,8 @@ ALLOWED_ERROR = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-
 FOLD_TOLERANCE = {"float32": 1e-5, "tf32": 2.0**-10, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Difference at which trajectories of a folded case have met.
 
-In float32 the error that is allowed. In the others two units in the last place of a state between a half and one: of two
-trajectories that rounding alone keeps apart, some state is always one such unit off, so that they would never meet at
-less than that.
+In float32 the error that is allowed. In the others, two units in the last place of a state between a half and one:
+rounding alone keeps some states of two trajectories one such unit apart for ever; at less than that they never meet.
 """
 
 CHECK_STEPS = 16
@@ -58,33 +59,14 @@ CHECK_SEGMENT = 32
 
 WARMUP = 2
 
+REPETITIONS, LIMIT_S = 20, 2.0
+"""Of each pass at the most; seconds after which no further one begins, but for the first :data:`LEAST`."""
+
 LEAST = 6
 """Repetitions that are made however long they take: the fewest that give a 95 % interval of the median."""
 
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure.
-
-    Attributes
-    ----------
-    repetitions : int
-        Of each pass, at the most.
-    limit_s : float
-        Seconds after which no further repetition of a case begins, but for the first :data:`LEAST`.
-    total_s : float
-        Seconds after which no further case begins.
-    ceilings : int
-        Size n of what ceilings are measured with: products of n x n matrices, a copy of 64 n^2 bytes.
-    peer : bool
-        Whether torch.nn is timed too.
-    """
-
-    repetitions: int = 20
-    limit_s: float = 2.0
-    total_s: float = math.inf
-    ceilings: int = 8192
-    peer: bool = True
+CEILINGS = 8192
+"""Size n of what ceilings are measured with: products of n x n matrices, a copy of 64 n^2 bytes."""
 
 
 class WrongLayerError(HpcrnnError):
@@ -134,16 +116,21 @@ def preset_cases() -> list[LayerCase]:
 def _folded_cases() -> list[LayerCase]:
     """Return one long row in segments that run at once.
 
-    A pass takes S + m steps, S of a segment and m until trajectories meet. More rows make S shorter, until a step's time
-    grows with its rows. By the planner's model of a step and m = 30 that is where arithmetic begins to set the pace: in
-    float32, which is three products, at 128 to 256 rows; in 16 bits at 256, half as many kernels of two tiles beyond.
+    A pass takes S steps of a segment, and m more until trajectories meet: of these layers, counted on the host, 26 at
+    the most in float32, 11 in bfloat16. More rows make S shorter, until the time of a step grows with them. By the
+    planner's model of a step little is gained beyond 128 rows in float32, whose products are three each, and beyond
+    256 in 16 bits; and at 512 some loops, or their corrections, would no longer be persistent kernels.
     """
+    folds: list[tuple[Precision, int]] = [("bfloat16", 256), ("float32", 128)]
     return [
-        replace(_square(cell, precision, 1, 512, 65536, "one long row, folded"), fold=fold, tolerance=tolerance)
-        for precision, fold in (("bfloat16", 256), ("float32", 128))
-        for tolerance in (FOLD_TOLERANCE[precision],)
+        _folded(_square(cell, precision, 1, 512, 65536, "one long row, folded"), fold)
+        for precision, fold in folds
         for cell in ("lstm", "gru")
     ]
+
+
+def _folded(case: LayerCase, fold: int) -> LayerCase:
+    return replace(case, fold=fold, tolerance=FOLD_TOLERANCE[case.precision])
 
 
 def _square(cell: str, precision: Precision, B: int, H: int, T: int, group: str) -> LayerCase:
@@ -172,11 +159,22 @@ def named_case(name: str) -> LayerCase:
     if not (min(B, H, T) >= 1 and 1 <= fold <= T):
         raise HpcrnnError(f"--case {shorten(name)}: allowed are sizes of at least one, and at most T segments")
     case = _square(found["cell"], precision, B, H, T, "asked for")
-    return replace(case, fold=fold, tolerance=FOLD_TOLERANCE[precision]) if fold > 1 else case
+    return _folded(case, fold) if fold > 1 else case
 
 
-def measure_case(case: LayerCase, device: Any, effort: Effort) -> LayerTiming:
+def measure_case(case: LayerCase, device: Any, repetitions: int, limit_s: float, *, peer: bool) -> LayerTiming:
     """Verify one case at a short length, then time it: ours and the peer's pass in turn.
+
+    Parameters
+    ----------
+    case : LayerCase
+    device : Device
+    repetitions : int
+        Of each pass, at the most.
+    limit_s : float
+        Seconds after which no further repetition begins, but for the first :data:`LEAST`.
+    peer : bool
+        Whether torch.nn is timed too.
 
     Raises
     ------
@@ -184,27 +182,26 @@ def measure_case(case: LayerCase, device: Any, effort: Effort) -> LayerTiming:
         What ours computed is not right: nothing is timed then.
     """
     short = replace(case, T=min(case.T, CHECK_SEGMENT * case.fold if case.is_folded else CHECK_STEPS))
-    errors, peer_errors = _errors(short, device, peer=effort.peer)
+    errors, peer_errors = _errors(short, device, peer=peer)
     wrong = {name: error for name, error in errors.items() if not error <= ALLOWED_ERROR[case.precision]}
     if wrong:
         raise WrongLayerError(f"{case.name}: not right, not timed: {wrong}")
     arrays = LayerArrays.draw(case, seed=1)
     layers = {"ours": make_layer(case, arrays, device)}
-    if effort.peer:
+    if peer:
         layers["peer"] = _make_peer(case, arrays)
-    samples = _alternate(layers, effort)
+    samples = _alternate(layers, repetitions, limit_s)
     facts = {field: getattr(case, field) for field in ("name", "cell", "precision", "B", "T", "H", "D", "group")}
     facts |= {
         "kernel": layers["ours"].kernel,
-        "peer_kernel": layers["peer"].kernel if effort.peer else "",
+        "peer_kernel": layers["peer"].kernel if peer else "",
         "error_steps": short.T,
     }
     if case.is_folded:
         facts |= {"fold": case.fold, "tolerance": case.tolerance} | layers["ours"].solve_facts()
     for which in PASSES:
         facts |= {f"flops_{which}": case.flops(which), f"least_bytes_{which}": case.least_bytes(which)}
-    ours, theirs = ({w: np.array(samples.get((name, w), ())) for w in PASSES} for name in ("ours", "peer"))
-    return LayerTiming(facts, ours, theirs, errors, peer_errors)
+    return LayerTiming(facts, samples["ours"], samples["peer"], errors, peer_errors)
 
 
 def make_layer(case: LayerCase, arrays: LayerArrays, device: Any) -> TimedLayer:
@@ -224,28 +221,31 @@ def _make_peer(case: LayerCase, arrays: LayerArrays) -> TimedLayer:
     return TorchLayer(case, arrays)
 
 
-def _alternate(layers: Mapping[str, TimedLayer], effort: Effort) -> dict[tuple[str, Pass], list[float]]:
-    """Time both passes of all layers in turn, again and again; return seconds by layer and pass."""
-    samples: dict[tuple[str, Pass], list[float]] = {(name, which): [] for name in layers for which in PASSES}
-    for keep in _repetitions(effort):
-        for name, which in samples:
-            seconds = layers[name].run(which)
-            if keep:
-                samples[name, which].append(seconds)
-    return samples
+def _alternate(
+    layers: Mapping[str, TimedLayer], repetitions: int, limit_s: float
+) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+    """Time each pass of ours and then of the peer, again and again; return seconds by layer and pass."""
+    samples: dict[str, dict[str, list[float]]] = {name: {which: [] for which in PASSES} for name in ("ours", "peer")}
+    for keep in _repetitions(repetitions, limit_s):
+        for which in PASSES:
+            for name, layer in layers.items():
+                seconds = layer.run(which)
+                if keep:
+                    samples[name][which].append(seconds)
+    return {name: {which: np.array(s) for which, s in passes.items()} for name, passes in samples.items()}
 
 
-def _repetitions(effort: Effort) -> Iterator[bool]:
+def _repetitions(most: int, limit_s: float) -> Iterator[bool]:
     """Yield whether to keep what the next repetition takes: warm-ups first; where time is up, one of them is enough."""
     start = time.perf_counter()
 
     def late() -> bool:
-        return time.perf_counter() - start > effort.limit_s
+        return time.perf_counter() - start > limit_s
 
     for number in range(WARMUP):
         if number == 0 or not late():
             yield False
-    for number in range(effort.repetitions):
+    for number in range(most):
         if number >= LEAST and late():
             return
         yield True
@@ -269,27 +269,48 @@ def _errors(case: LayerCase, device: Any, *, peer: bool) -> tuple[dict[str, floa
     return ours, against(_make_peer(case, arrays)) if peer else {}
 
 
-def measure(cases: Sequence[LayerCase], path: Path, effort: Effort) -> Outcome:
-    """Measure cases one after another; the file is whole after each. One that is not right is said, and left out."""
+def measure(
+    cases: Sequence[LayerCase],
+    path: Path,
+    repetitions: int = REPETITIONS,
+    limit_s: float = LIMIT_S,
+    *,
+    peer: bool,
+    total_s: float = math.inf,
+    ceilings_n: int = CEILINGS,
+) -> Outcome:
+    """Measure cases one after another; the file is whole after each. One that is not right is said, and left out.
+
+    Parameters
+    ----------
+    cases : sequence of LayerCase
+    path : Path
+    repetitions, limit_s, peer
+        See :func:`measure_case`.
+    total_s : float
+        Seconds after which no further case begins.
+    ceilings_n : int
+        See :data:`CEILINGS`.
+    """
     from hpcrnn.backends.cupy_device import open_device
-    from hpcrnn.backends.cupy_layer import copy_rate, device_facts, free_memory, matrix_rate
 
     begin = time.perf_counter()
     device = open_device(shared=False)
-    ceilings = {"copy_bytes_per_s": copy_rate(device, 64 * effort.ceilings**2)}
-    ceilings |= {
-        f"{precision}_flops_per_s": matrix_rate(device, precision, effort.ceilings) for precision in PRECISIONS
-    }
+    # Loads libraries that may not be there where there is no GPU: that is said first.
+    from hpcrnn.backends.cupy_layer import copy_rate, device_facts, free_memory, matrix_rate
+
+    ceilings = {"copy_bytes_per_s": copy_rate(device, 64 * ceilings_n**2)}
+    ceilings |= {f"{name}_flops_per_s": matrix_rate(device, name, ceilings_n) for name in PRECISIONS}
     free_memory()
     facts = {"device": device_facts(device), "host": host_facts(), "packages": package_facts()}
     record = LayerRecord(datetime.now(UTC).isoformat(timespec="seconds"), device.name, facts, ceilings, ())
     wrong: list[str] = []
     for index, case in enumerate(cases):
         start = time.perf_counter()
-        if start - begin > effort.total_s:
+        if start - begin > total_s:
             return Outcome(record, tuple(wrong), tuple(case.name for case in cases[index:]))
         try:
-            timing = measure_case(case, device, effort)
+            timing = measure_case(case, device, repetitions, limit_s, peer=peer)
         except WrongLayerError as error:
             wrong.append(case.name)
             _complain(str(error))
@@ -302,9 +323,8 @@ def measure(cases: Sequence[LayerCase], path: Path, effort: Effort) -> Outcome:
 
 
 def _report_progress(timing: LayerTiming, took_s: float) -> None:
-    ours, peer = (
-        [float(np.median(s[w])) if s[w].size else math.nan for w in PASSES] for s in (timing.ours_s, timing.peer_s)
-    )
+    both = (timing.ours_s, timing.peer_s)
+    ours, peer = ([median_interval(samples[which]).median for which in PASSES] for samples in both)
     steps = [seconds / timing.facts["T"] * 1e6 for seconds in ours]
     ratios = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
     sys.stdout.write(
@@ -347,25 +367,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the presets, or what is asked for."""
     prog = "python -m hpcrnn.benchmarks.layers"
     parser = OneLineParser(prog=prog, description="recurrent layers on one GPU beside cuDNN", allow_abbrev=False)
-    default = Effort()
     parser.add_argument("--out", type=Path, default=Path("results/layers.h5"))
-    parser.add_argument("--repetitions", type=positive, default=default.repetitions, help="of each pass, at the most")
-    parser.add_argument("--limit", type=positive_seconds, default=default.limit_s, help="seconds of timing a case")
-    parser.add_argument(
-        "--total", type=positive_seconds, default=default.total_s, help="seconds after which none begins"
-    )
+    parser.add_argument("--repetitions", type=positive, default=REPETITIONS, help="of each pass, at the most")
+    parser.add_argument("--limit", type=positive_seconds, default=LIMIT_S, help="seconds of timing a case")
+    parser.add_argument("--total", type=positive_seconds, default=math.inf, help="seconds: no case begins later")
     parser.add_argument("--only", default="", help="cases whose name or group holds this text")
     parser.add_argument(
         "--case", action="append", default=[], metavar="NAME", help="in place of the presets: lstm,float32,B2,H32,T64"
     )
-    parser.add_argument("--ceilings", type=positive, default=default.ceilings, help="size of the matrices for ceilings")
+    parser.add_argument("--ceilings", type=positive, default=CEILINGS, help="size of the matrices for ceilings")
     parser.add_argument("--no-peer", action="store_true", help="do not time torch.nn beside ours")
     try:
         given = parser.parse_args(argv)
         cases = _chosen(given.case, given.only)
         _check_packages(peer=not given.no_peer)
-        effort = Effort(given.repetitions, given.limit, given.total, given.ceilings, not given.no_peer)
-        outcome = measure(cases, given.out, effort)
+        outcome = measure(
+            cases,
+            given.out,
+            given.repetitions,
+            given.limit,
+            peer=not given.no_peer,
+            total_s=given.total,
+            ceilings_n=given.ceilings,
+        )
     except HpcrnnError as error:
         _complain(str(error))
         return error.exit_code

@@ -4,6 +4,7 @@
 
     / @schema_name @schema_version @created_utc @device  environment (JSON)  ceilings (JSON)
     /cases/<n>  @name @cell @precision @B @T @H @D @group @kernel @peer_kernel
+        folded: @fold @tolerance, and by direction, of the last solve: @rounds_ @steps_ @meeting_ @unmet_ @residual_
         <pass>/ours (n,) <pass>/peer (n,)          seconds, interleaved
         quantity, error, peer_error                against float64, at the length error_steps
 """
@@ -32,7 +33,9 @@ class LayerTiming:
     ----------
     facts : dict
         ``name``, ``cell``, ``precision``, ``B``, ``T``, ``H``, ``D``, ``group``, ``kernel``, ``peer_kernel``,
-        ``error_steps``; ``flops_<pass>`` and ``least_bytes_<pass>``.
+        ``error_steps``; ``flops_<pass>`` and ``least_bytes_<pass>``. Of a folded case ``fold`` and ``tolerance``
+        too, and of its last solves, forward and backward, with ``_forward`` and ``_backward`` behind: ``rounds``,
+        ``steps`` one after another, longest ``meeting`` length, ``unmet`` rows and ``residual``.
     ours_s, peer_s : dict of str to float64 array (n,)
         Seconds of each repetition, by pass. No peer: an empty array.
     errors, peer_errors : dict of str to float
