@@ -1,20 +1,9 @@
-"""Tests that need a GPU; they skip, with the reason, where there is none."""
+"""Tests that need a GPU, or the stand-in for one; they skip, with the reason, where there is neither."""
 
 from pathlib import Path
 
 import pytest
-
-
-def reason_to_skip():
-    try:
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-    except ImportError:
-        return "CuPy is not installed"
-    except Exception as error:  # noqa: BLE001 - whatever the driver, or its absence, says
-        return f"no usable GPU: {str(error).splitlines()[0]}"
-    return None if count else "no GPU"
+from gpu.which_gpu import reason_to_skip
 
 
 def pytest_collection_modifyitems(items):

@@ -1,8 +1,6 @@
 """Problems for the GPU: stacks of layers whose numbers survive being stored, and how far results may be off."""
 
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -25,15 +23,6 @@ CELLS = {
     "elman": {"cell": "elman"},
     "elman-relu": {"cell": "elman", "activation": "relu"},
 }
-
-HOST_GPU = Path(__file__).parents[1] / "host_gpu"
-
-
-def on_host():
-    """Whether CuPy is the stand-in of ``tests/host_gpu``: small sizes only. Nothing is imported."""
-    found = find_spec("cupy")
-    return found is not None and found.origin is not None and HOST_GPU in Path(found.origin).parents
-
 
 # What the issue allows of the relative error, in the 2-norm, against float64. TF32 keeps 11 bits, as float16 does.
 ALLOWED = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-2}
