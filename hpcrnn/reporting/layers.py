@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.layers import LayerRecord, LayerTiming, read_layer_record
 from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
 from hpcrnn.reporting.canvas import (
@@ -293,7 +294,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("plots/layers"))
     arguments = parser.parse_args(argv)
-    write_report(read_layer_record(arguments.file), arguments.out)
+    try:
+        write_report(read_layer_record(arguments.file), arguments.out)
+    except HpcrnnError as error:
+        sys.stderr.write(f"hpcrnn: error: {error}\n")
+        return error.exit_code
     sys.stdout.write(f"written: {arguments.out}\n")
     return 0
 
