@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from cupy_backends.cuda.api import driver
+from cupy_backends.cuda.api.runtime import CUDARuntimeError
 from host_cuda.build import CompileError, HostKernel, Parameter, compile_source, host_source, load_library
 
 from cupy import _settings
 from cupy._array import ndarray
 from cupy.cuda.compiler import CompileException
-from cupy.cuda.stream import Stream, submit
+from cupy.cuda.stream import Stream, get_current_stream, submit
 
 _launches = itertools.count(1)  # each in another order of threads and blocks
 
@@ -69,11 +70,10 @@ class _Function:
 
 
 class RawKernel:
-    """One kernel; what the compiler would say of its registers is invented."""
+    """One kernel; what the compiler would say of its registers is invented.
 
-    num_regs = _settings.REGISTERS_OF_A_THREAD
-    local_size_bytes = 0
-    const_size_bytes = 0
+    As on a device, it is loaded when it is first launched or asked about, which a capture does not allow.
+    """
 
     def __init__(
         self,
@@ -90,7 +90,27 @@ class RawKernel:
         except KeyError:
             raise driver.CUDADriverError(f"CUDA_ERROR_NOT_FOUND: no kernel {name}") from None
         self._shared_bytes = _settings.SHARED_BYTES
-        self.kernel = _Function(id(self))
+        self._loaded = False
+
+    @property
+    def kernel(self) -> _Function:
+        self._load(get_current_stream())
+        return _Function(id(self))
+
+    def _load(self, stream: Stream) -> None:
+        if not self._loaded and stream.is_capturing():
+            raise CUDARuntimeError(
+                f"cudaErrorStreamCaptureUnsupported: the kernel {self.name} would be loaded while the stream captures"
+            )
+        self._loaded = True
+
+    @property
+    def num_regs(self) -> int:
+        return _settings.REGISTERS_OF_A_THREAD if self.kernel else 0
+
+    @property
+    def local_size_bytes(self) -> int:
+        return 0 if self.kernel else -1
 
     @property
     def max_threads_per_block(self) -> int:
@@ -104,6 +124,7 @@ class RawKernel:
     def max_dynamic_shared_size_bytes(self, size: int) -> None:
         if size > _settings.SHARED_BYTES_AT_MOST:
             raise driver.CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {size} bytes of shared memory")
+        self._load(get_current_stream())
         self._shared_bytes = size
 
     @property
@@ -122,6 +143,7 @@ class RawKernel:
     ) -> None:
         """Give a launch to a stream."""
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        self._load(stream or get_current_stream())
         self._check_launch(grid, block, shared_mem)
         values = self._values(args)
         arrays = [a for a in args if isinstance(a, ndarray)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stand_in import cp
 
-CUDADriverError = cp.cuda.driver.CUDADriverError
+CUDADriverError, Refused = cp.cuda.driver.CUDADriverError, cp.cuda.runtime.CUDARuntimeError
 
 CODE = """
 #ifdef MORE
@@ -127,6 +127,11 @@ def test_kernels_are_recorded_in_a_capture():
     a, to, add = cp.ones(4, np.float32), cp.zeros(4, np.float64), kernel("add")
     with stream:
         stream.begin_capture()
+        with pytest.raises(Refused, match="the kernel add would be loaded"):
+            add((1,), (4,), (a, to, np.float32(1), np.int64(4)))
+        stream.end_capture()
+        add((1,), (4,), (a, to, np.float32(-1), np.int64(4)))
+        stream.begin_capture()
         add((1,), (4,), (a, to, np.float32(1), np.int64(4)))
         graph = stream.end_capture()
         assert to.sum().item() == 0
@@ -188,6 +193,10 @@ def test_products_are_recorded_in_a_capture():
     stream, arithmetic = cp.cuda.Stream(non_blocking=True), make_arithmetic("float32")
     a, out = cp.ones((2, 2), np.float32), cp.zeros((2, 2), np.float32)
     with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="status 13"):
+            arithmetic.gemm(a, a, out)
+        stream.end_capture()
         arithmetic.gemm(a, a, out)
         stream.begin_capture()
         arithmetic.gemm(a, a, out, beta=1.0)

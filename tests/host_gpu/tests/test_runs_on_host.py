@@ -50,6 +50,13 @@ def test_two_ranks_share_the_batch(allreduce, late, tmp_path, two_devices, monke
     assert [case.n_ranks for case in assert_valid(ended, tmp_path, 2).cases] == [1, 2]
 
 
+@pytest.mark.parametrize("axis", ["pipeline", "time"])
+def test_two_ranks_pass_arrays_on_through_pinned_memory(axis, tmp_path, two_devices, monkeypatch):
+    monkeypatch.setenv("HPCRNN_HOST_GPU_LATE", "1")  # what MPI is given must have been waited for
+    flags = ("--grid", f"{axis}=2", "--microbatches", 2, "--chunks", 2, "--transport", "staged")
+    assert_valid(hpcrnn_run(2, *FLAGS, *flags, cwd=tmp_path), tmp_path, 2)
+
+
 # The memory of the invented device is the host's, so that any MPI takes its pointers.
 DIRECT = """
 import sys

@@ -18,7 +18,7 @@ from host_cuda.build import compile_source, load_library
 
 _NAME = f"libcublas.so.{_settings.CUDA_VERSION // 1000}"
 _SOURCE = """
-struct Handle { void* stream; void* workspace; unsigned long workspace_bytes; };
+struct Handle { void* stream; void* workspace; unsigned long workspace_bytes; int used; };
 struct Gemm {
     Handle* handle;
     int transpose_a, transpose_b, m, n, k;
@@ -33,7 +33,10 @@ static int (*multiply)(const Gemm*);
 extern "C" void host_connect(int (*function)(const Gemm*)) { multiply = function; }
 extern "C" int cublasCreate_v2(Handle** handle) { *handle = new Handle{}; return 0; }
 extern "C" int cublasDestroy_v2(Handle* handle) { delete handle; return 0; }
-extern "C" int cublasSetStream_v2(Handle* handle, void* stream) { *handle = {stream, nullptr, 0}; return 0; }
+extern "C" int cublasSetStream_v2(Handle* handle, void* stream) {
+    *handle = {stream, nullptr, 0, handle->used};
+    return 0;
+}
 extern "C" int cublasSetWorkspace_v2(Handle* handle, void* workspace, unsigned long bytes) {
     handle->workspace = workspace;
     handle->workspace_bytes = bytes;
@@ -52,11 +55,16 @@ extern "C" int cublasGemmEx(Handle* handle, int transpose_a, int transpose_b, in
 _TYPES = {0: np.dtype(np.float32), 2: np.dtype(np.float16), 14: np.dtype(np.uint16)}
 _BFLOAT16, _TF32 = 14, 77
 _COMPUTE = {68, _TF32}
-_SUCCESS, _INVALID_VALUE, _EXECUTION_FAILED, _NOT_SUPPORTED = 0, 7, 13, 15
+_SUCCESS, _ALLOC_FAILED, _INVALID_VALUE, _EXECUTION_FAILED, _NOT_SUPPORTED = 0, 3, 7, 13, 15
 
 
 class _Handle(ctypes.Structure):
-    _fields_ = (("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_ulong))
+    _fields_ = (
+        ("stream", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p),
+        ("workspace_bytes", ctypes.c_ulong),
+        ("used", ctypes.c_int),
+    )
 
 
 class _Gemm(ctypes.Structure):
@@ -113,7 +121,11 @@ def _multiply(call: Any) -> int:
     """Check a call and give it to the handle's stream; whatever goes wrong must become a status."""
     try:
         gemm = call.contents
-        stream.submit(_product(gemm), stream.stream_of(gemm.handle.contents.stream or 0))
+        handle = gemm.handle.contents
+        target = stream.stream_of(handle.stream or 0)
+        _check_capture(handle, target)
+        stream.submit(_product(gemm), target)
+        handle.used = 1
     except _RefusedError as error:
         sys.stderr.write(f"cublasGemmEx: {error}\n")
         return error.status
@@ -121,6 +133,14 @@ def _multiply(call: Any) -> int:
         sys.stderr.write(f"cublasGemmEx: {error!r}\n")
         return _EXECUTION_FAILED
     return _SUCCESS
+
+
+def _check_capture(handle: _Handle, target: stream.Stream) -> None:
+    """A capture allows neither loading kernels, at a handle's first product, nor allocating a workspace."""
+    if target.is_capturing() and not handle.used:
+        raise _RefusedError(_EXECUTION_FAILED, "the first product of a handle while the stream captures")
+    if target.is_capturing() and not handle.workspace:
+        raise _RefusedError(_ALLOC_FAILED, "a product without a workspace of one's own while the stream captures")
 
 
 @dataclass(frozen=True)
