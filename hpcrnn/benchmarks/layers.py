@@ -301,7 +301,6 @@ def measure(
 
     ceilings = {"copy_bytes_per_s": copy_rate(device, 64 * ceilings_n**2)}
     ceilings |= {f"{name}_flops_per_s": matrix_rate(device, name, ceilings_n) for name in PRECISIONS}
-    free_memory()
     facts = {"device": device_facts(device), "host": host_facts(), "packages": package_facts()}
     record = LayerRecord(datetime.now(UTC).isoformat(timespec="seconds"), device.name, facts, ceilings, ())
     wrong: list[str] = []
@@ -309,6 +308,7 @@ def measure(
         start = time.perf_counter()
         if start - begin > total_s:
             return Outcome(record, tuple(wrong), tuple(case.name for case in cases[index:]))
+        free_memory()
         try:
             timing = measure_case(case, device, repetitions, limit_s, peer=peer)
         except WrongLayerError as error:
@@ -317,7 +317,6 @@ def measure(
             continue
         record = replace(record, cases=(*record.cases, timing))
         write_layer_record(record, path)
-        free_memory()
         _report_progress(timing, time.perf_counter() - start)
     return Outcome(record, tuple(wrong), ())
 

@@ -1,6 +1,9 @@
 """The peer of the layer benchmark: what cuDNN takes at once, and a sequence in pieces."""
 
+import numpy as np
 import pytest
+
+from hpcrnn.backends.layer_case import LayerArrays, LayerCase, solve_layer
 
 pytestmark = pytest.mark.peer
 
@@ -36,3 +39,41 @@ def test_pieces_give_what_the_whole_sequence_gives(torch, kind):
         found.append([torch.cat(ys), torch.cat([x.grad for x in xs]), *(p.grad for p in module.parameters())])
     for whole, cut in zip(*found, strict=True):
         torch.testing.assert_close(cut, whole)
+
+
+class Clock:
+    """An event of a device that is not there."""
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        """Take no time."""
+
+    synchronize = record
+
+    def elapsed_time(self, _):
+        return 1.0
+
+
+@pytest.mark.parametrize("longest", [9, 4])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
+def test_the_peer_is_the_layer_that_ours_is(torch, cell, longest, monkeypatch):
+    """On the host, where torch computes the same: parameters in their places, gradients through all pieces."""
+    from hpcrnn.backends import torch_layer
+
+    for kind in (torch.Tensor, torch.nn.Module):
+        monkeypatch.setattr(kind, "cuda", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "Event", Clock)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch_layer, "LONGEST", longest)
+    case = LayerCase(cell, "float32", 2, 9, 6, 4)
+    arrays = LayerArrays.draw(case, 0)
+    layer = torch_layer.TorchLayer(case, arrays)
+    for which in ("training", "inference", "training"):
+        assert layer.run(which) == pytest.approx(1e-3)
+    assert layer.kernel.endswith("pieces") == (longest < 9)
+    found, expected = layer.results(), solve_layer(case, arrays)
+    assert found.keys() == expected.keys()
+    for name, a in expected.items():
+        np.testing.assert_allclose(found[name], a, rtol=0, atol=1e-5 * np.abs(a).max(), err_msg=name)
