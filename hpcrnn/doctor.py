@@ -128,7 +128,7 @@ def _blas() -> Finding:
 
 
 def _mkl() -> Finding:
-    from hpcrnn.backends.mkl import MklProducts, load_mkl
+    from hpcrnn.backends.numpy.mkl import MklProducts, load_mkl
 
     library = load_mkl()
     if library is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from hpcrnn.backends.base import Engine, Extent
-from hpcrnn.backends.mkl import MklProducts, load_mkl
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
+from hpcrnn.backends.numpy.mkl import MklProducts, load_mkl
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import NumpyProducts, ProductLibrary
 from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
@@ -123,7 +123,7 @@ def make_engine(
         tells.
     """
     if name == "torch":
-        from hpcrnn.backends.torch_engine import TorchEngine
+        from hpcrnn.backends.torch.engine import TorchEngine
 
         return TorchEngine(network, extent, spec.training, spec.machine.threads)
     if name == "cupy":
@@ -160,7 +160,7 @@ def _make_cupy_engine(
     if not count:
         raise LaunchError("machine.backend = cupy: no GPU on this host")
     try:
-        from hpcrnn.backends.cupy_engine import CupyEngine
+        from hpcrnn.backends.cupy.engine import CupyEngine
     except Exception as error:  # noqa: BLE001 - likewise
         raise MissingPackageError(
             f"machine.backend = cupy: a CUDA library cannot be loaded: {_first_line(error)}: "

@@ -207,16 +207,16 @@ def measure_case(case: LayerCase, device: Any, repetitions: int, limit_s: float,
 def make_layer(case: LayerCase, arrays: LayerArrays, device: Any) -> TimedLayer:
     """Load our layer."""
     if case.is_folded:
-        from hpcrnn.backends.cupy_folded_layer import CupyFoldedLayer
+        from hpcrnn.backends.cupy.folded_layer import CupyFoldedLayer
 
         return CupyFoldedLayer(case, arrays)
-    from hpcrnn.backends.cupy_layer import CupyLayer
+    from hpcrnn.backends.cupy.layer import CupyLayer
 
     return CupyLayer(case, arrays, device=device)
 
 
 def _make_peer(case: LayerCase, arrays: LayerArrays) -> TimedLayer:
-    from hpcrnn.backends.torch_layer import TorchLayer
+    from hpcrnn.backends.torch.layer import TorchLayer
 
     return TorchLayer(case, arrays)
 
@@ -253,7 +253,7 @@ def _repetitions(most: int, limit_s: float) -> Iterator[bool]:
 
 def _errors(case: LayerCase, device: Any, *, peer: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Relative errors of a training pass, ours and the peer's, on arrays that survive being stored."""
-    from hpcrnn.backends.cupy_layer import store_and_widen
+    from hpcrnn.backends.cupy.layer import store_and_widen
 
     arrays = LayerArrays.draw(case, seed=0).rounded(lambda a: store_and_widen(device, case.precision, a))
     expected = solve_layer(case, arrays)
@@ -292,12 +292,12 @@ def measure(
     ceilings_n : int
         See :data:`CEILINGS`.
     """
-    from hpcrnn.backends.cupy_device import open_device
+    from hpcrnn.backends.cupy.device import open_device
 
     begin = time.perf_counter()
     device = open_device(shared=False)
     # Loads libraries that may not be there where there is no GPU: that is said first.
-    from hpcrnn.backends.cupy_layer import copy_rate, device_facts, free_memory, matrix_rate
+    from hpcrnn.backends.cupy.layer import copy_rate, device_facts, free_memory, matrix_rate
 
     ceilings = {"copy_bytes_per_s": copy_rate(device, 64 * ceilings_n**2)}
     ceilings |= {f"{name}_flops_per_s": matrix_rate(device, name, ceilings_n) for name in PRECISIONS}
@@ -356,7 +356,7 @@ def _check_packages(*, peer: bool) -> None:
         return
     if find_spec("torch") is None:
         raise MissingPackageError("PyTorch is not installed: pip install torch, or --no-peer")
-    from hpcrnn.backends.torch_layer import sees_gpu
+    from hpcrnn.backends.torch.layer import sees_gpu
 
     if not sees_gpu():
         raise LaunchError("PyTorch sees no GPU: install it with CUDA, or --no-peer")

@@ -144,8 +144,8 @@ class Contest:
 
     def peer(self, schedule: str, n_microbatches: int) -> Contender:
         """PyTorch's pipeline."""
-        from hpcrnn.backends.torch_engine import TorchEngine
-        from hpcrnn.backends.torch_pipeline import TorchPipeline
+        from hpcrnn.backends.torch.engine import TorchEngine
+        from hpcrnn.backends.torch.pipeline import TorchPipeline
 
         plan = self.plan(ParallelSpec(grid=self.pipeline, microbatches=n_microbatches))
         rank, n_ranks = self.world.rank, self.world.size
@@ -388,7 +388,7 @@ def main(world: World) -> int:
     """Check, screen, measure, print."""
     spec, arguments = _parse(world)
     _check_launch(world, spec, arguments.out)
-    from hpcrnn.backends.torch_pipeline import VERSION, join_group, leave_group
+    from hpcrnn.backends.torch.pipeline import VERSION, join_group, leave_group
 
     folder = Path(world.on_root(lambda: tempfile.mkdtemp(prefix="hpcrnn-")))
     try:

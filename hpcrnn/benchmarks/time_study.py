@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from hpcrnn.backends.base import LayerSolve
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.benchmarks.arguments import positive
 from hpcrnn.benchmarks.comparison import relative_error
 from hpcrnn.benchmarks.planning import make_plan

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hpcrnn.backends.base import Extent, Outcome, state_names
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.backends.registry import make_engine
 from hpcrnn.cells.products import NumpyProducts
 from hpcrnn.model.network import Network, build_network, initial_parameters

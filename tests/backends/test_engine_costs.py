@@ -9,7 +9,7 @@ from cells.cell_samples import CountingProducts
 from engine_samples import B, T, every_cell, every_kind, make_problem, run_tasks, serial_order
 
 from hpcrnn.backends.base import Extent
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.cells.products import NumpyProducts
 from hpcrnn.model.network import build_network, initial_parameters
 from hpcrnn.schedules.graph import TaskGraph

@@ -9,8 +9,8 @@ from engine_samples import make_problem
 
 from hpcrnn.backends import mkl, registry
 from hpcrnn.backends.base import Extent
-from hpcrnn.backends.mkl import MklProducts, load_mkl
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
+from hpcrnn.backends.numpy.mkl import MklProducts, load_mkl
 from hpcrnn.backends.registry import check_backends, make_engine, product_library
 from hpcrnn.cells.products import NumpyProducts
 from hpcrnn.errors import LaunchError, MissingPackageError, SpecError
@@ -212,6 +212,6 @@ def test_no_gpu_is_an_error_of_one_line(monkeypatch, count, message):
 
 def test_a_cuda_library_that_cannot_be_loaded_is_said_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(lambda: 1))
-    monkeypatch.setitem(sys.modules, "hpcrnn.backends.cupy_engine", None)
+    monkeypatch.setitem(sys.modules, "hpcrnn.backends.cupy.engine", None)
     with pytest.raises(MissingPackageError, match=r"a CUDA library cannot be loaded: .* pip install 'cupy-cuda13x"):
         make_problem("lstm", dtype="float32").engine("cupy")

@@ -18,14 +18,14 @@ LENGTHS = {1: [1], 65535: [65535], 65536: [32768, 32768], 131071: [43691, 43690,
 
 @pytest.mark.parametrize(("steps", "lengths"), LENGTHS.items())
 def test_as_few_equal_pieces_as_cudnn_takes(torch, steps, lengths):
-    from hpcrnn.backends.torch_layer import pieces
+    from hpcrnn.backends.torch.layer import pieces
 
     assert [piece.stop - piece.start for piece in pieces(steps)] == lengths
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_pieces_give_what_the_whole_sequence_gives(torch, kind):
-    from hpcrnn.backends.torch_layer import run_pieces
+    from hpcrnn.backends.torch.layer import run_pieces
 
     torch.manual_seed(0)
     module = getattr(torch.nn, kind)(3, 5).double()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from hpcrnn.backends.mkl import MklProducts, load_mkl
+from hpcrnn.backends.numpy.mkl import MklProducts, load_mkl
 from hpcrnn.cells import GRU, LSTM, Elman, MinGRU, MinLSTM
 from hpcrnn.cells.products import NumpyProducts
 

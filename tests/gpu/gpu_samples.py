@@ -9,7 +9,7 @@ from kernels.host_runner import rounded
 from kernels.kernel_problems import relative_error
 
 from hpcrnn.backends.base import Extent, state_names
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.cells.products import NumpyProducts
 from hpcrnn.model.network import build_network, initial_parameters
 from hpcrnn.schedules.graph import TaskGraph
@@ -75,7 +75,7 @@ class LayerStack:
         return self.run(NumpyEngine(network, extent, self.spec.training, NumpyProducts()), extent)
 
     def engine(self, cut=(1, 1)):
-        from hpcrnn.backends.cupy_engine import CupyEngine  # there may be no CUDA where tests are collected
+        from hpcrnn.backends.cupy.engine import CupyEngine  # there may be no CUDA where tests are collected
 
         return CupyEngine(self.network, self.extent(cut), self.spec.training, self.spec.machine)
 

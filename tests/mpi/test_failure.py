@@ -29,7 +29,7 @@ sys.exit(main(["run", *sys.argv[1:]]))
 DIES_ON_RANK_1 = """
 import sys
 from mpi4py import MPI
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
 right = NumpyEngine.update
 calls = []
 def update(self, norm):
@@ -118,7 +118,7 @@ def test_ranks_that_read_other_data_are_refused_by_name(tmp_path):
 
 def test_an_error_of_ours_on_one_rank_alone_ends_all_with_its_line(tmp_path):
     patch = (
-        "from hpcrnn.backends.numpy_engine import NumpyEngine\n"
+        "from hpcrnn.backends.numpy.engine import NumpyEngine\n"
         "from hpcrnn.errors import NumericsError\n"
         "right = NumpyEngine.update\n"
         "def update(self, norm):\n"

@@ -18,7 +18,7 @@ PATCHED = """
 import sys
 from mpi4py import MPI
 from hpcrnn.benchmarks import peer_pipeline
-from hpcrnn.backends.torch_pipeline import TorchPipeline
+from hpcrnn.backends.torch.pipeline import TorchPipeline
 {patch}
 sys.exit(peer_pipeline.on_ranks(peer_pipeline.main))
 """

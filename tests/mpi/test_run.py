@@ -110,7 +110,7 @@ def test_an_uneven_split_is_warned_about_with_what_it_costs(tmp_path):
 
 SPEAKING_OF_A_DEVICE = """
 from mpi4py import MPI
-from hpcrnn.backends.numpy_engine import NumpyEngine
+from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.cli import main
 
 rank = MPI.COMM_WORLD.Get_rank()

@@ -66,7 +66,7 @@ def test_too_little_memory_is_said_in_one_line(monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_layer_benchmark_verifies_and_times(cell, precision):
-    from hpcrnn.backends.cupy_device import open_device
+    from hpcrnn.backends.cupy.device import open_device
 
     timing = measure_case(LayerCase(cell, precision, 8, 6, 32, 16), open_device(shared=True), 1, 0.0, peer=False)
     assert max(timing.errors.values()) <= ALLOWED_ERROR[precision]
@@ -75,8 +75,8 @@ def test_the_layer_benchmark_verifies_and_times(cell, precision):
 
 
 def test_the_layer_benchmark_knows_the_device_and_its_rates():
-    from hpcrnn.backends.cupy_device import open_device
-    from hpcrnn.backends.cupy_layer import copy_rate, device_facts, free_memory, matrix_rate
+    from hpcrnn.backends.cupy.device import open_device
+    from hpcrnn.backends.cupy.layer import copy_rate, device_facts, free_memory, matrix_rate
 
     device = open_device(shared=True)
     facts = device_facts(device)

@@ -23,9 +23,9 @@ def folded(cell, precision, T=UNEVEN, fold=4):
 
 
 def make_layer(case, seed=0, **options):
-    from hpcrnn.backends.cupy_device import open_device
-    from hpcrnn.backends.cupy_folded_layer import CupyFoldedLayer
-    from hpcrnn.backends.cupy_layer import store_and_widen
+    from hpcrnn.backends.cupy.device import open_device
+    from hpcrnn.backends.cupy.folded_layer import CupyFoldedLayer
+    from hpcrnn.backends.cupy.layer import store_and_widen
 
     device = open_device(shared=True)
     arrays = LayerArrays.draw(case, seed).rounded(lambda a: store_and_widen(device, case.precision, a))

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from hpcrnn.backends.cupy_engine import CupyEngine
-from hpcrnn.backends.cupy_memory import device_bytes
+from hpcrnn.backends.cupy.engine import CupyEngine
+from hpcrnn.backends.cupy.memory import device_bytes
 from hpcrnn.benchmarks.planning import make_plan
 from hpcrnn.grid import resolve_grid
 from hpcrnn.spec import build_spec

@@ -141,7 +141,7 @@ def test_kernels_are_recorded_in_a_capture():
 
 
 def make_arithmetic(precision):
-    from hpcrnn.backends.cupy_arithmetic import Arithmetic
+    from hpcrnn.backends.cupy.arithmetic import Arithmetic
 
     return Arithmetic(precision)
 
@@ -180,7 +180,7 @@ def test_tf32_rounds_its_factors():
 
 
 def test_a_product_that_leaves_its_arrays_fails(capfd):
-    from hpcrnn.backends.cublas import Cublas
+    from hpcrnn.backends.cupy.cublas import Cublas
 
     a, out = cp.ones((2, 2), np.float32), cp.empty((2, 2), np.float32)
     operand = (a.data.ptr, 0, 4)  # rows that lie further apart than they do

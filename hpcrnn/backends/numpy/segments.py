@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpcrnn.backends.base import Array, LayerSolve
-from hpcrnn.backends.numpy_blocks import Context, RecurrentBlock
+from hpcrnn.backends.numpy.blocks import Context, RecurrentBlock
 from hpcrnn.methods.codec import make_codec
 from hpcrnn.methods.host_layer import LayerArrays
 from hpcrnn.methods.host_passes import BackwardPass, ForwardPass

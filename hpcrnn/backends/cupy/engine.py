@@ -28,17 +28,16 @@ from hpcrnn.backends.base import (
     state_names,
 )
 from hpcrnn.backends.boundaries import Boundary, UnitKey, received_boundary
-from hpcrnn.backends.cupy_arithmetic import Arithmetic, as_rows
-from hpcrnn.backends.cupy_blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
-from hpcrnn.backends.cupy_device import Device, DeviceArray, open_device
-from hpcrnn.backends.cupy_exchange import GpuExchange
-from hpcrnn.backends.cupy_loops import Loop
-from hpcrnn.backends.cupy_memory import device_bytes
-from hpcrnn.backends.cupy_nccl import NcclSummer
-from hpcrnn.backends.cupy_optimizers import clip, make_optimizer, norm_square
-from hpcrnn.backends.cupy_recurrent import RecurrentBlock
-from hpcrnn.backends.cupy_segments import SegmentedBlock
-from hpcrnn.backends.cupy_staging import Staging, pinned_zeros
+from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
+from hpcrnn.backends.cupy.blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
+from hpcrnn.backends.cupy.device import Device, DeviceArray, open_device
+from hpcrnn.backends.cupy.exchange import GpuExchange
+from hpcrnn.backends.cupy.memory import device_bytes
+from hpcrnn.backends.cupy.nccl import NcclSummer
+from hpcrnn.backends.cupy.optimizers import clip, make_optimizer, norm_square
+from hpcrnn.backends.cupy.recurrent import RecurrentBlock
+from hpcrnn.backends.cupy.segments import SegmentedBlock
+from hpcrnn.backends.cupy.staging import Staging, pinned_zeros
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.errors import LaunchError
 from hpcrnn.kernels.plan import PERSISTENT_CAPABILITY
@@ -207,12 +206,8 @@ class CupyEngine:
 
     @property
     def kernel_details(self) -> str:
-        return "; ".join([self._device.name, *(loop.describe() for loop in self._loops())])
-
-    def _loops(self) -> list[Loop]:
-        """Time loops of the first recurrent layer's first number of rows: what they are made of is the same in all."""
         recurrent = self._recurrent()
-        return next(iter(recurrent[0].loops.values())) if recurrent else []
+        return "; ".join([self._device.name, *(recurrent[0].describe() if recurrent else [])])
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         for index, at in self._position.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpcrnn.backends.base import Array, RankGroup
-from hpcrnn.backends.cupy_device import Device
+from hpcrnn.backends.cupy.device import Device
 from hpcrnn.errors import LaunchError, MissingPackageError
 
 

@@ -11,8 +11,8 @@ import cupy as cp
 import numpy as np
 
 from hpcrnn.backends.base import Extent, LayerSolve
-from hpcrnn.backends.cupy_arithmetic import Arithmetic
-from hpcrnn.backends.cupy_engine import CupyEngine
+from hpcrnn.backends.cupy.arithmetic import Arithmetic
+from hpcrnn.backends.cupy.engine import CupyEngine
 from hpcrnn.backends.layer_case import Array, LayerArrays, LayerCase, Pass
 from hpcrnn.kernels.plan import Kernel
 from hpcrnn.model.network import Block, Network

@@ -9,7 +9,7 @@ import numpy as np
 from hpcrnn.backends.arena import Memory
 from hpcrnn.backends.base import Array, Extent, HostEngine, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.boundaries import Boundary, received_boundary
-from hpcrnn.backends.numpy_blocks import (
+from hpcrnn.backends.numpy.blocks import (
     Context,
     CotangentBlock,
     HeadBlock,
@@ -17,7 +17,7 @@ from hpcrnn.backends.numpy_blocks import (
     RecurrentBlock,
     make_block,
 )
-from hpcrnn.backends.numpy_segments import SegmentedBlock
+from hpcrnn.backends.numpy.segments import SegmentedBlock
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import ProductLibrary
 from hpcrnn.methods.line import ALONE as ONLY_WINDOW

@@ -1,8 +1,8 @@
 """The blocks around the recurrent layers on the GPU: what F, B and W do to buffers there.
 
-As in ``numpy_blocks``, blocks are joined by boundaries. Values and their gradients are stored in the engine's
-precision, the gradients times ``gradient_scale``: a power of two that brings them to the size of one, which keeps
-float16 from losing them; parameters' gradients are float32 and not scaled.
+As in :mod:`hpcrnn.backends.numpy.blocks`, blocks are joined by boundaries. Values and their gradients are stored in the
+engine's precision, the gradients times ``gradient_scale``: a power of two that brings them to the size of one, which
+keeps float16 from losing them; parameters' gradients are float32 and not scaled.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from hpcrnn.backends.arena import Arena
 from hpcrnn.backends.base import Array, Extent, LayerSolve
 from hpcrnn.backends.boundaries import Boundary, UnitKey, gradient_width, unit_arrays
-from hpcrnn.backends.cupy_arithmetic import Arithmetic, as_rows
-from hpcrnn.backends.cupy_device import Device, DeviceArray, launch_flat
-from hpcrnn.backends.cupy_exchange import GpuExchange
+from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
+from hpcrnn.backends.cupy.device import Device, DeviceArray, launch_flat
+from hpcrnn.backends.cupy.exchange import GpuExchange
 from hpcrnn.kernels.plan import Kernel
 from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Block, Network
@@ -227,7 +227,7 @@ class AffineBlock(GpuBlock):
 class HeadBlock(AffineBlock):
     """The linear head with its loss: the forward task leaves the gradient of the scores.
 
-    As in ``numpy_blocks``, a shard multiplies its own units, the scores are summed, and one shard's loss is counted.
+    A shard multiplies its own units, the scores are summed over the shards, and one of them counts its loss.
     """
 
     def __init__(self, context: GpuContext, loss: str) -> None:

@@ -1,4 +1,4 @@
-"""The peer of :mod:`hpcrnn.backends.cupy_layer`: the same layer through ``torch.nn`` and cuDNN.
+"""The peer of :mod:`hpcrnn.backends.cupy.layer`: the same layer through ``torch.nn`` and cuDNN.
 
 cuDNN takes no sequence longer than :data:`LONGEST`. A longer one is cut into equal pieces, the state is carried from
 one to the next, and the gradient goes back through all of them.

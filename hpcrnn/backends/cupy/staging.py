@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.backends.base import Array
-from hpcrnn.backends.cupy_device import Device, DeviceArray
+from hpcrnn.backends.cupy.device import Device, DeviceArray
 
 
 def pinned_zeros(size: int, dtype: npt.DTypeLike) -> Array:

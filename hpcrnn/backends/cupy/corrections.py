@@ -14,9 +14,10 @@ import cupy as cp
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.backends.cupy_arithmetic import Arithmetic
-from hpcrnn.backends.cupy_device import Device, DeviceArray, PersistentKernel
-from hpcrnn.backends.cupy_loops import GpuTape, GpuWeights, Loop, PersistentLoop
+from hpcrnn.backends.cupy.arithmetic import Arithmetic
+from hpcrnn.backends.cupy.device import Device, DeviceArray, PersistentKernel
+from hpcrnn.backends.cupy.loops import Loop, PersistentLoop
+from hpcrnn.backends.cupy.tape import GpuTape, GpuWeights
 from hpcrnn.cells import Cell
 from hpcrnn.kernels.plan import CORRECTION_SPARE, Kernel, make_plan
 from hpcrnn.kernels.variants import Variant
@@ -123,7 +124,7 @@ class PersistentCorrection:
         return Corrected(found, ran)
 
     def describe(self) -> str:
-        return self._kernel.describe()
+        return f"place by a {self._kernel.describe()}"
 
 
 class WindowedCorrection:

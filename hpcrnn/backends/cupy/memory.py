@@ -6,7 +6,7 @@ import math
 
 from hpcrnn.backends.base import Extent
 from hpcrnn.backends.boundaries import gradient_width
-from hpcrnn.backends.cupy_loops import GpuTape
+from hpcrnn.backends.cupy.tape import GpuTape
 from hpcrnn.kernels.variants import Variant
 from hpcrnn.model.network import Network
 from hpcrnn.model.sharding import shard_shapes

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import cupy as cp
 import numpy as np
 
-from hpcrnn.backends.cupy_arithmetic import Arithmetic, as_rows
-from hpcrnn.backends.cupy_device import Device, open_device
-from hpcrnn.backends.cupy_loops import GpuTape, GpuWeights, make_loop, make_variant
+from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
+from hpcrnn.backends.cupy.device import Device, open_device
+from hpcrnn.backends.cupy.loops import make_loop, make_variant
+from hpcrnn.backends.cupy.tape import GpuTape, GpuWeights
 from hpcrnn.backends.layer_case import Array, LayerArrays, LayerCase, Pass
 from hpcrnn.kernels.plan import Kernel
 from hpcrnn.kernels.variants import Precision

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 from hpcrnn.backends.base import Array
-from hpcrnn.backends.cupy_device import Device, DeviceArray
-from hpcrnn.backends.cupy_staging import as_words, pinned_zeros
+from hpcrnn.backends.cupy.device import Device, DeviceArray
+from hpcrnn.backends.cupy.staging import as_words, pinned_zeros
 from hpcrnn.cells.exchange import Exchange
 
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import cupy as cp
 import numpy as np
 
-from hpcrnn.backends.cupy_arithmetic import Arithmetic
-from hpcrnn.backends.cupy_device import DeviceArray, launch_flat
+from hpcrnn.backends.cupy.arithmetic import Arithmetic
+from hpcrnn.backends.cupy.device import DeviceArray, launch_flat
 from hpcrnn.spec import TrainingSpec
 
 

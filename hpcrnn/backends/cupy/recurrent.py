@@ -10,10 +10,12 @@ import numpy as np
 from hpcrnn.backends.arena import Arena, Memory
 from hpcrnn.backends.base import Extent
 from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arena
-from hpcrnn.backends.cupy_arithmetic import as_rows
-from hpcrnn.backends.cupy_blocks import GpuBlock, GpuContext
-from hpcrnn.backends.cupy_device import DeviceArray
-from hpcrnn.backends.cupy_loops import GpuTape, GpuWeights, Loop, ShardedLoop, make_loop, make_variant
+from hpcrnn.backends.cupy.arithmetic import as_rows
+from hpcrnn.backends.cupy.blocks import GpuBlock, GpuContext
+from hpcrnn.backends.cupy.device import DeviceArray
+from hpcrnn.backends.cupy.loops import Loop, make_loop, make_variant
+from hpcrnn.backends.cupy.sharded_loop import ShardedLoop
+from hpcrnn.backends.cupy.tape import GpuTape, GpuWeights
 from hpcrnn.cells import Cell
 from hpcrnn.errors import LaunchError
 from hpcrnn.kernels.variants import Direction, Variant
@@ -57,6 +59,10 @@ class RecurrentBlock(GpuBlock):
         own = {unit: tape.h[1:] for unit, tape in self.tapes.items()}
         gradient, more = self._unit_arrays("gradient")
         self.output = Boundary(value, own, gradient, [*arenas, *more])
+
+    def describe(self) -> list[str]:
+        """Say what runs, a line a loop: of the first number of rows, as it is made of the same in all."""
+        return [loop.describe() for loop in next(iter(self.loops.values()))]
 
     def states(self, role: str, m: int) -> States:
         """Views of one of the stacks by the states' names."""

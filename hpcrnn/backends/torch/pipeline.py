@@ -1,6 +1,6 @@
 """A peer: the same layers through ``torch.distributed.pipelining``, to be measured beside our layer pipeline.
 
-A rank's layers are the modules of a :class:`~hpcrnn.backends.torch_engine.TorchEngine`, so parameters and gradients are
+A rank's layers are the modules of a :class:`~hpcrnn.backends.torch.engine.TorchEngine`, so parameters and gradients are
 mapped in one place.  The schedule is PyTorch's own, over micro-batches, with gloo in between.  What can be kept out
 of the timed step is kept out: the batch is cut into contiguous micro-batches beforehand, outputs that nobody asked
 for are not merged, and the loss is left on the last rank.
@@ -19,7 +19,7 @@ import torch
 import torch.distributed
 
 from hpcrnn.backends.base import Extent, Part, Piece, rows_first
-from hpcrnn.backends.torch_engine import TorchEngine
+from hpcrnn.backends.torch.engine import TorchEngine
 from hpcrnn.errors import MissingPackageError
 from hpcrnn.model.network import Network
 from hpcrnn.workloads import Batch

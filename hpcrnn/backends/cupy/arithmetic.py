@@ -11,8 +11,8 @@ import cupy as cp
 import numpy as np
 
 from hpcrnn.backends.arena import Memory
-from hpcrnn.backends.cublas import Cublas, Operand
-from hpcrnn.backends.cupy_device import DeviceArray, launch_flat, load_kernel
+from hpcrnn.backends.cupy.cublas import Cublas, Operand
+from hpcrnn.backends.cupy.device import DeviceArray, launch_flat, load_kernel
 from hpcrnn.kernels.variants import PRECISIONS, Precision
 
 _STORED = {"float32": np.float32, "tf32": np.float32, "float16": np.float16, "bfloat16": np.uint16}

@@ -1,0 +1,1 @@
+"""The backend ``numpy``: the cells on arrays of the host."""

@@ -1,0 +1,1 @@
+"""The peer ``torch``: what another library takes for the same."""
