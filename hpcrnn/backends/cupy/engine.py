@@ -47,7 +47,7 @@ from hpcrnn.model.network import Network
 from hpcrnn.model.parameters import FlatBuffer
 from hpcrnn.model.sharding import is_sharded, positions, shard_shapes, take, take_units
 from hpcrnn.schedules.graph import Value
-from hpcrnn.spec import MachineSpec, TrainingSpec
+from hpcrnn.spec import HALVED, MachineSpec, TrainingSpec
 from hpcrnn.workloads import Batch
 
 
@@ -94,36 +94,42 @@ class CupyEngine:
         self._device: Device = open_device(shared=machine.allow_shared_gpu, local_rank=local_rank)
         self._check_capability(machine)
         self._exchange = GpuExchange(exchange, self._device)
-        self._arithmetic = Arithmetic(machine.precision)
-        halved = self._arithmetic.stored.itemsize == 2
+        halved = machine.precision in HALVED
         self._gradient_scale = 2.0 ** round(-math.log2(extent.scale)) if halved else 1.0
         own = range(len(network.blocks)) if extent.blocks is None else extent.blocks
         self._position = {index: at for at, index in enumerate(own)}
-        shapes = [shard_shapes(network.blocks[index], extent.shard) for index in own]
-        # The layout of the flat buffers, and where gradients meet MPI.
-        self._host = FlatBuffer(shapes, network.dtype, pinned_zeros)
         self._staging = Staging(self._device, direct=direct)
         self._staged: list[slice] = []
         self.loss = 0.0
         self.progress = nothing
         self.device_seconds: dict[str, float] = {}
-        pool = cp.get_default_memory_pool()
         gc.collect()  # engines hold cycles: those that are done with would hold their memory too
+        pool = cp.get_default_memory_pool()
         before = pool.used_bytes()
-        with self._device.stream:
-            free, total = self._device.memory_bytes()
-            needed = device_bytes(network, extent, self._arithmetic.stored.itemsize)
-            there = (
-                f"about {needed / 2**30:.2g} GiB of {self._device.name}'s memory are needed, {free / 2**30:.2g} GiB of "
-                f"{total / 2**30:.2g} are free: a smaller problem.batch, problem.seq or model.hidden"
-            )
-            if needed > free:
-                raise LaunchError(f"machine.backend = cupy: {there}")
-            try:
-                self._allocate(shapes, machine)
-            except cp.cuda.memory.OutOfMemoryError as error:
-                raise LaunchError(f"machine.backend = cupy: {error}; {there}") from None
+        self._needed = self._check_memory(2 if halved else 4)
+        with self._device.stream, self._memory_named():
+            self._arithmetic = Arithmetic(machine.precision)
+            self._allocate(machine)
         self.memory_bytes = int(pool.used_bytes() - before)
+
+    def _check_memory(self, itemsize: int) -> str:
+        """Refuse what does not fit, before any of it is allocated; return what is needed and what there is."""
+        needed, (free, total) = device_bytes(self._network, self._extent, itemsize), self._device.memory_bytes()
+        needs = (
+            f"about {needed / 2**30:.2g} GiB of {self._device.name}'s memory are needed, {free / 2**30:.2g} GiB of "
+            f"{total / 2**30:.2g} are free: a smaller problem.batch, problem.seq or model.hidden"
+        )
+        if needed > free:
+            raise LaunchError(f"machine.backend = cupy: {needs}")
+        return needs
+
+    @contextmanager
+    def _memory_named(self) -> Iterator[None]:
+        """Say what was needed where memory ends in the midst of something."""
+        try:
+            yield
+        except cp.cuda.memory.OutOfMemoryError as error:
+            raise LaunchError(f"machine.backend = cupy: {error}; {self._needed}") from None
 
     def _check_capability(self, machine: MachineSpec) -> None:
         major, minor = self._device.limits.capability
@@ -137,8 +143,11 @@ class CupyEngine:
             )
         self.remarks = (f"{found}: persistent kernels begin at 8.0, stepwise ones run",)
 
-    def _allocate(self, shapes: list[dict[str, tuple[int, ...]]], machine: MachineSpec) -> None:
+    def _allocate(self, machine: MachineSpec) -> None:
         network, extent = self._network, self._extent
+        shapes = [shard_shapes(network.blocks[index], extent.shard) for index in self._position]
+        # The layout of the flat buffers, and where gradients meet MPI.
+        self._host = FlatBuffer(shapes, network.dtype, pinned_zeros)
         self._parameters, self._parameter_views = _on_device(self._host, shapes)
         self._gradients, self._gradient_views = _on_device(self._host, shapes)
         self._optimizer = make_optimizer(self._training, self._parameters.size, self._arithmetic)
@@ -273,7 +282,8 @@ class CupyEngine:
     @contextmanager
     def _timed(self, phase: str, *place: int) -> Iterator[None]:
         """Work on the device, of a phase of the step."""
-        with self._device.timed(f"{phase} {','.join(map(str, place))}".rstrip()) as elapsed:
+        what = f"{phase} {','.join(map(str, place))}".rstrip()
+        with self._memory_named(), self._device.timed(what) as elapsed:
             yield
         self.device_seconds[phase] = self.device_seconds.get(phase, 0.0) + elapsed()
 

@@ -15,8 +15,8 @@ from hpcrnn.schedules.lifetimes import Family
 _COPIES = 4
 """Of the parameters, in float32: themselves, their gradients, and what an optimizer keeps; two moments at the most."""
 
-_WORKSPACE_BYTES = 32 << 20
-"""What is held only while a task runs; cuBLAS has its own beforehand."""
+_WORKSPACE_BYTES = 64 << 20
+"""Of cuBLAS, and what is held only while a task runs."""
 
 
 def device_bytes(network: Network, extent: Extent, itemsize: int) -> int:

@@ -89,7 +89,7 @@ def test_no_device_ends_in_one_line(tmp_path, monkeypatch):
 def test_too_little_memory_ends_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCRNN_HOST_GPU_MEMORY", str(36 << 20))
     ended = hpcrnn("run", *FLAGS, "--hidden", 64, "--batch", 32, "--seq", 64, cwd=tmp_path)
-    assert_launch_error(ended, "about 0.046 GiB", "are needed", "are free")
+    assert_launch_error(ended, "GiB of host (no GPU)'s memory are needed", "are free")
 
 
 def test_ranks_do_not_share_a_device_unless_told_to(tmp_path):
