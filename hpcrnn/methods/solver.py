@@ -23,8 +23,8 @@ from hpcrnn.cells.base import Array
 from hpcrnn.errors import NumericsError
 from hpcrnn.methods.codec import Codec, make_codec
 from hpcrnn.methods.line import Line
-from hpcrnn.methods.passes import Pass
-from hpcrnn.methods.transfers import DenseTransfer, DiagonalTransfer, NoTransfer, Transfer
+from hpcrnn.methods.passes import Pass, Rows
+from hpcrnn.methods.transfers import DenseTransfer, DiagonalTransfer, Transfer
 from hpcrnn.records.certificate import SETTLED
 from hpcrnn.recurrence import CORRECTED, least_tolerance
 from hpcrnn.spec import RecurrenceSpec
@@ -147,17 +147,11 @@ class Solver:
                 slow = slow + 1 if worst > _STALLED * before and not any_met else 0
             stalled = slow == _SLOW_ROUNDS
             before = worst
-            # What is settled predicts nothing: the first segment that is not starts from what arrives, and is final.
-            open_gaps = gaps * (far > self._tolerance)[:, np.newaxis]
-            deltas = self._corrections(sweep, open_gaps, plain=stalled)
-            dirty = np.flatnonzero(np.maximum(far, sweep.size(deltas)) > self._tolerance)
-            if stalled:
-                dirty = _first_of_each_sample(dirty, folding.samples, leftward=sweep.leftward)
+            dirty, halos = self._starts(sweep, arriving, gaps, far, stalled=stalled)
             rounds.append(0)
             some_met = False
             if len(dirty):
-                # In this order a plain correction is what arrives, to the last bit.
-                rerun = sweep.rerun(dirty, arriving[:, dirty] + (deltas - gaps)[:, dirty])
+                rerun = sweep.rerun(dirty, halos)
                 rounds[-1], row_steps = rerun.steps, row_steps + rerun.row_steps
                 meeting[dirty] = rerun.met
                 some_met = bool((rerun.met > 0).any())
@@ -201,8 +195,10 @@ class Solver:
 
     def _agreed(self, sweep: Pass, worst: float, flag: float) -> tuple[float, float]:
         """The largest gap of all ranks, and the largest of another number: what all decide by must be the same."""
-        # What a segment hands on is looked at too: nothing else sees the last one's.
-        finite = np.isfinite(sweep.handed).all() and np.isfinite(worst)
+        # What the last segment hands on is looked at too: the others' is in the gaps, here or on the next rank.
+        samples = sweep.folding.samples
+        outlet = sweep.handed[:, :samples] if sweep.leftward else sweep.handed[:, -samples:]
+        finite = np.isfinite(outlet).all() and np.isfinite(worst)
         agreed, flag = self._line.largest(np.array([worst if finite else np.nan, flag])).tolist()
         if not np.isfinite(agreed):
             what = "a gradient of a state" if sweep.leftward else "a state"
@@ -212,11 +208,33 @@ class Solver:
             )
         return agreed, flag
 
-    def _corrections(self, sweep: Pass, gaps: Array, *, plain: bool) -> Array:
-        folding = sweep.folding
-        transfer = NoTransfer() if plain else _TRANSFERS.get(self._s.method, _no_transfer)(sweep)
+    def _starts(
+        self, sweep: Pass, arriving: Array, gaps: Array, far: npt.NDArray[np.float64], *, stalled: bool
+    ) -> tuple[Rows, Array]:
+        """Choose the rows that are to be run again, and the halos (n, k, H) they are to start from."""
+        is_off = far > self._tolerance
+        if stalled or self._s.method not in _TRANSFERS:  # what arrives, as it is
+            dirty = np.flatnonzero(is_off)
+            if stalled:
+                dirty = _first_of_each_sample(dirty, sweep.folding.samples, leftward=sweep.leftward)
+            return dirty, _taken(arriving, dirty)
+        # What is settled predicts nothing: the first segment that is not starts from what arrives, and is final.
+        deltas = self._corrections(sweep, gaps * is_off[:, np.newaxis])
+        dirty = np.flatnonzero(np.maximum(far, sweep.size(deltas)) > self._tolerance)
+        # In this order a correction that predicts nothing is what arrives, to the last bit.
+        return dirty, _taken(arriving, dirty) + (_taken(deltas, dirty) - _taken(gaps, dirty))
+
+    def _corrections(self, sweep: Pass, gaps: Array) -> Array:
+        folding, transfer = sweep.folding, _TRANSFERS[self._s.method](sweep)
         by_segment = gaps.reshape(len(gaps), folding.segments, folding.samples, -1)
         return transfer.corrections(by_segment, self._line, leftward=sweep.leftward).reshape(gaps.shape)
+
+
+def _taken(halos: Array, rows: Rows) -> Array:
+    """Rows of (n, R, H): a view where they follow one another, as nearly always."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return halos[:, rows[0] : rows[-1] + 1]
+    return halos[:, rows]
 
 
 def _first_of_each_sample(dirty: npt.NDArray[np.intp], samples: int, *, leftward: bool) -> npt.NDArray[np.intp]:
@@ -224,10 +242,6 @@ def _first_of_each_sample(dirty: npt.NDArray[np.intp], samples: int, *, leftward
     ordered = dirty[::-1] if leftward else dirty
     _, first = np.unique(ordered % samples, return_index=True)
     return np.sort(ordered[first])
-
-
-def _no_transfer(_: Pass) -> Transfer:
-    return NoTransfer()
 
 
 def _gate_products(sweep: Pass) -> Transfer:

@@ -6,7 +6,7 @@ Segment k ran from ``used_k`` and came to ``out_k``; its neighbour ran from ``us
     δ_0 = 0        δ_{k+1} = (out_k - used_{k+1}) + A_k δ_k
 
 one affine exclusive scan over the segments: along the rows of a rank, then over ranks. ``A = 0`` is Picard's
-iteration; a diagonal of gate products a quasi-Newton step; the full Jacobian Newton's, which for linear cells is exact.
+iteration, which needs no scan; a diagonal of gate products a quasi-Newton step; the full Jacobian Newton's, which for linear cells is exact.
 The gradient is the same with the segments from right to left and the transposed maps.
 """
 
@@ -39,14 +39,6 @@ class Transfer(Protocol):
         -------
         array (n, V, B, H)
         """
-
-
-@dataclass(frozen=True)
-class NoTransfer:
-    """Nothing of a change arrives: Picard's iteration."""
-
-    def corrections(self, gaps: Array, line: Line, *, leftward: bool) -> Array:  # noqa: ARG002
-        return gaps
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from method_samples import on_line
 
-from hpcrnn.methods.transfers import DenseTransfer, DiagonalTransfer, NoTransfer
+from hpcrnn.methods.transfers import DenseTransfer, DiagonalTransfer
 
 S, B, H = 6, 2, 3  # segments, samples, units
 
@@ -76,14 +76,6 @@ def test_jacobians_solve_their_linear_system(n, leftward, cut):
     expected = by_dense_solve(gaps, maps, leftward=leftward)
     found = on_ranks(cut, gaps, lambda own: DenseTransfer(maps[own]), leftward=leftward)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-
-
-@every_cut
-@both_ways
-def test_without_a_prediction_a_start_is_the_neighbours_end(leftward, cut):
-    gaps = draw(2, S, B, H)
-    found = on_ranks(cut, gaps, lambda own: NoTransfer(), leftward=leftward)
-    np.testing.assert_array_equal(found, gaps)
 
 
 @both_ways

@@ -25,7 +25,7 @@ from hpcrnn.methods.passes import Rows
 from hpcrnn.records.certificate import UNMET
 
 EVERY = 8
-"""Steps from one look of a kernel at its rows to the next: a look takes a tenth of a step."""
+"""Steps from one look of a kernel at its rows to the next, each a word read and, where rows are off, a word set."""
 
 WINDOW = 64
 """Steps between two looks from the host: as many as the longest graph has."""

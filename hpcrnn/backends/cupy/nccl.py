@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from hpcrnn.backends.base import Array, RankGroup
@@ -52,10 +53,12 @@ def load_nccl() -> Any:
     MissingPackageError
         The library is not there.
     """
-    try:
-        from cupy.cuda import nccl
-    except ImportError:
-        nccl = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # several lines of what the error below says in one
+        try:
+            from cupy.cuda import nccl
+        except ImportError:
+            nccl = None
     if not getattr(nccl, "available", False):
         raise MissingPackageError(
             "machine.gradient_sum = nccl: NCCL cannot be loaded: pip install nvidia-nccl-cu13; allowed is mpi"
