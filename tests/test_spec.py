@@ -59,6 +59,7 @@ CHANGED = {
     "kernel": "stepwise",
     "allow_shared_gpu": True,
     "transport": "staged",
+    "gradient_sum": "nccl",
     "threads": 2,
     "peer_threads": 2,
     "expect_ranks": 2,

@@ -5,9 +5,9 @@ Segment k ran from ``used_k`` and came to ``out_k``; its neighbour ran from ``us
 
     δ_0 = 0        δ_{k+1} = (out_k - used_{k+1}) + A_k δ_k
 
-one affine exclusive scan over the segments: along the rows of a rank, then over ranks. ``A = 0`` is Picard's
-iteration, which needs no scan; a diagonal of gate products a quasi-Newton step; the full Jacobian Newton's, which for linear cells is exact.
-The gradient is the same with the segments from right to left and the transposed maps.
+one affine exclusive scan over the segments: along the rows of a rank, then over ranks. ``A = 0`` is Picard's iteration,
+which needs no scan; a diagonal of gate products a quasi-Newton step; the full Jacobian Newton's, which for linear cells
+is exact. The gradient is the same with the segments from right to left and the transposed maps.
 """
 
 from __future__ import annotations

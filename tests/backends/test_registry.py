@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from engine_samples import make_problem
 
-from hpcrnn.backends import mkl, registry
+from hpcrnn.backends import registry
 from hpcrnn.backends.base import Extent
+from hpcrnn.backends.numpy import mkl
 from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.backends.numpy.mkl import MklProducts, load_mkl
 from hpcrnn.backends.registry import check_backends, make_engine, product_library

@@ -60,7 +60,7 @@ class Clock:
 @pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
 def test_the_peer_is_the_layer_that_ours_is(torch, cell, longest, monkeypatch):
     """On the host, where torch computes the same: parameters in their places, gradients through all pieces."""
-    from hpcrnn.backends import torch_layer
+    from hpcrnn.backends.torch import layer as torch_layer
 
     for kind in (torch.Tensor, torch.nn.Module):
         monkeypatch.setattr(kind, "cuda", lambda self: self)
