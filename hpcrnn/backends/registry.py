@@ -66,8 +66,6 @@ def _check_cupy(spec: RunSpec) -> None:
     _check_cell(spec, "cupy")
     if spec.machine.gradient_sum == "nccl" and spec.machine.allow_shared_gpu:
         raise SpecError("machine.gradient_sum", "nccl", "mpi where ranks may share a GPU (machine.allow_shared_gpu)")
-    if spec.model.cell == "gru" and spec.model.reset == "before":
-        raise SpecError("model.reset", spec.model.reset, "after, with backend cupy")
 
 
 def _check_cell(spec: RunSpec, backend: BackendName) -> None:
@@ -88,6 +86,8 @@ def check_grid(spec: RunSpec, grid: Grid) -> None:
     backends, method = spec.machine.backend, spec.recurrence.method
     if "torch" in backends and method == "chain" and grid.n_ranks != grid.data:
         raise SpecError("parallel.grid", str(grid), "the axis data alone, with backend torch")
+    if "cupy" in backends and grid.tensor > 1 and spec.model.cell == "gru" and spec.model.reset == "before":
+        raise SpecError("model.reset", "before", "after where backend cupy splits the hidden units (tensor > 1)")
     if "cupy" in backends and method in ("scan", "deer"):
         raise SpecError("recurrence.method", method, f"another one with backend cupy, which has no {method}")
 

@@ -84,12 +84,9 @@ def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Ke
     spare : int
         Registers of a thread to leave for what a kernel holds beside the usual.
     """
-    if kernel == "stepwise":
-        return Plan((), "asked for")
-    if device.capability < PERSISTENT_CAPABILITY:
-        return Plan((), f"compute capability {device.capability[0]}.{device.capability[1]}, below 8.0")
-    if H % variant.vector:
-        return Plan((), f"H = {H} is no multiple of {variant.vector}")
+    reason = "asked for" if kernel == "stepwise" else _hindrance(variant, H, device)
+    if reason:
+        return Plan((), reason)
     ranked = sorted(_tiles(variant, B, H, device, spare), key=lambda tile: _step_cost(tile, variant, B, H))
     if not ranked:
         return Plan((), "the weights do not fit on the multiprocessors")
@@ -99,6 +96,15 @@ def make_plan(variant: Variant, B: int, H: int, device: DeviceLimits, kernel: Ke
     lean = [_fit(tile, variant, device, spare + _LEAN) for tile in ranked[:_TRIED]]
     pairs = zip(ranked[:_TRIED], lean, strict=True)
     return Plan(tuple(dict.fromkeys(tile for pair in pairs for tile in pair if tile is not None)))
+
+
+def _hindrance(variant: Variant, H: int, device: DeviceLimits) -> str:
+    """Say why there is no persistent kernel for a layer; empty where there may be one."""
+    if variant.reset_before:
+        return "the reset gate comes before the recurrent product"
+    if device.capability < PERSISTENT_CAPABILITY:
+        return f"compute capability {device.capability[0]}.{device.capability[1]}, below 8.0"
+    return f"H = {H} is no multiple of {variant.vector}" if H % variant.vector else ""
 
 
 def _tiles(variant: Variant, B: int, H: int, device: DeviceLimits, spare: int) -> Iterator[Tile]:

@@ -30,12 +30,15 @@ class Variant:
     direction : {"forward", "backward"}
     relu : bool
         The Elman cell's activation.
+    reset_before : bool
+        The GRU's reset gate comes before the recurrent product.
     """
 
     cell: str
     precision: Precision
     direction: Direction
     relu: bool = False
+    reset_before: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -49,8 +52,8 @@ class Variant:
 
     @property
     def n_slots(self) -> int:
-        """Gradients a step leaves for each unit: one a gate, and the GRU's dq."""
-        return _SLOTS[self.cell]
+        """Gradients a step leaves for each unit: one a gate, and dq where a GRU has it."""
+        return self.n_gates if self.reset_before else _SLOTS[self.cell]
 
     @property
     def vector(self) -> int:

@@ -8,7 +8,7 @@ from hpcrnn.errors import NumericsError
 from hpcrnn.model.optimizers import finite_norm
 
 EPS = np.finfo(np.float32).eps / np.finfo(np.float64).eps
-CELLS = ["elman-tanh", "elman-relu", "lstm", "gru-after"]
+CELLS = ["elman-tanh", "elman-relu", "lstm", "gru-after", "gru-before"]
 
 
 @pytest.mark.parametrize("cut", [(1, 1), (2, 3), (5, 7)], ids=str)

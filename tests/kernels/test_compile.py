@@ -105,6 +105,8 @@ def test_the_persistent_kernels_stay_on_chip(compiled):
 def test_the_stepwise_kernels_stay_on_chip(architecture):
     for variant in VARIANTS if EVERYTHING else VARIANTS[ARCHITECTURES.index(architecture) :: 5]:
         assert_on_chip(compile_kernels("stepwise.cu", variant.macros(), architecture))
+        if variant.cell == "gru":
+            assert_on_chip(compile_kernels("stepwise_reset.cu", variant.macros(), architecture))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

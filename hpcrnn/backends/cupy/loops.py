@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from hpcrnn.backends.cupy.arithmetic import Arithmetic
 from hpcrnn.backends.cupy.device import Device, DeviceArray, PersistentKernel
+from hpcrnn.backends.cupy.reset_loop import ResetLoop
 from hpcrnn.backends.cupy.stepwise_loop import StepwiseLoop
 from hpcrnn.backends.cupy.tape import GpuTape, GpuWeights
 from hpcrnn.errors import LaunchError
@@ -62,6 +63,8 @@ def make_loop(
         A persistent kernel was asked for and cannot be had.
     """
     variant = make_variant(cell, direction, arithmetic)
+    if variant.reset_before and kernel != "persistent":
+        return ResetLoop(variant, B, H, arithmetic, device)
     plan = make_plan(variant, B, H, device.limits, kernel)
     for tile in plan.tiles:
         made = PersistentKernel(variant, tile, B, H)
@@ -75,4 +78,10 @@ def make_loop(
 
 def make_variant(cell: Any, direction: Direction, arithmetic: Arithmetic) -> Variant:
     """Return the kernel variant of a cell."""
-    return Variant(cell.name, arithmetic.precision, direction, relu=getattr(cell, "activation", "") == "relu")
+    return Variant(
+        cell.name,
+        arithmetic.precision,
+        direction,
+        relu=getattr(cell, "activation", "") == "relu",
+        reset_before=getattr(cell, "reset", "") == "before",
+    )

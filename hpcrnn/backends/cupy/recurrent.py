@@ -146,7 +146,7 @@ class RecurrentBlock(GpuBlock):
     def _parts(self, tape: GpuTape) -> list[tuple[DeviceArray, slice]]:
         """Gate gradients (T*B, n) and the columns of W and b they belong to; the GRU's dq lies between."""
         d, H = as_rows(tape.d), self.hidden
-        if self.variant.cell != "gru":
+        if self.variant.n_slots == self.variant.n_gates:
             return [(d, slice(0, d.shape[1]))]
         return [(d[:, : 2 * H], slice(0, 2 * H)), (d[:, 3 * H :], slice(2 * H, 3 * H))]
 
@@ -156,7 +156,11 @@ class RecurrentBlock(GpuBlock):
         for slots, columns in self._parts(tape):
             self._gemm_gradient(x, slots, into["W"][:, columns], beta)
             self._sum_rows(slots, into["b"][columns], beta)
-        self._gemm_gradient(h, d[:, : into["R"].shape[1]], into["R"], beta)
+        if self.variant.reset_before:
+            self._gemm_gradient(h, d[:, : 2 * H], into["R"][:, : 2 * H], beta)
+            self._gemm_gradient(as_rows(tape.q), d[:, 2 * H :], into["R"][:, 2 * H :], beta)
+        else:
+            self._gemm_gradient(h, d[:, : into["R"].shape[1]], into["R"], beta)
         if "bR" in into:
             self._sum_rows(d[:, 2 * H : 3 * H], into["bR"], beta)
 

@@ -23,6 +23,7 @@ T, B, H, LAYERS = 23, 3, 24, 2  # 23 steps in four segments: the last has one fe
 CELLS = {
     "lstm": {"cell": "lstm"},
     "gru": {"cell": "gru"},
+    "gru-before": {"cell": "gru", "reset": "before"},
     "elman": {"cell": "elman"},
     "elman-relu": {"cell": "elman", "activation": "relu"},
 }
@@ -32,6 +33,14 @@ KINDS = {
 }
 TOLERANCE = 2e-5  # relative to the largest of an array, in float32
 every_cell = pytest.mark.parametrize("cell", CELLS)
+# A reset before the product leaves no persistent kernel.
+KERNELS = [
+    (cell, kernel)
+    for cell in CELLS
+    for kernel in ("persistent", "stepwise")
+    if (cell, kernel) != ("gru-before", "persistent")
+]
+every_cell_and_kernel = pytest.mark.parametrize(("cell", "kernel"), KERNELS)
 every_kernel = pytest.mark.parametrize("kernel", ["persistent", "stepwise"])
 
 
@@ -71,8 +80,7 @@ def assert_close(found, expected, allowed=TOLERANCE):
         np.testing.assert_allclose(found[name], a, rtol=0, atol=allowed * size, err_msg=name)
 
 
-@every_kernel
-@every_cell
+@every_cell_and_kernel
 def test_a_corrected_trajectory_is_the_chains(cell, kernel):
     given = CELLS[cell] | KINDS["cotangent, no input layer"]
     chain = Run.of("numpy", **given)
@@ -137,8 +145,7 @@ def test_meeting_lengths_and_work_are_told(kernel):
         assert found.solve.row_steps <= 400 + 3 * found.solve.steps[1]
 
 
-@every_kernel
-@every_cell
+@every_cell_and_kernel
 def test_the_exponent_is_the_hosts(cell, kernel):
     given = CELLS[cell] | KINDS["cotangent, no input layer"] | {"seq": 160, "method": "picard", "fold": 4}
     ours, theirs = Run.of("cupy", kernel=kernel, **given), Run.of("numpy", **given)
@@ -162,7 +169,13 @@ def test_coarse_precisions_meet_too(precision):
     assert all(found.solve.converged for found in solved.engine.solves())
 
 
-def test_what_it_has_not_is_refused():
-    spec = build_spec({}, {"backend": "cupy", "method": "deer", "fold": 2, "hidden": 8})
-    with pytest.raises(SpecError, match=r"recurrence\.method = .*deer.*cupy"):
-        check_grid(spec, Grid())
+@pytest.mark.parametrize(
+    ("given", "grid", "message"),
+    [
+        ({"method": "deer", "fold": 2, "hidden": 8}, Grid(), r"recurrence\.method = .*deer.*cupy"),
+        ({"cell": "gru", "reset": "before"}, Grid(tensor=2), r"model\.reset = 'before': allowed is after where .*cupy"),
+    ],
+)
+def test_what_it_has_not_is_refused(given, grid, message):
+    with pytest.raises(SpecError, match=message):
+        check_grid(build_spec({}, {"backend": "cupy", **given}), grid)

@@ -79,6 +79,14 @@ def test_persistent_kernels_in_a_pipeline_of_two_byte_numbers(tmp_path):
     assert not [verdict for verdict in found if verdict[2] != "VALID"]
 
 
+def test_a_reset_before_the_product(tmp_path):
+    parallels = [{"grid": "data=2"}, *every_order("pipeline=2"), *every_order("time=2")]
+    parallels = [{"microbatches": 1, "chunks": 1, **parallel} for parallel in parallels]
+    given = {"cell": "gru", "reset": "before", "parallels": parallels}
+    found = verdicts(2, [given, {**given, "precision": "bfloat16"}], tmp_path)
+    assert not [verdict for verdict in found if verdict[2] != "VALID"]
+
+
 def test_three_ranks_and_two_axes(tmp_path):
     cases = [{"cell": "lstm", "kernel": "stepwise", "parallels": [*every_order("time=3"), *every_order("pipeline=3")]}]
     cases.append({"cell": "lstm", "hidden": 13, "precision": "float16", "parallels": [{"grid": "tensor=3"}]})
