@@ -7,7 +7,7 @@ of the two blocks may lie on another rank: the boundary is then where a message 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hpcrnn.backends.arena import Arena, Memory, Shape
 from hpcrnn.backends.base import Array, Extent
@@ -70,13 +70,30 @@ def gradient_width(network: Network, index: int, extent: Extent) -> int:
     return extent.shard.count(block.outputs) if block.is_recurrent else block.outputs
 
 
+def holds_cotangent(network: Network, index: int) -> bool:
+    """Whether the gradient of a block's output is given, not computed."""
+    return index + 1 < len(network.blocks) and network.blocks[index + 1].kind == "cotangent"
+
+
+def gradient_arrays(
+    network: Network, index: int, extent: Extent, memory: Memory
+) -> tuple[dict[UnitKey, Array], Arena[UnitKey]]:
+    """One gradient of a block's output a (micro-batch, chunk).
+
+    They share slots where the schedule says they may; but a cotangent is there, for all units, before the step begins.
+    """
+    width = gradient_width(network, index, extent)
+    if not holds_cotangent(network, index):
+        return unit_arrays(extent, "gradient", index, width, memory)
+    return unit_arrays(replace(extent, slots=None), "gradient", index, width, memory)
+
+
 def received_boundary(network: Network, index: int, extent: Extent, memory: Memory) -> Boundary:
     """The output of a block that lies on another rank."""
     value, arena = unit_arrays(extent, "activation", index, network.blocks[index].outputs, memory)
     arenas = [arena]
     gradient: dict[UnitKey, Array] = {}
     if extent.backward:
-        width = gradient_width(network, index, extent)
-        gradient, arena = unit_arrays(extent, "gradient", index, width, memory)
+        gradient, arena = gradient_arrays(network, index, extent, memory)
         arenas.append(arena)
     return Boundary(value, value, gradient, arenas)

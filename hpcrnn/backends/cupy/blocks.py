@@ -16,7 +16,7 @@ import numpy as np
 
 from hpcrnn.backends.arena import Arena
 from hpcrnn.backends.base import Array, Extent, LayerSolve
-from hpcrnn.backends.boundaries import Boundary, UnitKey, gradient_width, unit_arrays
+from hpcrnn.backends.boundaries import Boundary, UnitKey, gradient_arrays, unit_arrays
 from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
 from hpcrnn.backends.cupy.device import Device, DeviceArray, launch_flat
 from hpcrnn.backends.cupy.exchange import GpuExchange
@@ -129,10 +129,12 @@ class GpuBlock(ABC):
     def _unit_arrays(self, family: Family) -> tuple[dict[UnitKey, DeviceArray], list[Arena[UnitKey]]]:
         """One array a unit as wide as this block's output; no gradients where none are needed."""
         c = self._c
-        if family == "gradient" and not c.extent.backward:
+        if family == "activation":
+            arrays, arena = unit_arrays(c.extent, family, c.index, c.block.outputs, c.arithmetic.memory)
+        elif c.extent.backward:
+            arrays, arena = gradient_arrays(c.network, c.index, c.extent, c.arithmetic.memory)
+        else:
             return {}, []
-        width = c.block.outputs if family == "activation" else gradient_width(c.network, c.index, c.extent)
-        arrays, arena = unit_arrays(c.extent, family, c.index, width, c.arithmetic.memory)
         return arrays, [arena]
 
     def _gemm_gradient(self, a: DeviceArray, d: DeviceArray, into: DeviceArray, beta: float) -> None:

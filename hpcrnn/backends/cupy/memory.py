@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hpcrnn.backends.base import Extent
-from hpcrnn.backends.boundaries import gradient_width
+from hpcrnn.backends.boundaries import gradient_width, holds_cotangent
 from hpcrnn.backends.cupy.tape import GpuTape
 from hpcrnn.kernels.variants import Variant
 from hpcrnn.model.network import Network
@@ -50,11 +50,14 @@ def device_bytes(network: Network, extent: Extent, itemsize: int) -> int:
             sizes = [itemsize * sum(map(math.prod, stored.values())) + 4 * math.prod(wide) for stored, wide in shapes]
             total += _of_slots(sizes, extent, "activation", index)
             total += itemsize * sum(math.prod(shape) for shape in shard_shapes(block, shard).values()) * 2
-        elif block.kind != "cotangent":
+        elif block.kind == "cotangent":
+            total += 4 * sum(_counts(extent, shard.count(block.inputs)))
+        else:
             total += itemsize * _of_slots(_counts(extent, block.outputs), extent, "activation", index)
         if extent.backward and block.kind in ("embedding", "linear", "recurrent"):
-            width = gradient_width(network, index, extent)
-            total += itemsize * _of_slots(_counts(extent, width), extent, "gradient", index)
+            counts = _counts(extent, gradient_width(network, index, extent))
+            given = holds_cotangent(network, index)
+            total += itemsize * (sum(counts) if given else _of_slots(counts, extent, "gradient", index))
     if 0 in own and network.blocks[0].kind != "embedding":
         total += itemsize * 2 * sum(_counts(extent, network.blocks[0].inputs))
     return total

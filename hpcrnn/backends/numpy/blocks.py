@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from hpcrnn.backends.arena import Arena, Memory
 from hpcrnn.backends.base import Array, Extent, LayerSolve
-from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arena, unit_arrays
+from hpcrnn.backends.boundaries import (
+    Boundary,
+    UnitKey,
+    gradient_arrays,
+    holds_cotangent,
+    unit_arena,
+    unit_arrays,
+)
 from hpcrnn.cells import Cell, Tape
 from hpcrnn.cells.base import as_rows, sum_rows
 from hpcrnn.cells.exchange import Exchange
@@ -125,11 +132,12 @@ class NumpyBlock(ABC):
         largest = max(steps * rows for steps, rows in (c.extent.shape(*unit) for unit in c.extent.units()))
         return np.empty((largest, c.block.inputs), c.dtype)
 
-    def _gradient_arrays(self, width: int) -> tuple[dict[UnitKey, Array], list[Arena[UnitKey]]]:
-        """Gradients of this block's output."""
-        if not self._c.extent.backward:
+    def _gradient_arrays(self) -> tuple[dict[UnitKey, Array], list[Arena[UnitKey]]]:
+        """Gradients of this block's output; a cotangent makes the loss too, so it is there in every mode."""
+        c = self._c
+        if not c.extent.backward and not holds_cotangent(c.network, c.index):
             return {}, []
-        arrays, arena = unit_arrays(self._c.extent, "gradient", self._c.index, width, self._c.memory)
+        arrays, arena = gradient_arrays(c.network, c.index, c.extent, c.memory)
         return arrays, [arena]
 
     @property
@@ -146,7 +154,7 @@ class EmbeddingBlock(NumpyBlock):
         self._tokens = tokens
         width = context.block.outputs
         value, arena = unit_arrays(context.extent, "activation", context.index, width, context.memory)
-        gradient, arenas = self._gradient_arrays(width)
+        gradient, arenas = self._gradient_arrays()
         self.output = Boundary(value, value, gradient, [arena, *arenas])
 
     def forward(self, m: int, c: int) -> float:
@@ -169,7 +177,7 @@ class AffineBlock(NumpyBlock):
         width = context.block.outputs
         value, arena = unit_arrays(context.extent, "activation", context.index, width, context.memory)
         # The head's scores become their own gradient.
-        gradient, arenas = self._gradient_arrays(width) if context.block.kind == "linear" else (value, [])
+        gradient, arenas = self._gradient_arrays() if context.block.kind == "linear" else (value, [])
         self.output = Boundary(value, value, gradient, [arena, *arenas])
         self._sums = np.empty(width, context.dtype)
 
@@ -302,18 +310,9 @@ class RecurrentBlock(NumpyBlock):
             return [dict(zip(cell.state_names, stack, strict=True)) for stack in stacks]
 
         self.initial, self.final, self.cotangent, self.carry = states(), states(), states(), states()
-        gradient, arenas = self._output_gradient(H)
+        gradient, arenas = self._gradient_arrays()
         own = {unit: tape.states["h"][1:] for unit, tape in self.tapes.items()}
         self.output = Boundary({unit: tape.y for unit, tape in self.tapes.items()}, own, gradient, [arena, *arenas])
-
-    def _output_gradient(self, H: int) -> tuple[dict[UnitKey, Array], list[Arena[UnitKey]]]:
-        """Slots as the schedule has them; but a cotangent is there, for all units, before the step begins."""
-        c = self._c
-        if c.network.blocks[-1].kind != "cotangent" or c.index != len(c.network.blocks) - 2:
-            return self._gradient_arrays(H)
-        shapes = {unit: [(*c.extent.shape(*unit), H)] for unit in c.extent.units()}
-        arena = Arena(shapes, {unit: number for number, unit in enumerate(shapes)}, c.memory)
-        return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, [arena]
 
     def _lay_out_weights(self) -> None:
         """Load the recurrent weights, if they have changed."""

@@ -20,6 +20,7 @@ from hpcrnn.workloads import open_workload
         {"cell": "lstm", "method": "picard", "fold": 4},
         {"cell": "lstm", "grid": "pipeline=2", "order": "1f1b", "microbatches": 8},
         {"cell": "gru", "grid": "tensor=2", "chunks": 2},
+        {"cell": "lstm", "workload": "synthetic", "order": "1f1b", "microbatches": 8},
     ],
     ids=str,
 )

@@ -97,6 +97,16 @@ def test_three_ranks_and_two_axes(tmp_path):
     assert not [verdict for verdict in verdicts(4, cases, tmp_path) if verdict[2] != "VALID"]
 
 
+def test_gradients_given_beforehand(tmp_path):
+    """They are there for all micro-batches before a step begins, in any order."""
+    given = {"cell": "lstm", "workload": "synthetic", "kernel": "stepwise", "mode": "gradient", "batch": 8}
+    ways = [{"order": "1f1b", "microbatches": 4, "chunks": 1}, {"order": "seq_1f1b", "microbatches": 4, "chunks": 2}]
+    cases = [{**given, "parallels": [{"grid": f"{axis}=2", **way} for axis in ("pipeline", "time") for way in ways]}]
+    solved = {"grid": "time=2", "method": "picard", "fold": 2, "tolerance": 1e-6, "microbatches": 4, "order": "1f1b"}
+    cases.append({**given, "input": "direct", "layers": 1, "parallels": [solved]})
+    assert not [verdict for verdict in verdicts(2, cases, tmp_path) if verdict[2] != "VALID"]
+
+
 def test_segments_at_once_over_two_ranks(tmp_path):
     way = {"grid": "time=2", "method": "picard", "fold": 2, "tolerance": 1e-6}
     found = verdicts(2, [{"cell": "lstm", "kernel": "stepwise", "parallels": [way]}], tmp_path)
