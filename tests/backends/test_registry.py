@@ -173,7 +173,8 @@ def test_cupy_asked_for_and_missing_is_an_error_that_says_how_to_get_it(cupy_is)
     ("asked", "message"),
     [
         ({"dtype": "float64"}, "model.dtype = 'float64': allowed is float32, with backend cupy"),
-        ({"cell": "gru", "reset": "before"}, "model.reset = 'before': allowed is after, with backend cupy"),
+        ({"cell": "mingru"}, "model.cell = 'mingru': allowed is elman, lstm or gru, with backend cupy"),
+        ({"gradient_sum": "nccl", "allow_shared_gpu": True}, "machine.gradient_sum = 'nccl': allowed is mpi where "),
     ],
 )
 def test_what_the_gpu_has_not_is_refused_before_anything_is_built(cupy_is, asked, message):
@@ -187,6 +188,11 @@ def test_what_the_gpu_has_not_is_refused_before_anything_is_built(cupy_is, asked
 def test_a_precision_needs_a_gpu():
     with pytest.raises(SpecError, match=r"machine\.precision = 'bfloat16': allowed is float32, unless"):
         check_backends(make_spec(precision="bfloat16"))
+
+
+def test_nccl_needs_gpus():
+    with pytest.raises(SpecError, match=r"machine\.gradient_sum = 'nccl': allowed is mpi, unless"):
+        check_backends(make_spec(gradient_sum="nccl"))
 
 
 def fake_cupy(count):
