@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import cupy as cp
 import numpy as np
 
-from hpcrnn.backends.arena import Arena
 from hpcrnn.backends.base import Array, Extent, LayerSolve
 from hpcrnn.backends.boundaries import Boundary, UnitKey, gradient_arrays, unit_arrays
 from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
@@ -23,7 +22,6 @@ from hpcrnn.backends.cupy.exchange import GpuExchange
 from hpcrnn.kernels.plan import Kernel
 from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Block, Network
-from hpcrnn.schedules.lifetimes import Family
 
 
 @dataclass
@@ -126,16 +124,15 @@ class GpuBlock(ABC):
     def _input(self, m: int, c: int) -> DeviceArray:
         return self._c.before.value[m, c]
 
-    def _unit_arrays(self, family: Family) -> tuple[dict[UnitKey, DeviceArray], list[Arena[UnitKey]]]:
-        """One array a unit as wide as this block's output; no gradients where none are needed."""
+    def _output_arrays(self) -> dict[UnitKey, DeviceArray]:
+        """One array a unit for this block's output."""
         c = self._c
-        if family == "activation":
-            arrays, arena = unit_arrays(c.extent, family, c.index, c.block.outputs, c.arithmetic.memory)
-        elif c.extent.backward:
-            arrays, arena = gradient_arrays(c.network, c.index, c.extent, c.arithmetic.memory)
-        else:
-            return {}, []
-        return arrays, [arena]
+        return unit_arrays(c.extent, "activation", c.index, c.block.outputs, c.arithmetic.memory)[0]
+
+    def _gradient_arrays(self) -> dict[UnitKey, DeviceArray]:
+        """One array a unit for the gradient of this block's output, where there is one."""
+        c = self._c
+        return gradient_arrays(c.network, c.index, c.extent, c.arithmetic.memory)[0] if c.extent.backward else {}
 
     def _gemm_gradient(self, a: DeviceArray, d: DeviceArray, into: DeviceArray, beta: float) -> None:
         """``into = a^T d`` over all rows of a chunk, with the scale taken off."""
@@ -156,9 +153,8 @@ class EmbeddingBlock(GpuBlock):
         super().__init__(context)
         self._tokens = tokens
         self._table = context.arithmetic.empty(*context.parameters["E"].shape)
-        value, arenas = self._unit_arrays("activation")
-        gradient, more = self._unit_arrays("gradient")
-        self.output = Boundary(value, value, gradient, [*arenas, *more])
+        value = self._output_arrays()
+        self.output = Boundary(value, value, self._gradient_arrays())
 
     def _load_parameters(self) -> None:
         self._c.arithmetic.round(self._c.parameters["E"], self._table)
@@ -187,9 +183,8 @@ class AffineBlock(GpuBlock):
         self._make_output()
 
     def _make_output(self) -> None:
-        value, arenas = self._unit_arrays("activation")
-        gradient, more = self._unit_arrays("gradient")
-        self.output = Boundary(value, value, gradient, [*arenas, *more])
+        value = self._output_arrays()
+        self.output = Boundary(value, value, self._gradient_arrays())
 
     def _load_parameters(self) -> None:
         self._c.arithmetic.round(self._c.parameters["W"], self._W)
@@ -240,8 +235,8 @@ class HeadBlock(AffineBlock):
         self._weights: list[DeviceArray | None] = [None] * parts
 
     def _make_output(self) -> None:
-        gradient, arenas = self._unit_arrays("activation")  # which live as long as the scores would
-        self.output = Boundary({}, {}, gradient, arenas)
+        # The gradient lives as long as the scores would.
+        self.output = Boundary({}, {}, self._output_arrays())
 
     def load_targets(self, m: int, targets: Array, weights: Array | None) -> None:
         """Take in a micro-batch's targets (T, B) or (T, B, O) and weights (T, B)."""

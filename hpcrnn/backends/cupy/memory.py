@@ -35,7 +35,9 @@ def device_bytes(network: Network, extent: Extent, itemsize: int) -> int:
         block, shard = network.blocks[index], extent.shard
         total += _COPIES * 4 * sum(math.prod(shape) for shape in shard_shapes(block, shard).values())
         if block.cell is not None:
-            variant, H = Variant(block.cell.name, "float32", "forward"), shard.count(block.outputs)
+            reset_before = getattr(block.cell, "reset", "") == "before"
+            variant = Variant(block.cell.name, "float32", "forward", reset_before=reset_before)
+            H = shard.count(block.outputs)
             shapes = [
                 GpuTape.shapes(
                     variant,

@@ -7,7 +7,7 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from hpcrnn.backends.arena import Arena, Memory
+from hpcrnn.backends.arena import Memory
 from hpcrnn.backends.base import Extent
 from hpcrnn.backends.boundaries import Boundary, UnitKey, unit_arena
 from hpcrnn.backends.cupy.arithmetic import as_rows
@@ -47,7 +47,7 @@ class RecurrentBlock(GpuBlock):
         samples = [extent.samples(m) for m in range(len(extent.microbatches))]
         rows = [extent.window_shape(m)[1] for m in range(len(samples))]
         self.variant = make_variant(cell, "forward", arithmetic)
-        self.tapes, arenas = _make_tapes(context, self.variant)
+        self.tapes = _make_tapes(context, self.variant)
         self._weights = GpuWeights.allocate(self.variant, context.block.inputs, H, arithmetic, width)
         self.loops = {B: self._make_loops(B, H) for B in sorted(set(rows))}
         self._of_microbatch = [self.loops[B] for B in rows]
@@ -57,8 +57,7 @@ class RecurrentBlock(GpuBlock):
         }
         value = {unit: tape.hidden[1:] for unit, tape in self.tapes.items()}
         own = {unit: tape.h[1:] for unit, tape in self.tapes.items()}
-        gradient, more = self._unit_arrays("gradient")
-        self.output = Boundary(value, own, gradient, [*arenas, *more])
+        self.output = Boundary(value, own, self._gradient_arrays())
 
     def describe(self) -> list[str]:
         """Say what runs, a line a loop: of the first number of rows, as it is made of the same in all."""
@@ -165,7 +164,7 @@ class RecurrentBlock(GpuBlock):
             self._sum_rows(d[:, 2 * H : 3 * H], into["bR"], beta)
 
 
-def _make_tapes(context: GpuContext, variant: Variant) -> tuple[dict[UnitKey, GpuTape], list[Arena[UnitKey]]]:
+def _make_tapes(context: GpuContext, variant: Variant) -> dict[UnitKey, GpuTape]:
     """A tape a unit; those whose lives do not overlap lie in the same memory."""
     extent: Extent = context.extent
     width, backward, again = context.block.outputs, extent.backward, extent.is_folded
@@ -180,5 +179,4 @@ def _make_tapes(context: GpuContext, variant: Variant) -> tuple[dict[UnitKey, Gp
         (float32, {unit: [wide] for unit, (_, wide) in shapes.items()}),
     ]
     arenas = [unit_arena(extent, "activation", context.index, memory, wanted) for memory, wanted in parts]
-    tapes = {unit: GpuTape.make(shapes[unit], *(arena.allocator(unit) for arena in arenas)) for unit in shapes}
-    return tapes, arenas
+    return {unit: GpuTape.make(shapes[unit], *(arena.allocator(unit) for arena in arenas)) for unit in shapes}

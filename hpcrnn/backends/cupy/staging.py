@@ -66,11 +66,6 @@ class Staging:
 
         return fetch if incoming else leave
 
-    @property
-    def memory_bytes(self) -> int:
-        """Memory of the host."""
-        return sum(array.nbytes for array in self._of.values())
-
 
 def as_words(a: DeviceArray) -> DeviceArray:
     """See half precision as what it is stored in: MPI has no type for it everywhere."""

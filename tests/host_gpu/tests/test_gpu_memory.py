@@ -18,6 +18,7 @@ from hpcrnn.workloads import open_workload
         {"cell": "gru", "precision": "bfloat16", "mode": "forward"},
         {"cell": "elman", "precision": "float16", "microbatches": 4},
         {"cell": "lstm", "method": "picard", "fold": 4},
+        {"cell": "gru", "reset": "before"},
         {"cell": "lstm", "grid": "pipeline=2", "order": "1f1b", "microbatches": 8},
         {"cell": "gru", "grid": "tensor=2", "chunks": 2},
         {"cell": "lstm", "workload": "synthetic", "order": "1f1b", "microbatches": 8},
