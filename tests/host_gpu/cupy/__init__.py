@@ -1,6 +1,15 @@
 """A host stand-in for CuPy: what hpcrnn's GPU backend uses of it, executed on the CPU, for small shapes.
 
-Put the folder above in front of PYTHONPATH. Kernels are compiled as C++ and run a fiber for each CUDA thread
+Put the folder above, ``tests/host_gpu``, in front of PYTHONPATH. In it:
+
+``cupy``, ``cupy_backends``
+    What the backend imports, under its own names.
+``host_cuda``
+    From CUDA C to a library of the host, beside ``tests/kernels/host_ptx.h``; the tests of the kernels use it too.
+``tests``
+    Of the backend on it, and of itself. What runs on a real GPU as well is there or in ``tests/gpu``.
+
+Kernels are compiled as C++ and run a fiber for each CUDA thread
 (``host_cuda``), cuBLAS is NumPy; the rest is NumPy behind CuPy's rules. It is stricter than CuPy where that shows
 mistakes: fresh memory is poisoned, and guarded on both sides; arguments of kernels must be of the very type.
 

@@ -19,6 +19,8 @@ COMPILER = "g++"
 NO_COMPILER = None if shutil.which(COMPILER) else f"{COMPILER} is not installed"
 _FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-U_FORTIFY_SOURCE")  # it takes our jumps for mistakes
 
+_PATIENCE_S = 300
+
 _ONCE = "#pragma once\n"
 _KERNEL = re.compile(
     r'extern "C" __global__ void\s+(?:__launch_bounds__\((?P<bounds>[^()]*)\)\s+)?'
@@ -89,7 +91,7 @@ def compile_source(source: str, options: tuple[str, ...], folder: Path) -> Path:
         text, made = Path(work) / "kernel.cpp", Path(work) / "kernel.so"
         text.write_text(source, "utf-8")
         command = [COMPILER, *_FLAGS, *options, "-o", str(made), str(text)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
         if done.returncode:
             raise CompileError(done.stderr[:4000])
         made.replace(library)

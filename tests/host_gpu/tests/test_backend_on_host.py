@@ -70,7 +70,7 @@ def test_the_layer_benchmark_verifies_and_times(cell, precision):
 
     timing = measure_case(LayerCase(cell, precision, 8, 6, 32, 16), open_device(shared=True), 1, 0.0, peer=False)
     assert max(timing.errors.values()) <= ALLOWED_ERROR[precision]
-    assert all(0 < seconds < 60 for samples in timing.ours_s.values() for seconds in samples)
+    assert all(seconds > 0 for samples in timing.ours_s.values() for seconds in samples)
     assert "forward" in timing.facts["kernel"]
 
 

@@ -5,15 +5,11 @@ Executed by the stand-in for CuPy, or by a GPU where there is one.
 
 import numpy as np
 import pytest
-from gpu.conftest import reason_to_skip
 
 from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, solve_layer
 from hpcrnn.benchmarks.layers import ALLOWED_ERROR, FOLD_TOLERANCE, main, measure, named_case
 from hpcrnn.records.layers import read_layer_record
 from hpcrnn.reporting.layers import write_report
-
-REASON = reason_to_skip()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 EVEN, UNEVEN = 48, 50  # four segments of 12 steps, or two of 13 and two of 12
 
