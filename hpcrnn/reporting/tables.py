@@ -32,6 +32,7 @@ from hpcrnn.reporting.describe import (
 from hpcrnn.reporting.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.entries import Entry, make_entries
 from hpcrnn.reporting.scaling import Base, describe_base, find_base, make_point, phase_breakdown
+from hpcrnn.reporting.terminal import fit, plain_table, say
 from hpcrnn.reporting.units import (
     MISSING,
     format_gflops,
@@ -47,11 +48,6 @@ from hpcrnn.reporting.units import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-ASCII = str.maketrans(
-    {"×": "x", "·": "|", "–": "-", "—": "-", "→": ">", "µ": "u", "…": "~", "“": '"', "”": '"', "∞": "inf"}
-)
-"""For a terminal that cannot show them."""
 
 OTHER_COLUMNS = 58
 """Characters that a row of the case table takes beside the case's name and the digits of n, the rate with it."""
@@ -77,40 +73,31 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
         _print_header(record, console)
         mine = [e for e in entries if e.file == file]
         if not mine:
-            _say(console, "  no case was recorded")
+            say(console, "  no case was recorded")
         for problem in dict.fromkeys(e.case.problem_id for e in mine):
             console.print()
             _print_problem([e for e in mine if e.case.problem_id == problem], entries, console, verbose=verbose)
 
 
 def _print_header(record: Record, console: Console) -> None:
-    _say(console, source_name(record), style="bold")
+    say(console, source_name(record), style="bold")
     created = f"{printable(record.created_utc).replace('T', ' ')[:19]} UTC"
-    _say(console, f"  {created} · hpcrnn {printable(record.hpcrnn_version)} · {git_text(record)}")
-    _say(console, f"  {hosts_text(record)} · {mpi_text(record)}")
+    say(console, f"  {created} · hpcrnn {printable(record.hpcrnn_version)} · {git_text(record)}")
+    say(console, f"  {hosts_text(record)} · {mpi_text(record)}")
     if cpu := cpu_text(record):
-        _say(console, f"  {cpu}")
+        say(console, f"  {cpu}")
     if command := command_line(record):
         # On one line, however long: it is there to be copied.
-        _say(console, f"  $ {command}", style="dim", wrap=False)
+        say(console, f"  $ {command}", style="dim", wrap=False)
     if not record.complete:
-        _say(console, "  incomplete: written while cases were still to come", style="yellow")
+        say(console, "  incomplete: written while cases were still to come", style="yellow")
 
 
 def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], console: Console, *, verbose: bool) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    _say(console, describe_problem(entries[0].case), style="bold")
-    ruled = console.is_terminal and not _is_ascii(console)
-    # Two blanks between columns either way: the box brings one of its own.
-    table = Table(
-        box=box.SIMPLE_HEAD if ruled else None,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1 if ruled else 2, 0, 0),
-    )
+    say(console, describe_problem(entries[0].case), style="bold")
+    table = plain_table(console)
     table.add_column("case", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     names = _names(entries)
@@ -125,10 +112,10 @@ def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], consol
         cells = _cells(entry, "\n ".join(in_two(name, room)), everything, bases)
         cells = cells if rated else cells[:-1]
         styles = ("", _verdict_style(entry), *[""] * (len(cells) - 2))
-        table.add_row(*(Text(_fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
+        table.add_row(*(Text(fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
     console.print(table)
     for text in bases:
-        _say(console, f"  base: {text}")
+        say(console, f"  base: {text}")
     _print_details(console, names, entries, verbose=verbose)
 
 
@@ -210,25 +197,9 @@ def _print_details(console: Console, names: Sequence[str], entries: Sequence[Ent
         else:
             lines = [(f"  {name}", ""), *((" " * indent + line, style) for line, style in lines)]
         for line, style in lines:
-            _say(console, line, style=style)
+            say(console, line, style=style)
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:
     extras = distinctions([e.case for e in entries])
     return [" · ".join(filter(None, (case_name(e.case), x))) for e, x in zip(entries, extras, strict=True)]
-
-
-def _say(console: Console, text: str, style: str = "", *, wrap: bool = True) -> None:
-    """Print a line as it is: no markup, no emoji, no highlighting."""
-    from rich.text import Text
-
-    console.print(Text(_fit(text, console), style=style), soft_wrap=not wrap, highlight=False)
-
-
-def _is_ascii(console: Console) -> bool:
-    return not console.encoding.lower().startswith("utf")
-
-
-def _fit(text: str, console: Console) -> str:
-    """Return text the console's encoding can hold."""
-    return text.translate(ASCII).encode("ascii", "replace").decode() if _is_ascii(console) else text
