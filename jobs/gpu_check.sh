@@ -43,7 +43,10 @@ missing = [name for name in needed if importlib.util.find_spec(name) is None]
 if missing:
     raise SystemExit(f"gpu_check: missing Python packages: {', '.join(missing)}")
 import cupy
-cupy.cuda.runtime.getDeviceCount()
+try:
+    cupy.cuda.runtime.getDeviceCount()
+except cupy.cuda.runtime.CUDARuntimeError as error:
+    raise SystemExit(f"gpu_check: no usable GPU: {error}") from None
 print("gpu_check:", cupy.cuda.runtime.getDeviceProperties(0)["name"].decode(), "CuPy", cupy.__version__)
 PYTHON
 

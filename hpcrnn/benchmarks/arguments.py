@@ -17,15 +17,17 @@ class OneLineParser(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """Read a whole number of at least one, for ``argparse``."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is a whole number of at least one")
+    return int(text)
 
 
 def positive_seconds(text: str) -> float:
     """Read a time above zero, for ``argparse``."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not value > 0:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is a number of seconds above zero")
     return value
