@@ -1,5 +1,6 @@
 """Where each value of a record lies in HDF5: :func:`fill` writes it, :func:`parse` reads it back.
 
+What a stranger's reader needs to know of it is in ``docs/file_format.md``, which a test holds against these files.
 Both take an open ``h5py.File``; what surrounds it (names, checksums, disks) is in :mod:`hpcrnn.records.hdf5`.
 """
 
@@ -9,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from hpcrnn.records.baseline import best_serial
-from hpcrnn.records.layout_case import fill_case, parse_case
+from hpcrnn.records.layout_case import fill_case, parse_case, read_case
 from hpcrnn.records.layout_fields import MalformedError, read_attribute, read_member, to_json
 from hpcrnn.records.record import SCHEMA_NAME, SCHEMA_VERSION, Case, Record
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import h5py
 
 
-def fill(file: h5py.File, record: Record) -> None:
-    """Write a record into an empty file.
+def fill(file: h5py.Group, record: Record) -> None:
+    """Write a record into an empty file, or group of a merged one.
 
     Raises
     ------
@@ -37,13 +38,13 @@ def fill(file: h5py.File, record: Record) -> None:
     environment = file.create_group("environment")
     for section, facts in record.environment.items():
         environment[section] = to_json(facts)
-    _fill_baselines(file.create_group("baseline"), record.cases)
+    fill_baselines(file.create_group("baseline"), record.cases)
     cases = file.create_group("cases")
     for index, case in enumerate(record.cases):
         fill_case(cases.create_group(_free_name(cases, case.id)), case, index)
 
 
-def parse(file: h5py.File, source: str) -> Record:
+def parse(file: h5py.Group, source: str) -> Record:
     """Read a record.
 
     Raises
@@ -51,26 +52,70 @@ def parse(file: h5py.File, source: str) -> Record:
     MalformedError
         Something is missing, has the wrong type or shape, or comes from a newer version.
     """
+    version = read_version(file)
+    return _parse(file, tuple(parse_case(group, name, version) for name, group in case_groups(file)), source)
+
+
+def parse_unchecked(file: h5py.File, source: str) -> Record:
+    """Read a record whose parts have the right types, whether or not they fit each other: it is to be verified.
+
+    Raises
+    ------
+    MalformedError
+        Something is missing, has the wrong type, or comes from a newer version.
+    """
+    version = read_version(file)
+    return _parse(file, tuple(read_case(group, version) for _, group in case_groups(file)), source)
+
+
+def read_version(file: h5py.File) -> int:
+    """Return the version of a file's schema.
+
+    Raises
+    ------
+    MalformedError
+        The file is of another kind, or from a newer version.
+    """
     if file.attrs.get("schema_name") != SCHEMA_NAME:
         raise MalformedError(file.name, f"has no attribute schema_name = {SCHEMA_NAME}")
+    return check_version(file, SCHEMA_VERSION)
+
+
+def check_version(file: h5py.Group, newest: int) -> int:
+    """Return the version of a schema that is read up to its newest version.
+
+    Raises
+    ------
+    MalformedError
+        There is none, or a newer one.
+    """
     version = read_attribute(file, "schema_version", int)
-    if version > SCHEMA_VERSION:
-        what = f"has schema version {version}, and this hpcrnn reads up to {SCHEMA_VERSION}: update hpcrnn"
+    if version > newest:
+        what = f"has schema version {version}, and this hpcrnn reads up to {newest}: update hpcrnn"
         raise MalformedError(file.name, what)
-    groups = sorted(read_member(file, "cases").items(), key=lambda item: read_attribute(item[1], "index", int))
+    return version
+
+
+def case_groups(file: h5py.File) -> list[tuple[str, h5py.Group]]:
+    """Return the cases' groups with their names, in the order they were recorded in."""
+    return sorted(read_member(file, "cases").items(), key=lambda item: read_attribute(item[1], "index", int))
+
+
+def _parse(file: h5py.File, cases: tuple[Case, ...], source: str) -> Record:
     return Record(
         uuid=read_attribute(file, "uuid", str),
         created_utc=read_attribute(file, "created_utc", str),
         hpcrnn_version=read_attribute(file, "hpcrnn_version", str),
         argv=tuple(str(word) for word in json.loads(read_attribute(file, "argv", str))),
         environment={name: json.loads(item.asstr()[()]) for name, item in read_member(file, "environment").items()},
-        cases=tuple(parse_case(group, name, version) for name, group in groups),
+        cases=cases,
         complete=read_attribute(file, "complete", bool),
         source=source,
     )
 
 
-def _fill_baselines(group: h5py.Group, cases: tuple[Case, ...]) -> None:
+def fill_baselines(group: h5py.Group, cases: tuple[Case, ...]) -> None:
+    """Write the base of every problem that has one, for whoever reads without hpcrnn."""
     for problem in dict.fromkeys(case.problem_id for case in cases):
         baseline = best_serial(case for case in cases if case.problem_id == problem)
         if baseline:

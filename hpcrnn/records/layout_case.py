@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.records.layout_certificate import DIMENSIONS as OF_CERTIFICATES
+from hpcrnn.records.layout_certificate import UNITS as UNITS_OF_CERTIFICATES
 from hpcrnn.records.layout_certificate import fill_certificate, parse_certificate
 from hpcrnn.records.layout_fields import (
     MalformedError,
@@ -36,6 +38,25 @@ TIMES = ("rep", "rank", "phase")
 WARMUPS = ("warmup_rep", "rank", "phase")
 STEPS = ("training_step",)
 RANKS = ("rank",)
+
+DIMENSIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("time", "device_time"), TIMES),
+    "warmup": WARMUPS,
+    **dict.fromkeys(("loss", "gradient_norm"), STEPS),
+    **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "kernel_details", "device_peak_bytes"), RANKS),
+    "is_outlier": ("rep",),
+    **dict.fromkeys((f"validation/{name}" for name in ("error", "serial_error", "tolerance")), ("quantity",)),
+    **dict.fromkeys((f"timeline/{name}" for name in ("rank", "instruction", "start", "end")), ("event",)),
+    **{f"certificate/{name}": dimensions for name, dimensions in OF_CERTIFICATES.items()},
+}
+"""Names of the axes of every dataset of a case, by its path."""
+
+UNITS: dict[str, str] = {
+    **dict.fromkeys(("time", "warmup", "device_time", "timeline/start", "timeline/end"), "s"),
+    **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "device_peak_bytes"), "bytes"),
+    **{f"certificate/{name}": unit for name, unit in UNITS_OF_CERTIFICATES.items()},
+}
+"""What the datasets that are no plain numbers are in."""
 
 
 def shape_fault(case: Case) -> str:
@@ -106,17 +127,17 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
     }
     fill_scales(group, {name: np.arange(count, dtype=np.int64) for name, count in counts.items()})
     fill_scales(group, {"phase": texts(case.phases)})
-    for name, array, dimensions in (
-        ("time", case.time_s, TIMES),
-        ("warmup", case.warmup_s, WARMUPS),
-        ("loss", case.loss, STEPS),
-        ("gradient_norm", case.gradient_norm, STEPS),
+    for name, array in (
+        ("time", case.time_s),
+        ("warmup", case.warmup_s),
+        ("loss", case.loss),
+        ("gradient_norm", case.gradient_norm),
     ):
-        fill_array(group, name, array.astype(np.float64), dimensions, unit="s" if "rep" in dimensions[0] else "")
+        _fill(group, name, array.astype(np.float64))
     for name in ("bytes_sent", "peak_memory_bytes", "memory_bytes"):
-        fill_array(group, name, getattr(case, name).astype(np.int64), RANKS, unit="bytes")
+        _fill(group, name, getattr(case, name).astype(np.int64))
     _fill_device(group, case)
-    fill_array(group, "is_outlier", is_outlier(case.step_s()), ("rep",))
+    _fill(group, "is_outlier", is_outlier(case.step_s()))
     _fill_validation(group.create_group("validation"), case.verdict)
     if case.timeline is not None:
         _fill_timeline(group.create_group("timeline"), case.timeline)
@@ -124,14 +145,19 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         fill_certificate(group.create_group("certificate"), case.certificate)
 
 
+def _fill(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
+    """Write a dataset of the case along its own dimensions, in its own unit."""
+    fill_array(group, name, array, DIMENSIONS[name], unit=UNITS.get(name, ""))
+
+
 def _fill_device(group: h5py.Group, case: Case) -> None:
     """Write what a device says of itself, where there is one."""
     if case.kernel_details:
-        fill_array(group, "kernel_details", texts(case.kernel_details), RANKS)
+        _fill(group, "kernel_details", texts(case.kernel_details))
     if case.device_time_s is not None:
-        fill_array(group, "device_time", case.device_time_s.astype(np.float64), TIMES, unit="s")
+        _fill(group, "device_time", case.device_time_s.astype(np.float64))
     if case.device_peak_bytes is not None:
-        fill_array(group, "device_peak_bytes", case.device_peak_bytes.astype(np.int64), RANKS, unit="bytes")
+        _fill(group, "device_peak_bytes", case.device_peak_bytes.astype(np.int64))
 
 
 def parse_case(group: h5py.Group, name: str, version: int) -> Case:
@@ -150,10 +176,27 @@ def parse_case(group: h5py.Group, name: str, version: int) -> Case:
     MalformedError
         Something is missing, has the wrong type or shape, or belongs to another case.
     """
+    case = read_case(group, version)
+    fault = shape_fault(case)
+    if fault:
+        raise MalformedError(group.name, f"is not consistent: {fault}")
+    if case.id != name.partition("-")[0]:
+        raise MalformedError(group.name, f"holds another case, {case.id}")
+    return case
+
+
+def read_case(group: h5py.Group, version: int) -> Case:
+    """Read a case whose parts have the right types, whether or not they fit each other.
+
+    Raises
+    ------
+    MalformedError
+        Something is missing or has the wrong type.
+    """
     phases = read_texts(group, "phase")
     n_ranks = read_attribute(group, "n_ranks", int)
     since_2, since_3 = version >= 2, version >= 3
-    case = Case(
+    return Case(
         spec=_specification(group),
         strategy=read_choice(group, "strategy", get_args(Strategy)),
         backend=read_attribute(group, "backend", str),
@@ -178,12 +221,6 @@ def parse_case(group: h5py.Group, name: str, version: int) -> Case:
         device_time_s=_optional(group, "device_time", np.float64),
         device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
     )
-    fault = shape_fault(case)
-    if fault:
-        raise MalformedError(group.name, f"is not consistent: {fault}")
-    if case.id != name.partition("-")[0]:
-        raise MalformedError(group.name, f"holds another case, {case.id}")
-    return case
 
 
 def _optional(group: h5py.Group, name: str, dtype: type[np.generic]) -> npt.NDArray[Any] | None:
@@ -205,7 +242,7 @@ def _fill_validation(group: h5py.Group, verdict: Verdict) -> None:
     fill_scales(group, {"quantity": texts(check.quantity for check in verdict.checks)})
     for name in ("error", "serial_error", "tolerance"):
         column = np.array([getattr(check, name) for check in verdict.checks], dtype=np.float64)
-        fill_array(group, name, column, ("quantity",))
+        fill_array(group, name, column, DIMENSIONS[f"validation/{name}"])
 
 
 def _parse_validation(group: h5py.Group, status: Status) -> Verdict:
@@ -230,14 +267,15 @@ def _fill_timeline(group: h5py.Group, timeline: Timeline) -> None:
     encoded = [text.encode() for text in timeline.instruction]
     # Of one length: HDF5 cannot compress texts of any length, which it keeps elsewhere.
     text_dtype = h5py.string_dtype("utf-8", max(map(len, encoded), default=1) or 1)
-    columns: dict[str, tuple[npt.NDArray[Any], str]] = {
-        "rank": (timeline.rank.astype(np.int64), ""),
-        "instruction": (np.array(encoded, dtype=text_dtype), ""),
-        "start": (timeline.start_s.astype(np.float64), "s"),
-        "end": (timeline.end_s.astype(np.float64), "s"),
+    columns: dict[str, npt.NDArray[Any]] = {
+        "rank": timeline.rank.astype(np.int64),
+        "instruction": np.array(encoded, dtype=text_dtype),
+        "start": timeline.start_s.astype(np.float64),
+        "end": timeline.end_s.astype(np.float64),
     }
-    for name, (column, unit) in columns.items():
-        fill_array(group, name, column, ("event",), unit=unit, compressed=True)
+    for name, column in columns.items():
+        path = f"timeline/{name}"
+        fill_array(group, name, column, DIMENSIONS[path], unit=UNITS.get(path, ""), compressed=True)
 
 
 def _parse_timeline(group: h5py.Group) -> Timeline:

@@ -41,7 +41,7 @@ UNITS = {
 
 _COUNTS = ("rounds", "critical_steps", "row_steps", "n_unmet")
 _TRUTHS = ("converged", "truncated")
-_DIMENSIONS = {
+DIMENSIONS = {
     **dict.fromkeys((*_COUNTS, "residual", *_TRUTHS), SOLVES),
     "meeting_quantiles": (*SOLVES, "quantile"),
     "meeting": ("layer", "direction", "segment", "row"),
@@ -64,7 +64,7 @@ def fill_certificate(group: h5py.Group, certificate: Certificate) -> None:
             "trajectory": texts(TRAJECTORIES),
         },
     )
-    for name, dimensions in _DIMENSIONS.items():
+    for name, dimensions in DIMENSIONS.items():
         array = getattr(certificate, name)
         kept = np.bool_ if name in _TRUTHS else np.int64 if name in (*_COUNTS, "meeting") else np.float64
         fill_array(group, name, array.astype(kept), dimensions, unit=UNITS.get(name, ""), compressed=True)
