@@ -1,6 +1,6 @@
 """A record as an HDF5 file: what a stranger opens years later.
 
-::
+``docs/file_format.md`` says all of it; in short::
 
     512 bytes of text              the user block: what this is, and the SHA-256 of all that follows
     / @schema_name @schema_version @complete @created_utc @uuid @hpcrnn_version @argv (JSON)
@@ -21,39 +21,45 @@
 Version 1 has no ``memory_bytes``, ``@bubble_bound`` and ``timeline``: they are read as unknown. Version 2 has no
 ``certificate``. What a device says of itself is there where a device was, and not in files from before it was kept.
 
+Several runs merged into one file lie each in a group of their own: :mod:`hpcrnn.records.layout_merged`.
+
 The file is made in memory by the HDF5 library and written by Python: a full disk is an ordinary error, not a
-library that cannot close its file.  It appears under its name complete or not at all.  The checksum is
-looked at before the HDF5 library sees a byte, which damaged metadata may crash or hang.
+library that cannot close its file.  It appears under its name complete or not at all
+(:mod:`hpcrnn.records.whole_file`).  The checksum is looked at before the HDF5 library sees a byte, which damaged
+metadata may crash or hang.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError, SpecError
-from hpcrnn.records.layout import fill, parse
+from hpcrnn.records.layout import fill, parse_unchecked
 from hpcrnn.records.layout_fields import MalformedError
+from hpcrnn.records.layout_merged import fill_merged, parse_all
+from hpcrnn.records.layout_stored import Stored, parse_stored
 from hpcrnn.records.record import Record
+from hpcrnn.records.whole_file import remove_quietly, temporary_beside, unusable, write_output, write_whole
 
 if TYPE_CHECKING:
     import h5py
+
+Parsed = TypeVar("Parsed")
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NPY_SIGNATURE = b"\x93NUMPY"
 MAGIC = b"hpcrnn-record\n"
 USER_BLOCK_BYTES = 512
-_LONGEST_NAME = 400
 _REMARK = "An HDF5 file with a user block: h5dump, h5py and xarray open it as it is.\n"
 
 
@@ -76,27 +82,52 @@ def write_record(record: Record, path: Path, *, overwrite: bool = True) -> None:
         taken the name; the message says where the results are.
     """
     path = Path(path)
-    content = _encode(record)
-    temporary = _temporary_beside(path)
+    content = _encode(lambda file: fill(file, record))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if overwrite or _holds(path, record.uuid):
-            temporary.replace(path)
-        else:
-            _rename_to_free_name(temporary, path)
-        _sync_directory(path.parent)
+        may_replace = overwrite or _holds(path, record.uuid)
+        written = write_whole(path, content, overwrite=may_replace, beside=True)
     except OSError as error:
-        raise _unusable(path, f"cannot be written: {error.strerror or error}") from None
-    finally:
-        _remove(temporary)
+        raise unusable(path, f"cannot be written: {error.strerror or error}") from None
+    if written != path:
+        raise unusable(path, f"another run has taken this name; the results of this one are in {written}")
+
+
+def write_merged(records: Sequence[Record], path: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Write several records as one file, each with its own environment.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    path : Path
+    inputs : iterable of Path
+        Files the records came from: none of them is overwritten.
+    overwrite : bool
+        Whether another file of the name may be replaced.
+
+    Raises
+    ------
+    FileError
+        The name is not free, or the file cannot be written.
+    """
+    write_output(path, _encode(lambda file: fill_merged(file, records)), inputs=inputs, overwrite=overwrite)
 
 
 def read_record(path: Path) -> Record:
-    """Read a record, and check that it is what was written.
+    """Read the record of one run, and check that it is what was written.
+
+    Raises
+    ------
+    FileError
+        The file is missing, empty, truncated, damaged, of another kind, from a newer hpcrnn, or holds several runs.
+    """
+    records = read_file(path)
+    if len(records) != 1:
+        raise unusable(Path(path), f"holds {len(records)} merged runs, where the file of one run is wanted")
+    return records[0]
+
+
+def read_file(path: Path) -> tuple[Record, ...]:
+    """Read all records of a file: that of one run has one, a merged file those it was made of.
 
     Raises
     ------
@@ -104,30 +135,30 @@ def read_record(path: Path) -> Record:
         The file is missing, empty, truncated, damaged, of another kind, or from a newer hpcrnn.
     """
     path = Path(path)
-    try:
-        image = _read_sealed(path)
-        import h5py
+    return _read(path, lambda file: parse_all(file, source=str(path)))
 
-        with h5py.File(io.BytesIO(image), "r") as file:
-            return parse(file, source=str(path))
-    except FileError:
-        raise
-    except MalformedError as error:
-        what = f"in this record, {error}"
-    except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
-        what = _reason(error)
-    raise _unusable(path, what)
+
+def read_stored(path: Path) -> tuple[Record, Stored]:
+    """Read the record of one run whether or not its parts fit each other, and what the file says besides it.
+
+    Raises
+    ------
+    FileError
+        The file is missing, empty, truncated, damaged, of another kind, or from a newer hpcrnn.
+    """
+    path = Path(path)
+    return _read(path, lambda file: (parse_unchecked(file, source=str(path)), parse_stored(file)))
 
 
 def read_records(paths: Iterable[Path]) -> list[Record]:
-    """Read several records, in order.
+    """Read the records of several files, in order; a merged file counts as the files it was made of.
 
     Raises
     ------
     FileError
         For the first that cannot be read.
     """
-    return [read_record(path) for path in paths]
+    return [record for path in paths for record in read_file(path)]
 
 
 def check_writable(path: Path, overwrite: bool) -> None:
@@ -149,11 +180,11 @@ def check_writable(path: Path, overwrite: bool) -> None:
             if not overwrite:
                 raise SpecError(key, str(path), "a name that is not taken, unless --overwrite is given")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         try:
             temporary.open("xb").close()
         finally:
-            _remove(temporary)
+            remove_quietly(temporary)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SpecError(key, str(path), f"a file that can be written ({reason})") from None
@@ -188,24 +219,24 @@ def read_array(path: Path, dataset: str | None = None) -> npt.NDArray[Any]:
                 array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
                 return array
         if is_npy:
-            raise _unusable(path, "is a .npy file, which has no datasets to name")
+            raise unusable(path, "is a .npy file, which has no datasets to name")
         return _read_dataset(path, dataset)
     except FileError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged header raises anything
         what = _reason(error)
-    raise _unusable(path, what)
+    raise unusable(path, what)
 
 
 def _read_dataset(path: Path, name: str | None) -> npt.NDArray[Any]:
     import h5py
 
     if not h5py.is_hdf5(path):
-        raise _unusable(path, "is neither .npy nor HDF5")
+        raise unusable(path, "is neither .npy nor HDF5")
     with h5py.File(path, "r") as file:
         item = file.get(name or _only_matrix(path, file))
         if not isinstance(item, h5py.Dataset):
-            raise _unusable(path, f"has no dataset {name}")
+            raise unusable(path, f"has no dataset {name}")
         return np.asarray(item[()])
 
 
@@ -215,27 +246,44 @@ def _only_matrix(path: Path, file: h5py.File) -> str:
     # visititems stops at the first answer that is not None.
     file.visititems(lambda name, item: found.append(name) if getattr(item, "ndim", 0) == 2 else None)
     if not found:
-        raise _unusable(path, "has no two-dimensional dataset")
+        raise unusable(path, "has no two-dimensional dataset")
     if len(found) > 1:
         names = ", ".join(found[:8])
-        raise _unusable(path, f"has several two-dimensional datasets ({names}): name one, {path.name}:{found[0]}")
+        raise unusable(path, f"has several two-dimensional datasets ({names}): name one, {path.name}:{found[0]}")
     return found[0]
 
 
-def _encode(record: Record) -> bytes:
-    """Make the file, user block and all."""
+def _encode(fill_file: Callable[[h5py.File], None]) -> bytes:
+    """Make a file, user block and all, of what a function fills into it."""
     import h5py
 
     # The default library version: a file of `libver="latest"` was found unreadable after every kill.
     # No file of this name is made; HDF5 tells open files apart by it.
     options = {"driver": "core", "backing_store": False, "userblock_size": USER_BLOCK_BYTES}
     with h5py.File(f"memory-{uuid.uuid4().hex}", "w", **options) as file:
-        fill(file, record)
+        fill_file(file)
         file.flush()
         image = bytes(file.id.get_file_image())
     body = image[image.index(SIGNATURE) :]  # the image begins after the user block, or with it
     head = f"sha256 {hashlib.sha256(body).hexdigest()}\nbytes {len(body)}\n{_REMARK}"
     return (MAGIC + head.encode()).ljust(USER_BLOCK_BYTES, b"\0") + body
+
+
+def _read(path: Path, parse_file: Callable[[h5py.File], Parsed]) -> Parsed:
+    """Read a file whole, check it against its user block, and parse it."""
+    try:
+        image = _read_sealed(path)
+        import h5py
+
+        with h5py.File(io.BytesIO(image), "r") as file:
+            return parse_file(file)
+    except FileError:
+        raise
+    except MalformedError as error:
+        what = f"in this record, {error}"
+    except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
+        what = _reason(error)
+    raise unusable(path, what)
 
 
 def _read_sealed(path: Path) -> bytes:
@@ -244,19 +292,19 @@ def _read_sealed(path: Path) -> bytes:
     with path.open("rb") as stream:
         block = stream.read(USER_BLOCK_BYTES)
         if not block:
-            raise _unusable(path, "is empty")
+            raise unusable(path, "is empty")
         if not block.startswith(MAGIC):
             kind = "is HDF5, but not an hpcrnn record" if block.startswith(SIGNATURE) else "is not an hpcrnn record"
-            raise _unusable(path, kind)
+            raise unusable(path, kind)
         body = stream.read()
     seal = re.match(rb"sha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block[len(MAGIC) :])
     if not seal:
-        raise _unusable(path, "is damaged: its user block cannot be read")
+        raise unusable(path, "is damaged: its user block cannot be read")
     n_bytes = int(seal[2])
     if len(body) < n_bytes:
-        raise _unusable(path, f"is truncated: {len(body)} of {n_bytes} bytes are left")
+        raise unusable(path, f"is truncated: {len(body)} of {n_bytes} bytes are left")
     if len(body) > n_bytes or hashlib.sha256(body).hexdigest() != seal[1].decode():
-        raise _unusable(path, "is damaged, or was edited: its checksum does not match")
+        raise unusable(path, "is damaged, or was edited: its checksum does not match")
     return block + body
 
 
@@ -268,24 +316,6 @@ def _holds(path: Path, record_uuid: str) -> bool:
         return False
 
 
-def _rename_to_free_name(temporary: Path, path: Path) -> None:
-    """Rename, but over nothing: a link fails where the name is taken, with no moment in between."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not _is_taken(path):
-            temporary.replace(path)
-            return
-    else:
-        return
-    other = path.with_name(f"{path.stem[:60]}-{uuid.uuid4().hex[:12]}{path.suffix}")
-    temporary.replace(other)
-    _sync_directory(path.parent)
-    raise _unusable(path, f"another run has taken this name; the results of this one are in {other}")
-
-
 def _is_taken(path: Path) -> bool:
     """Whether anything has this name; what could never have it is an error, which ``exists`` hides."""
     try:
@@ -295,49 +325,14 @@ def _is_taken(path: Path) -> bool:
     return True
 
 
-def _temporary_beside(path: Path) -> Path:
-    return path.with_name(f".{uuid.uuid4().hex}.{os.getpid()}.tmp")
-
-
-def _sync_directory(folder: Path) -> None:
-    """Make a rename last through a power cut, where the file system can."""
-    _quietly(lambda: _fsync(folder))
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    _quietly(lambda: path.unlink(missing_ok=True))
-
-
-def _quietly(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except OSError:
-        return
-
-
 def _require_file(path: Path) -> None:
     """Refuse what has no end, like a device, and a directory."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise _unusable(path, "is not there") from None
+        raise unusable(path, "is not there") from None
     if not stat.S_ISREG(mode):
-        raise _unusable(path, "is not a file")
-
-
-def _unusable(path: Path, what: str) -> FileError:
-    """Make the one-line error, whatever the names of files and datasets hold."""
-    name = str(path) if len(str(path)) <= _LONGEST_NAME else f"{str(path)[:_LONGEST_NAME]}…"
-    text = f"{name}: {what}"
-    return FileError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+        raise unusable(path, "is not a file")
 
 
 def _reason(error: BaseException) -> str:

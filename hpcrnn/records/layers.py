@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError
+from hpcrnn.records.whole_file import write_whole
 
 SCHEMA_NAME = "hpcrnn-layers"
 SCHEMA_VERSION = 1
@@ -70,12 +72,17 @@ class LayerRecord:
 
 
 def write_layer_record(record: LayerRecord, path: Path) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    """
     import h5py
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with h5py.File(temporary, "w") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         file.attrs.update(
             schema_name=SCHEMA_NAME,
             schema_version=SCHEMA_VERSION,
@@ -95,7 +102,10 @@ def write_layer_record(record: LayerRecord, path: Path) -> None:
             group["quantity"] = list(case.errors)
             group["error"] = list(case.errors.values())
             group["peer_error"] = [case.peer_errors.get(name, np.nan) for name in case.errors]
-    temporary.replace(path)
+    try:
+        write_whole(path, content.getvalue(), overwrite=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def read_layer_record(path: Path) -> LayerRecord:

@@ -350,6 +350,8 @@ class Record:
     complete: bool = True
     source: str = field(default="", compare=False)
     """Path this record was read from; empty where it was not."""
+    origin: str = field(default="", compare=False)
+    """File it lay in before it was merged into another; empty where it was not."""
 
 
 def _closeness(check: Check) -> float:

@@ -12,8 +12,8 @@ What the tables hold is up to who made them; :mod:`hpcrnn.reporting.study` names
 
 from __future__ import annotations
 
+import io
 import json
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError
+from hpcrnn.records.whole_file import write_whole
 
 SCHEMA_NAME = "hpcrnn-time-study"
 SCHEMA_VERSION = 1
@@ -104,22 +105,17 @@ def write_study_record(record: StudyRecord, path: Path) -> None:
         if table.fault:
             message = f"table {table.name}: {table.fault}"
             raise ValueError(message)
-    path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs.update(schema_name=SCHEMA_NAME, schema_version=SCHEMA_VERSION, created_utc=record.created_utc)
+        file["environment"] = json.dumps(record.environment, sort_keys=True, default=_plain)
+        tables = file.create_group("tables")
+        for table in record.tables:
+            _fill(tables.create_group(table.name), table)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(schema_name=SCHEMA_NAME, schema_version=SCHEMA_VERSION, created_utc=record.created_utc)
-            file["environment"] = json.dumps(record.environment, sort_keys=True, default=_plain)
-            tables = file.create_group("tables")
-            for table in record.tables:
-                _fill(tables.create_group(table.name), table)
-        temporary.replace(path)
+        write_whole(path, content.getvalue(), overwrite=True)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
 
 
 def read_study_record(path: Path) -> StudyRecord:

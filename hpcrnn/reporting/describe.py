@@ -298,12 +298,13 @@ def first_of(mapping: Mapping[str, Any], *keys: str) -> Any:
 
 def source_name(record: Record) -> str:
     """Return the file a record came from, or its identity where it was never in a file."""
-    return printable(record.source) if record.source else f"record {printable(record.uuid)[:8]}"
+    name = printable(record.source) if record.source else f"record {printable(record.uuid)[:8]}"
+    return f"{name} · from {printable(record.origin)}" if record.origin else name
 
 
 def short_source(record: Record) -> str:
-    """Return the last part of :func:`source_name`, for captions."""
-    return shorten(source_name(record).rsplit("/", 1)[-1], 40)
+    """Return the last part of :func:`source_name`, for captions; of a merged run the file it came from."""
+    return shorten((printable(record.origin) or source_name(record)).rsplit("/", 1)[-1], 40)
 
 
 def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:

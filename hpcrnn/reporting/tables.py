@@ -22,17 +22,19 @@ from hpcrnn.reporting.describe import (
     describe_problem,
     distinctions,
     git_text,
+    host_names,
     hosts_text,
     loss_unit,
     mode_of,
     mpi_text,
+    section,
     shortfalls,
     source_name,
 )
 from hpcrnn.reporting.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.entries import Entry, make_entries
 from hpcrnn.reporting.scaling import Base, describe_base, find_base, make_point, phase_breakdown
-from hpcrnn.reporting.terminal import fit, plain_table, say
+from hpcrnn.reporting.terminal import fit, plain_table, print_rows, say
 from hpcrnn.reporting.units import (
     MISSING,
     format_gflops,
@@ -43,6 +45,7 @@ from hpcrnn.reporting.units import (
     in_two,
     plural,
     printable,
+    shorten,
     significant,
 )
 
@@ -79,8 +82,27 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
             _print_problem([e for e in mine if e.case.problem_id == problem], entries, console, verbose=verbose)
 
 
+def show_runs(records: Sequence[Record], console: Console) -> None:
+    """Print one row a run: when, where and from which commit it was measured."""
+    columns = (("file", True), ("run", True), ("measured, UTC", True), ("host", True), ("git", True), ("cases", False))
+    rows = [
+        (
+            shorten(printable(record.origin) or source_name(record), max(12, console.width - 68)),
+            printable(record.uuid)[:8],
+            printable(record.created_utc).replace("T", " ")[:16],
+            shorten(next(iter(host_names(record)), MISSING), 16),
+            printable(section(record, "git").get("commit") or MISSING)[:7],
+            f"{len(record.cases)}",
+        )
+        for record in records
+    ]
+    print_rows(console, columns, [(row, [""] * len(row)) for row in rows])
+
+
 def _print_header(record: Record, console: Console) -> None:
     say(console, source_name(record), style="bold")
+    if record.origin:
+        say(console, f"  run {printable(record.uuid)}")
     created = f"{printable(record.created_utc).replace('T', ' ')[:19]} UTC"
     say(console, f"  {created} · hpcrnn {printable(record.hpcrnn_version)} · {git_text(record)}")
     say(console, f"  {hosts_text(record)} · {mpi_text(record)}")
