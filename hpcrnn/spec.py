@@ -196,8 +196,8 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     transport: Annotated[
         TransportName,
         Meta(
-            description="cupy: how arrays on a GPU meet MPI; direct: as they are, which MPI must be CUDA-aware for; "
-            "staged: through pinned host memory; auto: direct where MPI says that it can"
+            description="cupy: how messages between GPUs meet MPI; direct: as they are, which MPI must be CUDA-aware "
+            "for; staged: through pinned host memory; auto: direct where MPI says that it can"
         ),
     ] = "auto"
     gradient_sum: Annotated[

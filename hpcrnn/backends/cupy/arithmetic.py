@@ -42,6 +42,7 @@ class Arithmetic:
         self.memory = Memory(self.stored, cp.zeros)
         self._compute = _COMPUTE_32F_FAST_TF32 if precision == "tf32" else _COMPUTE_32F
         self._cublas = Cublas()
+        self._ones: dict[int, DeviceArray] = {}
         self._macros = (("PRECISION", PRECISIONS.index(precision)),)
 
     def kernel(self, name: str) -> Any:
@@ -69,8 +70,10 @@ class Arithmetic:
         return out
 
     def ones(self, n: int) -> DeviceArray:
-        """Return a row (1, n) of stored ones."""
-        return self.round(cp.ones((1, n), np.float32), self.empty(1, n))
+        """Return a row (1, n) of stored ones, made once."""
+        if n not in self._ones:
+            self._ones[n] = self.round(cp.ones((1, n), np.float32), self.empty(1, n))
+        return self._ones[n]
 
     def gemm(
         self,

@@ -27,6 +27,9 @@ from hpcrnn.records.certificate import UNMET
 EVERY = 8
 """Steps from one look of a kernel at its rows to the next, each a word read and, where rows are off, a word set."""
 
+MOST_SUBTILES = 31
+"""A block keeps a bit for each of its subtiles."""
+
 WINDOW = 64
 """Steps between two looks from the host: as many as the longest graph has."""
 
@@ -88,7 +91,7 @@ class PersistentCorrection:
     ) -> Corrected:
         part = tape.window(start, stop)
         arrays = (weights.RT, weights.b, weights.bR, part.xw, part.gates, part.h, part.c, part.q)
-        return self._launch(arrays, part, rows, (tolerance,), late=0)
+        return self._launch(arrays, part, rows, (float(tolerance),), late=0)
 
     def backward(
         self,
@@ -206,6 +209,8 @@ def make_correction(
     """Return what runs rows of a loop's tape again: a persistent kernel where the loop is one and there is another."""
     if isinstance(loop, PersistentLoop):
         for tile in make_plan(variant, B, H, device.limits, kernel, CORRECTION_SPARE).tiles:
+            if tile.subtiles > MOST_SUBTILES:
+                continue
             made = PersistentKernel(variant, replace(tile, exchange="counter"), B, H, "correction.cu")
             if made.fits(device.limits):
                 return PersistentCorrection(made)

@@ -57,8 +57,7 @@ class Device:
             capability=(int(capability[:-1]), int(capability[-1])),
         )
         self.name = cp.cuda.runtime.getDeviceProperties(index)["name"].decode()
-        self.stream = cp.cuda.Stream(non_blocking=True)
-        self.copies = cp.cuda.Stream(non_blocking=True)
+        self.stream, self.copies = self.make_stream(), self.make_stream()
 
     @contextmanager
     def timed(self, what: str) -> Iterator[Callable[[], float]]:
@@ -81,6 +80,11 @@ class Device:
         finally:
             if _NVTX:
                 cp.cuda.nvtx.RangePop()
+
+    @staticmethod
+    def make_stream() -> Any:
+        """Return a new stream of work that waits for no other."""
+        return cp.cuda.Stream(non_blocking=True)
 
     def synchronize(self) -> None:
         """Wait until all work given to the GPU is done."""
@@ -225,6 +229,6 @@ class PersistentKernel:
 
 
 def launch_flat(kernel: Kernel, n: int, arguments: tuple[Any, ...]) -> None:
-    """Launch a kernel of one thread an element, at most 2^16 blocks where it strides."""
-    blocks = max(1, min((n + _THREADS - 1) // _THREADS, 1 << 16))
+    """Launch a kernel of one thread an element."""
+    blocks = max(1, (n + _THREADS - 1) // _THREADS)
     kernel((blocks, 1, 1), (_THREADS, 1, 1), arguments)

@@ -313,11 +313,15 @@ class CupyEngine:
             self._device.synchronize()
 
     def gradient_range(self, start: int, stop: int) -> Array:
-        """As the protocol says; what MPI sums on the host returns to the GPU before it is used."""
+        """As the protocol says; what MPI sums on the host returns to the GPU before it is used.
+
+        Whatever the transport, MPI is given sums on the host: its nonblocking ones are made by the CPU, and some
+        libraries that take pointers to a GPU everywhere else end there (github.com/open-mpi/ompi/issues/9845).
+        """
         host = self._host.range(self._position[start], self._position[stop - 1] + 1)
         begin = (host.ctypes.data - self._host.flat.ctypes.data) // host.itemsize
         where = slice(begin, begin + host.size)
-        if self._staging.direct or self._by_nccl:
+        if self._by_nccl:
             return self._gradients[where]  # type: ignore[no-any-return]
         self._gradients[where].get(out=host, stream=self._device.copies)
         self._device.copies.synchronize()

@@ -8,7 +8,7 @@ from hpcrnn.backends.base import Extent
 from hpcrnn.backends.boundaries import gradient_width, holds_cotangent
 from hpcrnn.backends.cupy.tape import GpuTape
 from hpcrnn.kernels.variants import Variant
-from hpcrnn.model.network import Network
+from hpcrnn.model.network import Block, Network
 from hpcrnn.model.sharding import shard_shapes
 from hpcrnn.schedules.lifetimes import Family
 
@@ -16,7 +16,7 @@ _COPIES = 4
 """Of the parameters, in float32: themselves, their gradients, and what an optimizer keeps; two moments at the most."""
 
 _WORKSPACE_BYTES = 64 << 20
-"""Of cuBLAS, and what is held only while a task runs."""
+"""Of cuBLAS, and what pools round up."""
 
 
 def device_bytes(network: Network, extent: Extent, itemsize: int) -> int:
@@ -62,7 +62,19 @@ def device_bytes(network: Network, extent: Extent, itemsize: int) -> int:
             total += itemsize * (sum(counts) if given else _of_slots(counts, extent, "gradient", index))
     if 0 in own and network.blocks[0].kind != "embedding":
         total += itemsize * 2 * sum(_counts(extent, network.blocks[0].inputs))
-    return total
+    return total + max(_transient_bytes(network.blocks[index], extent, itemsize) for index in own)
+
+
+def _transient_bytes(block: Block, extent: Extent, itemsize: int) -> int:
+    """What a task holds while it runs: scores in float32 and terms of the loss in float64, or one-hot rows."""
+    rows = max(math.prod(extent.shape(*unit)) for unit in extent.units())
+    if block.kind in ("linear", "head"):
+        return rows * block.outputs * (4 + 8 * (block.kind == "head"))
+    if block.kind == "embedding":
+        return rows * block.inputs * itemsize * extent.backward
+    if block.kind == "cotangent":
+        return 8 * rows * extent.shard.count(block.inputs)
+    return 8 * rows * block.outputs if extent.is_folded else 0
 
 
 def _counts(extent: Extent, width: int) -> list[int]:

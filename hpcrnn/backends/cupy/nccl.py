@@ -27,7 +27,9 @@ class NcclSummer:
     """
 
     def __init__(self, group: RankGroup, device: Device) -> None:
-        self._nccl, self._device = load_nccl(), device
+        self._nccl = load_nccl()
+        # Beside the stream of the messages, which would wait for the sums.
+        self._stream: Any = device.make_stream()
         try:
             name = group.share(self._nccl.get_unique_id() if group.rank == 0 else None)
             self._communicator = self._nccl.NcclCommunicator(group.size, name, group.rank)
@@ -37,12 +39,12 @@ class NcclSummer:
     def begin(self, array: Array) -> None:
         """Sum a float32 array on the GPU, in place; what made it is done."""
         address: Any = array.data.ptr  # type: ignore[attr-defined]
-        sum_of, stream = (self._nccl.NCCL_FLOAT32, self._nccl.NCCL_SUM), self._device.copies.ptr
+        sum_of, stream = (self._nccl.NCCL_FLOAT32, self._nccl.NCCL_SUM), self._stream.ptr
         self._communicator.allReduce(address, address, array.size, *sum_of, stream)
 
     def wait(self) -> None:
         """Wait for all sums begun."""
-        self._device.copies.synchronize()
+        self._stream.synchronize()
 
 
 def load_nccl() -> Any:

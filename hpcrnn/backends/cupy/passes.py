@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from hpcrnn.backends.base import Array
 from hpcrnn.backends.cupy.corrections import Correction
 from hpcrnn.backends.cupy.device import DeviceArray
 from hpcrnn.backends.cupy.loops import Loop
+from hpcrnn.backends.cupy.staging import pinned_zeros
 from hpcrnn.backends.cupy.tape import GpuTape
 from hpcrnn.methods.folding import Folding
 from hpcrnn.methods.line import Line
@@ -41,6 +43,10 @@ class GpuLayer:
         Forward, and backward where there is one.
     corrections : list of Correction
         Likewise.
+    products : GateProducts, optional
+        Of the trajectory as it is, once they have been asked for.
+    scratch : tuple of array, optional
+        Gate gradients and gradients from above of a few steps, for the exponent.
     """
 
     block: SegmentedBlock
@@ -50,6 +56,8 @@ class GpuLayer:
     folding: Folding
     loops: list[Loop]
     corrections: list[Correction]
+    products: GateProducts | None = None
+    scratch: tuple[DeviceArray, DeviceArray] | None = None
 
 
 class GpuPass(Pass):
@@ -64,9 +72,17 @@ class GpuPass(Pass):
 
     def __init__(self, layer: GpuLayer, line: Line, tolerance: float) -> None:
         super().__init__(layer.block.cell, layer.folding, layer.tape.sizes[2], np.float32)
+        # Where the GPU copies from and to by itself.
+        shape = self.received.shape
+        self.received, self.handed = (pinned_zeros(math.prod(shape), np.float32).reshape(shape) for _ in range(2))
         self._l, self._line, self._tolerance = layer, line, tolerance
 
     def gate_products(self) -> GateProducts:
+        if self._l.products is None:
+            self._l.products = self._multiply_gates()
+        return self._l.products
+
+    def _multiply_gates(self) -> GateProducts:
         block, tape, folding = self._l.block, self._l.tape, self.folding
         kept = cp.asnumpy(block.retention(tape, 0, folding.common).prod(axis=0))
         if not folding.is_even:
@@ -101,8 +117,9 @@ class ForwardPass(GpuPass):
 
     def _read_ends(self) -> None:
         layer, folding = self._l, self.folding
+        layer.products = None
         for index, name in enumerate(self.cell.state_names):
-            self.handed[index] = cp.asnumpy(layer.block.state(layer.tape, name, folding.longest))
+            layer.block.state(layer.tape, name, folding.longest).get(out=self.handed[index])
             if not folding.is_even:
                 short = cp.asnumpy(layer.block.state(layer.tape, name, folding.common))
                 self.handed[index, folding.long_rows :] = short[folding.long_rows :]
@@ -143,7 +160,7 @@ class BackwardPass(GpuPass):
             layer.loops[1].backward(layer.block.weights, layer.tape, first, last, layer.dy, carried)
             if first == folding.common:
                 dstate[:, folding.long_rows :] = cp.asarray(self.received[:, folding.long_rows :])
-        self.handed[...] = cp.asnumpy(dstate)
+        dstate.get(out=self.handed)
         self.scale = self._scale(layer.dy)
 
     def _scale(self, dy: DeviceArray) -> Array:

@@ -106,7 +106,10 @@ class SegmentedBlock(RecurrentBlock):
         """As ``methods.lyapunov.largest_exponent``, a few steps at a time."""
         n = min(TRAJECTORY_STEPS, layer.folding.common)
         tape = layer.tape.window(0, n)
-        alone, no_dy = replace(tape, d=cp.zeros_like(tape.d)), self._c.arithmetic.zeros(*tape.sizes)
+        if layer.scratch is None:  # kept: graphs know what they work on by its address
+            layer.scratch = cp.zeros_like(tape.d), self._c.arithmetic.zeros(*tape.sizes)
+        d, no_dy = layer.scratch
+        alone = replace(tape, d=d)
         rng, names = np.random.default_rng(0x1E), self.cell.state_names
         start = rng.standard_normal((len(names), layer.folding.rows, tape.sizes[2]))
         covector = _of_length_one(start)[0]

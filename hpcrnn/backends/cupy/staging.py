@@ -44,11 +44,11 @@ class Staging:
         words = as_words(on_device)
         if self.direct:
             return words  # type: ignore[no-any-return]
-        # Buffers of different sizes may begin at the same address: those that share a slot.
+        # Those that share a slot begin at the same address, and may have other sizes and shapes.
         key = words.data.ptr, words.nbytes
         if key not in self._of:
-            self._of[key] = pinned_zeros(math.prod(words.shape), words.dtype).reshape(words.shape)
-        return self._of[key]
+            self._of[key] = pinned_zeros(math.prod(words.shape), words.dtype)
+        return self._of[key].reshape(words.shape)
 
     def mover(self, on_device: DeviceArray, *, incoming: bool) -> Callable[[], None] | None:
         """Return what brings the array from the host, or to it; None where nothing is staged."""

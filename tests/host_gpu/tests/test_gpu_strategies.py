@@ -79,6 +79,12 @@ def test_persistent_kernels_in_a_pipeline_of_two_byte_numbers(tmp_path):
     assert not [verdict for verdict in found if verdict[2] != "VALID"]
 
 
+def test_units_of_one_slot_may_have_other_shapes_of_the_same_size(tmp_path):
+    given = {"workload": "synthetic", "seq": 7, "batch": 5, "hidden": 16, "layers": 2, "cell": "elman"}
+    parallels = [{"grid": "pipeline=2", "microbatches": 2, "chunks": 3, "order": way} for way in ("fill_drain", "1f1b")]
+    assert not [v for v in verdicts(2, [{**given, "parallels": parallels}], tmp_path) if v[2] != "VALID"]
+
+
 def test_a_reset_before_the_product(tmp_path):
     parallels = [{"grid": "data=2"}, *every_order("pipeline=2"), *every_order("time=2")]
     parallels = [{"microbatches": 1, "chunks": 1, **parallel} for parallel in parallels]
