@@ -44,10 +44,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError, SpecError
-from hpcrnn.records.layout import fill, parse_unchecked
+from hpcrnn.records.layout import fill
 from hpcrnn.records.layout_fields import MalformedError
 from hpcrnn.records.layout_merged import fill_merged, parse_all
-from hpcrnn.records.layout_stored import Stored, parse_stored
+from hpcrnn.records.layout_stored import StoredFile, parse_stored_file
 from hpcrnn.records.record import Record
 from hpcrnn.records.whole_file import remove_quietly, temporary_beside, unusable, write_output, write_whole
 
@@ -138,8 +138,8 @@ def read_file(path: Path) -> tuple[Record, ...]:
     return _read(path, lambda file: parse_all(file, source=str(path)))
 
 
-def read_stored(path: Path) -> tuple[Record, Stored]:
-    """Read the record of one run whether or not its parts fit each other, and what the file says besides it.
+def read_stored(path: Path) -> StoredFile:
+    """Read a file whether or not its parts fit each other, with what it says besides its records.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def read_stored(path: Path) -> tuple[Record, Stored]:
         The file is missing, empty, truncated, damaged, of another kind, or from a newer hpcrnn.
     """
     path = Path(path)
-    return _read(path, lambda file: (parse_unchecked(file, source=str(path)), parse_stored(file)))
+    return _read(path, lambda file: parse_stored_file(file, source=str(path)))
 
 
 def read_records(paths: Iterable[Path]) -> list[Record]:

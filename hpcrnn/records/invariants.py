@@ -8,7 +8,7 @@ version could have written. What a check means for a reader is in ``docs/file_fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isclose, isfinite, isnan, prod
 from typing import Any
 
@@ -19,11 +19,11 @@ from hpcrnn.records.baseline import best_serial
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
 from hpcrnn.records.layout_case import DIMENSIONS, UNITS, shape_fault
-from hpcrnn.records.layout_stored import Stored, StoredCase
+from hpcrnn.records.layout_stored import Stored, StoredCase, StoredFile
 from hpcrnn.records.record import BUSY_PHASES, OTHER, RANKS_AGREE, STEP, Baseline, Case, Record, strategy_of
 from hpcrnn.records.split import CHAIN
 from hpcrnn.records.statistics import Interval, is_outlier, median_interval, ratio_interval
-from hpcrnn.records.timeline import Kind, Timeline
+from hpcrnn.records.timeline import Kind, Message, Timeline, awaited, kind_of, read_post
 from hpcrnn.recurrence import INEXACT
 
 CLOSE = 1e-9
@@ -55,16 +55,19 @@ class Violation:
     Attributes
     ----------
     check : str
-        Its name, a key of :data:`CASE_CHECKS` or :data:`FILE_CHECKS`.
-    case_id, label : str
-        The case by its group in the file and by its name; empty where it is about the whole file.
+        Its name, a key of :data:`CASE_CHECKS`, :data:`RUN_CHECKS` or :data:`MERGED_CHECKS`.
     wrong : Wrong
+    case_id, label : str
+        The case by its group in the file and by its name; empty where it is about more than one.
+    run : int or None
+        Of a merged file, which of its runs; None where it is about more than one.
     """
 
     check: str
-    case_id: str
-    label: str
     wrong: Wrong
+    case_id: str = ""
+    label: str = ""
+    run: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,40 @@ class Examination:
     violations: tuple[Violation, ...]
 
 
-def examine(record: Record, stored: Stored) -> Examination:
-    """Make every check of a record whose checksum was right.
+def examine(file: StoredFile) -> Examination:
+    """Make every check of a file whose checksum was right.
 
     A case whose arrays do not fit each other cannot be looked at any further, nor can the bases of its file.
     """
+    merged = file.merged_baselines is not None
     found: list[Violation] = []
-    n_checks, all_fit = 1, True
+    n_checks, fits = 1, True
+    for number, (record, stored) in enumerate(file.runs):
+        n, whole, violations = _examine_run(record, stored)
+        n_checks, fits = n_checks + n, fits and whole
+        found += [replace(violation, run=number if merged else None) for violation in violations]
+    if merged and fits:
+        for name, check in MERGED_CHECKS.items():
+            found += [Violation(name, wrong) for wrong in check(file)]
+        n_checks += len(MERGED_CHECKS)
+    return Examination(sum(len(record.cases) for record, _ in file.runs), n_checks, tuple(found))
+
+
+def _examine_run(record: Record, stored: Stored) -> tuple[int, bool, list[Violation]]:
+    """Return how many checks were made of a run, whether the arrays of all its cases fit, and what is wrong."""
+    found: list[Violation] = []
+    n_checks, all_fit = 0, True
     for case, beside in zip(record.cases, stored.cases, strict=True):
         fits = not shape_fault(case)
         checks = CASE_CHECKS if fits else {name: CASE_CHECKS[name] for name in ("shapes", "id")}
         for name, check in checks.items():
-            found += [Violation(name, beside.name, case.label, wrong) for wrong in check(case, beside)]
+            found += [Violation(name, wrong, beside.name, case.label) for wrong in check(case, beside)]
         n_checks, all_fit = n_checks + len(checks), all_fit and fits
     if all_fit:
-        for name, check_file in FILE_CHECKS.items():
-            found += [Violation(name, "", "", wrong) for wrong in check_file(record, stored)]
-        n_checks += len(FILE_CHECKS)
-    return Examination(len(record.cases), n_checks, tuple(found))
+        for name, check_run in RUN_CHECKS.items():
+            found += [Violation(name, wrong) for wrong in check_run(record, stored)]
+        n_checks += len(RUN_CHECKS)
+    return n_checks, all_fit, found
 
 
 # --- how a case is stored ---------------------------------------------------------------------------
@@ -269,8 +288,22 @@ def check_device(case: Case, _: StoredCase) -> Iterator[Wrong]:
 
 # --- the timeline -----------------------------------------------------------------------------------
 
-_PHASE_OF: dict[Kind, str] = {"forward": "forward", "backward": "backward", "weight gradient": "weight_gradient"}
-"""Phases whose time is that of the instructions of one kind."""
+_PHASE_OF_WORK: dict[Kind, str] = {
+    "forward": "forward",
+    "backward": "backward",
+    "weight gradient": "weight_gradient",
+    "update": "update",
+}
+
+
+def phase_of(instruction: str) -> str:
+    """Return the phase to which the time of an instruction was counted."""
+    if (kind := kind_of(instruction)) in _PHASE_OF_WORK:
+        return "post" if instruction == "Carry" else _PHASE_OF_WORK[kind]
+    if kind == "waiting":
+        what = awaited(instruction).partition(" ")[0]
+        return f"wait_{what}" if what in ("recv", "send") else "allreduce"
+    return "post" if isinstance(read_post(instruction), Message) else "allreduce"
 
 
 def check_timeline_repetition(case: Case, _: StoredCase) -> Iterator[Wrong]:
@@ -284,10 +317,10 @@ def check_timeline_repetition(case: Case, _: StoredCase) -> Iterator[Wrong]:
 
 
 def check_timeline_times(case: Case, _: StoredCase) -> Iterator[Wrong]:
-    """A rank's instructions fit into its step, and those of a kind of work take what their phase took."""
+    """A rank's instructions fit into its step, and those of a phase take what the phase took."""
     if (timeline := case.timeline) is None:
         return
-    kinds = np.array(timeline.kinds, dtype=object)
+    phase_of_row = np.array([phase_of(text) for text in timeline.instruction], dtype=object)
     step, times = case.phases.index(STEP), case.time_s[timeline.repetition]
     for rank in range(case.n_ranks):
         rows = timeline.rows_of(rank)
@@ -296,13 +329,12 @@ def check_timeline_times(case: Case, _: StoredCase) -> Iterator[Wrong]:
             continue
         yield from _fault_of_span(timeline, rows, float(times[rank, step]), rank)
         lasted = (timeline.end_s - timeline.start_s)[rows]
-        for kind, phase in _PHASE_OF.items():
-            if phase not in case.phases:
+        for k, phase in enumerate(case.phases):
+            if phase in (STEP, OTHER):
                 continue
-            of_kind = kinds[rows] == kind
-            spent, wanted = float(lasted[of_kind].sum()), float(times[rank, case.phases.index(phase)])
+            spent, wanted = float(lasted[phase_of_row[rows] == phase].sum()), float(times[rank, k])
             if abs(spent - wanted) > CLOSE * wanted + _TICK_S:
-                yield Wrong(f"timeline of rank {rank}, {kind}", f"{spent:.9g} s", f"{wanted:.9g} s, the phase {phase}")
+                yield Wrong(f"timeline of rank {rank}, {phase}", f"{spent:.9g} s", f"{wanted:.9g} s, as in time")
 
 
 def _fault_of_span(timeline: Timeline, rows: npt.NDArray[np.int64], step_s: float, rank: int) -> Iterator[Wrong]:
@@ -386,7 +418,7 @@ def _quantiles(certificate: Certificate) -> npt.NDArray[np.float64]:
     return found
 
 
-# --- the whole file ---------------------------------------------------------------------------------
+# --- a run, and a whole file ------------------------------------------------------------------------
 
 
 def check_order(_: Record, stored: Stored) -> Iterator[Wrong]:
@@ -402,15 +434,10 @@ def check_bases(record: Record, stored: Stored) -> Iterator[Wrong]:
     for problem in dict.fromkeys([*problems, *stored.baselines]):
         cases = [case for case in record.cases if case.problem_id == problem]
         found, wanted = stored.baselines.get(problem), best_serial(cases)
-        quantity = f"baseline/{problem}"
-        if found is None or wanted is None:
-            if found is not wanted:
-                yield Wrong(quantity, _named(found), _named(wanted))
-            continue
-        same = (found.case_id, found.kind) == (wanted.case_id, wanted.kind)
-        if not (same and isclose(found.time_s, wanted.time_s, rel_tol=CLOSE)):
-            yield Wrong(quantity, _named(found), _named(wanted))
-        yield from _faults_of_speedups(cases, wanted.case_id)
+        if not _same(found, wanted):
+            yield Wrong(f"baseline/{problem}", _named(found), _named(wanted))
+        if wanted is not None:
+            yield from _faults_of_speedups(cases, wanted.case_id)
 
 
 def _faults_of_speedups(cases: Iterable[Case], base_id: str) -> Iterator[Wrong]:
@@ -422,8 +449,38 @@ def _faults_of_speedups(cases: Iterable[Case], base_id: str) -> Iterator[Wrong]:
             yield Wrong(f"speedup of {case.label} ({case.id})", f"{speedup.median:g}", "a finite number > 0")
 
 
+def check_merged_bases(file: StoredFile) -> Iterator[Wrong]:
+    """The base of each problem of a merged file is the best serial run of all its runs, and the run named has it."""
+    cases = [case for record, _ in file.runs for case in record.cases]
+    stored = file.merged_baselines or {}
+    for problem in dict.fromkeys([*(case.problem_id for case in cases), *stored]):
+        found, run = stored.get(problem, (None, -1))
+        wanted = best_serial(case for case in cases if case.problem_id == problem)
+        quantity = f"baseline/{problem}"
+        if not _same(found, wanted):
+            yield Wrong(quantity, _named(found), _named(wanted))
+        elif found is not None:
+            own = best_serial(_cases_of(file, run, problem))
+            if not _same(own, found):
+                yield Wrong(f"{quantity}/@run", f"run {run}, which has {_named(own)}", f"the run of {_named(found)}")
+
+
+def _cases_of(file: StoredFile, run: int, problem: str) -> list[Case]:
+    """Return the cases of a problem in a run; none where there is no such run."""
+    records = [record for number, (record, _) in enumerate(file.runs) if number == run]
+    return [case for record in records for case in record.cases if case.problem_id == problem]
+
+
+def _same(one: Baseline | None, other: Baseline | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    same = (one.case_id, one.kind) == (other.case_id, other.kind)
+    return same and isclose(one.time_s, other.time_s, rel_tol=CLOSE)
+
+
 CaseCheck = Callable[[Case, StoredCase], Iterator[Wrong]]
-FileCheck = Callable[[Record, Stored], Iterator[Wrong]]
+RunCheck = Callable[[Record, Stored], Iterator[Wrong]]
+MergedCheck = Callable[[StoredFile], Iterator[Wrong]]
 
 CASE_CHECKS: dict[str, CaseCheck] = {
     "shapes": check_shapes,
@@ -448,7 +505,8 @@ CASE_CHECKS: dict[str, CaseCheck] = {
     "certificate numbers": check_certificate_numbers,
     "meeting": check_meeting,
 }
-FILE_CHECKS: dict[str, FileCheck] = {"order": check_order, "bases": check_bases}
+RUN_CHECKS: dict[str, RunCheck] = {"order": check_order, "bases": check_bases}
+MERGED_CHECKS: dict[str, MergedCheck] = {"merged bases": check_merged_bases}
 
 
 # --- words ------------------------------------------------------------------------------------------

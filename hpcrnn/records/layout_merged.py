@@ -64,14 +64,31 @@ def parse_all(file: h5py.File, source: str) -> tuple[Record, ...]:
     MalformedError
         Something is missing, has the wrong type or shape, or comes from a newer version.
     """
-    if file.attrs.get("schema_name") != MERGED_NAME:
+    if not is_merged(file):
         return (parse(file, source),)
+    runs = run_groups(file)
+    return tuple(replace(parse(group, source), origin=read_attribute(group, "origin", str)) for group in runs)
+
+
+def is_merged(file: h5py.File) -> bool:
+    """Whether a file holds merged runs."""
+    return bool(file.attrs.get("schema_name") == MERGED_NAME)
+
+
+def run_groups(file: h5py.File) -> list[h5py.Group]:
+    """Return the groups of a merged file's runs, in order.
+
+    Raises
+    ------
+    MalformedError
+        There are none, one is missing, or the file comes from a newer version.
+    """
     check_version(file, MERGED_VERSION)
     runs = read_member(file, "runs")
     groups = [runs[name] for name in map(str, range(len(runs))) if name in runs]
     if not groups or len(groups) < len(runs):
         raise MalformedError(runs.name, "does not hold runs numbered from 0")
-    return tuple(replace(parse(group, source), origin=read_attribute(group, "origin", str)) for group in groups)
+    return groups
 
 
 def _medians(record: Record) -> set[tuple[str, float]]:

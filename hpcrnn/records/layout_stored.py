@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.records.layout import case_groups
+from hpcrnn.records.layout import case_groups, parse_unchecked
 from hpcrnn.records.layout_fields import read_attribute, read_member, read_truths
-from hpcrnn.records.record import Baseline
+from hpcrnn.records.layout_merged import is_merged, run_groups
+from hpcrnn.records.record import Baseline, Record
 
 if TYPE_CHECKING:
     import h5py
@@ -64,7 +65,7 @@ class StoredCase:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a file says besides its record.
+    """What is said of a run besides its record.
 
     Attributes
     ----------
@@ -81,18 +82,44 @@ class Stored:
     baselines: dict[str, Baseline]
 
 
-def parse_stored(file: h5py.File) -> Stored:
-    """Read it.
+@dataclass(frozen=True, eq=False)
+class StoredFile:
+    """All that a file says.
+
+    Attributes
+    ----------
+    runs : tuple of (Record, Stored)
+        One, or those of a merged file.
+    merged_baselines : dict of str to (Baseline, int), or None
+        Of a merged file, the base of each problem over all runs, and the number of the run that has it.
+    """
+
+    runs: tuple[tuple[Record, Stored], ...]
+    merged_baselines: dict[str, tuple[Baseline, int]] | None
+
+
+def parse_stored_file(file: h5py.File, source: str) -> StoredFile:
+    """Read all of it.
 
     Raises
     ------
     MalformedError
-        Something is missing or has the wrong type.
+        Something is missing, has the wrong type, or comes from a newer version.
     """
+    merged = is_merged(file)
+    groups = run_groups(file) if merged else [file]
+    runs = tuple((parse_unchecked(group, source), _parse_stored(group)) for group in groups)
+    if not merged:
+        return StoredFile(runs, None)
+    bases = read_member(file, "baseline").items()
+    return StoredFile(runs, {name: (_parse_baseline(base), read_attribute(base, "run", int)) for name, base in bases})
+
+
+def _parse_stored(group: h5py.Group) -> Stored:
     return Stored(
-        version=read_attribute(file, "schema_version", int),
-        cases=tuple(_parse_case(group, name) for name, group in case_groups(file)),
-        baselines={name: _parse_baseline(group) for name, group in read_member(file, "baseline").items()},
+        version=read_attribute(group, "schema_version", int),
+        cases=tuple(_parse_case(case, name) for name, case in case_groups(group)),
+        baselines={name: _parse_baseline(base) for name, base in read_member(group, "baseline").items()},
     )
 
 
