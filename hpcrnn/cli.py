@@ -125,6 +125,22 @@ def _export(arguments: argparse.Namespace) -> int:
     return EXIT_VALID
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    from hpcrnn.reporting.integrity import exit_code, print_outcome, render_json, verify_file
+
+    outcomes = []
+    for path in arguments.files:
+        outcomes.append(verify_file(path))
+        if not arguments.json:
+            print_outcome(outcomes[-1], _console())
+            if outcomes[-1].error:
+                sys.stdout.flush()
+                sys.stderr.write(f"hpcrnn: error: {outcomes[-1].error}\n")
+    if arguments.json:
+        sys.stdout.write(render_json(outcomes))
+    return exit_code(outcomes)
+
+
 def _sweep(arguments: argparse.Namespace) -> int:
     from hpcrnn.benchmarks.sweep import load_sweep, run_sweep
 
@@ -199,6 +215,16 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", choices=["perfetto"], required=True, help="perfetto: https://ui.perfetto.dev")
     export.add_argument("-o", "--output", type=Path, metavar="OUT.json", help="default: beside the first FILE")
     export.set_defaults(command=_export)
+
+    verify = commands.add_parser(
+        "verify",
+        help="whether result files are what was written, and can be true",
+        description="Check result files: checksum, shapes, times, marks, bases, verdicts. Exit code 2 where one is "
+        "wrong, 1 where one cannot be read; the others are looked at all the same.",
+    )
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    verify.add_argument("--json", action="store_true", help="for programs")
+    verify.set_defaults(command=_verify)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and what is wrong with it")
     doctor.add_argument("--json", action="store_true", help="for programs")
