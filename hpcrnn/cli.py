@@ -115,14 +115,92 @@ def _report(arguments: argparse.Namespace) -> int:
     return EXIT_VALID
 
 
+def _merge(arguments: argparse.Namespace) -> int:
+    from hpcrnn.records.merge import merge_files
+    from hpcrnn.reporting.tables import show_runs
+
+    options = {"skip_damaged": arguments.skip_damaged, "overwrite": arguments.overwrite}
+    merger = merge_files(arguments.files, arguments.output, **options)
+    for line in merger.damaged:
+        sys.stderr.write(f"hpcrnn: skipped: {line}\n")
+    for line in merger.repeated:
+        sys.stderr.write(f"hpcrnn: note: {line}\n")
+    show_runs(merger.records, _console())
+    sys.stdout.write(f"written: {arguments.output}\n")
+    return EXIT_VALID
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
-    from hpcrnn.reporting.perfetto import write_perfetto
+    from hpcrnn.records.whole_file import check_output, write_output
+    from hpcrnn.reporting.export import export, write_standard_output
 
-    output = arguments.output or arguments.files[0].with_suffix(f".{arguments.to}.json")
-    write_perfetto(read_records(arguments.files), output)
-    sys.stdout.write(f"written: {output}\n")
+    output, overwrite = arguments.output, arguments.overwrite
+    if output is None and arguments.to == "perfetto":
+        output, overwrite = arguments.files[0].with_suffix(".perfetto.json"), True  # a name of our own
+    if output is not None:
+        check_output(output, arguments.files, overwrite=overwrite)
+    options = {"summary": arguments.summary, "raw": arguments.raw, "series": arguments.series}
+    exported = export(read_records(arguments.files), arguments.to, **options)
+    for note in exported.notes:
+        sys.stderr.write(f"hpcrnn: note: {note}\n")
+    if output is None:
+        write_standard_output(exported.content)
+    else:
+        write_output(output, exported.content, inputs=arguments.files, overwrite=overwrite)
+        sys.stdout.write(f"written: {output}\n")
     return EXIT_VALID
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from hpcrnn.records.hdf5 import read_records
+    from hpcrnn.reporting.comparison import compare, to_json
+    from hpcrnn.reporting.comparison_tables import show_comparison
+    from hpcrnn.reporting.matching import read_words
+
+    of_a, of_b = read_words(arguments.of_a, "--a"), read_words(arguments.of_b, "--b")
+    a, b = (read_records([path]) for path in (arguments.a, arguments.b))
+    comparison = compare(a, b, of_a=of_a, of_b=of_b, across=arguments.across)
+    if arguments.json:
+        sys.stdout.write(_json(to_json(comparison)))
+    else:
+        show_comparison(comparison, _console())
+    return EXIT_VALID
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from hpcrnn.records.hdf5 import read_records
+    from hpcrnn.records.whole_file import check_output, write_output
+    from hpcrnn.reporting.gate import judge, to_json
+    from hpcrnn.reporting.gate_reference import load_reference, write_reference
+    from hpcrnn.reporting.gate_tables import show_outcome
+
+    writes = arguments.write_ref is not None
+    for flag, given in {"--strict": arguments.strict, "--json": arguments.json}.items():
+        if writes and given:
+            raise _UsageError(f"{flag} goes with --ref, not with --write-ref (hpcrnn gate --help)")
+    if arguments.overwrite and not writes:
+        raise _UsageError("--overwrite goes with --write-ref (hpcrnn gate --help)")
+    records = read_records(arguments.files)
+    if writes:
+        options = {"inputs": arguments.files, "overwrite": arguments.overwrite}
+        write_reference(records, arguments.write_ref, arguments.tolerance, **options)
+        sys.stdout.write(f"written: {arguments.write_ref}\n")
+        return EXIT_VALID
+    inputs = [*arguments.files, arguments.ref]
+    if arguments.json:
+        check_output(arguments.json, inputs, overwrite=True)
+    outcome = judge(records, load_reference(arguments.ref, arguments.tolerance), strict=arguments.strict)
+    if arguments.json:
+        write_output(arguments.json, _json(to_json(outcome)).encode(), inputs=inputs, overwrite=True)
+    show_outcome(outcome, _console())
+    return outcome.exit_code
+
+
+def _json(plain: object) -> str:
+    import json
+
+    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -210,11 +288,32 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", type=Path, default=Path("plots/report"), metavar="DIR")
     report.set_defaults(command=_report)
 
-    export = commands.add_parser("export", help="the timelines of runs with --trace, for a trace viewer")
+    merge = commands.add_parser("merge", help="several result files as one; every run keeps its environment")
+    merge.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    merge.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5")
+    merge.add_argument("--skip-damaged", action="store_true", help="merge what can be read, and name the rest")
+    merge.add_argument("--overwrite", action="store_true", help="replace an older OUT.h5; an input never is replaced")
+    merge.set_defaults(command=_merge)
+
+    export = commands.add_parser("export", help="results for spreadsheets, programs, Extra-P or a trace viewer")
     export.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    export.add_argument("--to", choices=["perfetto"], required=True, help="perfetto: https://ui.perfetto.dev")
-    export.add_argument("-o", "--output", type=Path, metavar="OUT.json", help="default: beside the first FILE")
+    export.add_argument(
+        "--to",
+        choices=["csv", "json", "extrap", "perfetto"],
+        required=True,
+        help="csv: a row a raw sample; json: medians with intervals; extrap: times over ranks, for Extra-P; perfetto: "
+        "timelines of runs with --trace, for https://ui.perfetto.dev",
+    )
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="default: standard output; of perfetto, beside the first FILE"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace an older OUT; an input never is replaced")
+    export.add_argument("--summary", action="store_true", help="csv: a row a case instead")
+    export.add_argument("--raw", action="store_true", help="json: every sample too")
+    export.add_argument("--series", type=int, metavar="N", help="extrap: which series, where there are several")
     export.set_defaults(command=_export)
+
+    _add_comparisons(commands)
 
     verify = commands.add_parser(
         "verify",
@@ -230,6 +329,40 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_comparisons(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare", help="what of A is faster in B, what slower, and what cannot be told", allow_abbrev=False
+    )
+    compare.add_argument("a", type=Path, metavar="A")
+    compare.add_argument("b", type=Path, metavar="B", help="may be A, with cases chosen")
+    for side in ("a", "b"):
+        text = f"cases of {side.upper()} to take, e.g. strategy=data ranks=2"
+        compare.add_argument(
+            f"--{side}", dest=f"of_{side}", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text
+        )
+    compare.add_argument("--across", action="store_true", help="compare different problems and precisions too")
+    compare.add_argument("--json", action="store_true", help="for programs")
+    compare.set_defaults(command=_compare)
+
+    gate = commands.add_parser(
+        "gate", help="results against a reference; exit code 3 where they fall short", allow_abbrev=False
+    )
+    gate.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    reference = gate.add_mutually_exclusive_group(required=True)
+    reference.add_argument("--ref", type=Path, metavar="REF", help="limits (REF.toml), or an earlier result file")
+    reference.add_argument("--write-ref", type=Path, metavar="REF.toml", help="write limits from FILE, and stop")
+    gate.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="what may be worse, 0.05 for a twentieth: of a result file, of all in REF.toml that has none of its own",
+    )
+    gate.add_argument("--strict", action="store_true", help="fail what the samples do not decide")
+    gate.add_argument("--json", type=Path, metavar="OUT.json", help="for programs; replaces an older one")
+    gate.add_argument("--overwrite", action="store_true", help="replace an older REF.toml")
+    gate.set_defaults(command=_gate)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

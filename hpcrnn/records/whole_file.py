@@ -25,6 +25,10 @@ _LONGEST_NAME = 400
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.[0-9]+\.tmp")
 
 
+class NameTakenError(FileExistsError):
+    """Another file has the name, and may not be replaced."""
+
+
 def write_whole(path: Path, content: bytes, *, overwrite: bool, beside: bool = False) -> Path:
     """Write a file in one piece.
 
@@ -45,8 +49,8 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool, beside: bool = F
 
     Raises
     ------
-    FileExistsError
-        The name is taken, and neither ``overwrite`` nor ``beside`` is given.
+    NameTakenError
+        Another file has the name, and neither ``overwrite`` nor ``beside`` is given.
     OSError
         It cannot be written; what was there before is as it was.
     """
@@ -64,7 +68,7 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool, beside: bool = F
             temporary.replace(path)
         elif not _take_name(temporary, path):
             if not beside:
-                raise FileExistsError(None, "the name is taken")
+                raise NameTakenError
             written = path.with_name(f"{path.stem[:60]}-{uuid.uuid4().hex[:12]}{path.suffix}")
             temporary.replace(written)
         _sync_folder(path.parent)
@@ -84,7 +88,7 @@ def write_output(path: Path, content: bytes, *, inputs: Iterable[Path], overwrit
     check_output(path, inputs, overwrite=overwrite)
     try:
         write_whole(path, content, overwrite=overwrite)
-    except FileExistsError:
+    except NameTakenError:
         raise _taken(path) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise unusable(path, f"cannot be written: {getattr(error, 'strerror', None) or error}") from None

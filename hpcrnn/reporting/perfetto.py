@@ -6,9 +6,7 @@ send to the wait of the receive (*Trace Event Format*, Google, 2016).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hpcrnn.errors import FileError
@@ -17,32 +15,9 @@ from hpcrnn.records.record import Record
 from hpcrnn.records.timeline import Message, Sum, Timeline, kind_of, read_post
 from hpcrnn.reporting.describe import case_name, describe_problem
 from hpcrnn.reporting.entries import Entry, make_entries
-from hpcrnn.reporting.units import printable
 
 MICROSECONDS = 1e6
 Event = dict[str, Any]
-
-
-def write_perfetto(records: Sequence[Record], path: Path) -> None:
-    """Write the timelines of records as one trace.
-
-    Parameters
-    ----------
-    records : sequence of Record
-    path : Path
-        Its directory is made if need be; an older file is replaced.
-
-    Raises
-    ------
-    FileError
-        No case has a timeline, or the file cannot be written.
-    """
-    trace = perfetto_trace(records)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(trace, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"{printable(path)}: cannot be written: {error.strerror or error}") from None
 
 
 def perfetto_trace(records: Sequence[Record]) -> dict[str, Any]:

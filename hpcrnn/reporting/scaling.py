@@ -292,20 +292,33 @@ def weak_series(included: Sequence[Entry]) -> tuple[Series, ...]:
     tuple of Series
         Only those on two rank counts or more.
     """
-
-    def key(entry: Entry) -> list[Any]:
-        rest = {k: v for k, v in entry.case.problem.items() if k != "problem"}
-        data = {k: v for k, v in entry.case.problem["problem"].items() if k != "batch"}
-        return [rest, data, str(batch_per_rank(entry.case)), _way(entry.case)]
-
     found = []
     # One rank that runs segments of time at once is a base of nothing.
-    for members in _grouped([e for e in included if e.case.n_ranks > 1 or e.case.is_serial_base], key):
+    candidates = [e for e in included if e.case.n_ranks > 1 or e.case.is_serial_base]
+    for members in _grouped(candidates, lambda e: [*_but_for_batch(e), str(batch_per_rank(e.case))]):
         if len({e.case.n_ranks for e in members}) > 1:
             points = tuple(_weak_point(e, members) for e in members)
             per_rank = batch_per_rank(members[0].case)
             found.append(Series(_strategy(members), members[0].case.backend, points, per_rank))
     return tuple(found)
+
+
+def groups_over_ranks_and_batch(included: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
+    """Group parallel cases that differ in nothing but ranks and batch, with the one-rank cases that join them.
+
+    Returns
+    -------
+    tuple of tuple of Entry
+        Each ordered by ranks, then by case number.
+    """
+    return tuple(tuple(members) for members in _grouped(included, _but_for_batch))
+
+
+def _but_for_batch(entry: Entry) -> list[Any]:
+    """Return the problem without its batch, and the way it was run."""
+    rest = {k: v for k, v in entry.case.problem.items() if k != "problem"}
+    data = {k: v for k, v in entry.case.problem["problem"].items() if k != "batch"}
+    return [rest, data, _way(entry.case)]
 
 
 def batch_per_rank(case: Case) -> Fraction:

@@ -85,9 +85,8 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
 def show_runs(records: Sequence[Record], console: Console) -> None:
     """Print one row a run: when, where and from which commit it was measured."""
     columns = (("file", True), ("run", True), ("measured, UTC", True), ("host", True), ("git", True), ("cases", False))
-    rows = [
+    rest = [
         (
-            shorten(printable(record.origin) or source_name(record), max(12, console.width - 68)),
             printable(record.uuid)[:8],
             printable(record.created_utc).replace("T", " ")[:16],
             shorten(next(iter(host_names(record)), MISSING), 16),
@@ -95,6 +94,12 @@ def show_runs(records: Sequence[Record], console: Console) -> None:
             f"{len(record.cases)}",
         )
         for record in records
+    ]
+    widths = [max(map(len, cells)) for cells in zip([name for name, _ in columns[1:]], *rest, strict=True)]
+    room = max(12, console.width - sum(widths) - 2 * len(widths))
+    rows = [
+        (shorten(printable(record.origin) or source_name(record), room), *cells)
+        for record, cells in zip(records, rest, strict=True)
     ]
     print_rows(console, columns, [(row, [""] * len(row)) for row in rows])
 

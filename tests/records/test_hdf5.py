@@ -224,15 +224,22 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     assert_same(read_record(path), old)
 
 
-def test_a_write_that_stops_half_way(tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_write_that_stops_half_way(tmp_path, there, overwrite):
+    old = make_record()
+    if there:
+        write_record(old, tmp_path / "a.h5")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(FileError, match="cannot be written: File too large"):
-            write_record(make_record(), tmp_path / "a.h5")
+        with pytest.raises(FileError, match=r"a\.h5: cannot be written: File too large$"):
+            write_record(make_record(), tmp_path / "a.h5", overwrite=overwrite)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert names_in(tmp_path) == []
+    assert names_in(tmp_path) == ["a.h5"] * there
+    if there:
+        assert_same(read_record(tmp_path / "a.h5"), old)
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -284,27 +291,6 @@ def test_a_directory_that_went_away_is_made_again(tmp_path):
     assert read_record(tmp_path / "gone" / "a.h5")
 
 
-def test_a_kill_leaves_a_whole_file(tmp_path):
-    """Killed amid writing, over and over: under its name the file is always whole."""
-    code = """
-import sys; sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from record_samples import make_case, make_record
-from hpcrnn.records.hdf5 import write_record
-for n in range(10**6):
-    write_record(make_record(make_case(2, 10 + n)), Path(sys.argv[2]))
-    print(n, flush=True)
-"""
-    for n_lines in (1, 4):
-        path = tmp_path / f"{n_lines}.h5"
-        command = [sys.executable, "-c", code, str(Path(__file__).parent), str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            for _ in range(n_lines):
-                assert writer.stdout.readline()
-            writer.kill()
-        assert read_record(path).complete
-
-
 # --- two jobs, one name -----------------------------------------------------------------------------
 
 
@@ -330,12 +316,9 @@ def test_no_job_loses_its_results(tmp_path, monkeypatch, links):
         except FileError as error:
             complaints.append(str(error))
 
-    # Without links there is a moment between the look and the rename; one after the other there is none.
     threads = [threading.Thread(target=job, args=[record]) for record in records]
     for thread in threads:
         thread.start()
-        if not links:
-            thread.join()
     for thread in threads:
         thread.join()
     kept = [read_record(path) for path in tmp_path.iterdir()]

@@ -11,10 +11,9 @@ import pytest
 from factory import make_case, make_record, make_timeline
 
 from hpcrnn.cli import main
-from hpcrnn.errors import FileError
 from hpcrnn.records.hdf5 import write_record
 from hpcrnn.records.messages import transfers
-from hpcrnn.reporting.perfetto import perfetto_trace, write_perfetto
+from hpcrnn.reporting.perfetto import perfetto_trace
 
 CUT = {"order": "1f1b", "microbatches": 4}
 REQUIRED = {
@@ -127,16 +126,20 @@ def test_no_timeline_is_one_line_that_says_what_to_do(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--to", "csv"]])
+@pytest.mark.parametrize("arguments", [[], ["--to", "xlsx"]])
 def test_what_cannot_be_exported_to(tmp_path, capsys, arguments):
     write_record(make_record([make_case(1)]), tmp_path / "a.h5")
     assert main(["export", str(tmp_path / "a.h5"), *arguments]) == 1
     assert "--to" in capsys.readouterr().err
 
 
-def test_a_trace_that_cannot_be_written(record, tmp_path):
+def test_a_trace_that_cannot_be_written(record, tmp_path, capsys):
+    write_record(record, tmp_path / "a.h5")
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="cannot be written: "):
-        write_perfetto([record], tmp_path / "file" / "a.json")
-    with pytest.raises(FileError, match="cannot be written: Is a directory"):
-        write_perfetto([record], tmp_path)
+    for name, reason in (("file/a.json", "cannot be written: "), ("file", "is there already")):
+        assert main(["export", str(tmp_path / "a.h5"), "--to", "perfetto", "-o", str(tmp_path / name)]) == 1
+        output = capsys.readouterr()
+        assert reason in output.err
+        assert output.err.count("\n") == 1
+        assert output.out == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "file"]
