@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hpcrnn.backends.base import Engine, Extent
 from hpcrnn.backends.numpy.engine import NumpyEngine
@@ -14,6 +14,9 @@ from hpcrnn.methods.line import ALONE as ONLY_WINDOW
 from hpcrnn.methods.line import Line
 from hpcrnn.model.network import Network
 from hpcrnn.spec import BackendName, Grid, RunSpec
+
+if TYPE_CHECKING:
+    from hpcrnn.backends.cupy.engine import CupyEngine
 
 
 def check_backends(spec: RunSpec) -> None:
@@ -48,6 +51,8 @@ def check_backends(spec: RunSpec) -> None:
     for key, value, plain in (
         ("precision", spec.machine.precision, "float32"),
         ("gradient_sum", spec.machine.gradient_sum, "mpi"),
+        ("transport", spec.machine.transport, "auto"),
+        ("kernel", spec.machine.kernel, "auto"),
     ):
         if value != plain:
             raise SpecError(f"machine.{key}", value, f"{plain}, unless the backend is cupy")
@@ -89,7 +94,10 @@ def check_grid(spec: RunSpec, grid: Grid) -> None:
     if "cupy" in backends and grid.tensor > 1 and spec.model.cell == "gru" and spec.model.reset == "before":
         raise SpecError("model.reset", "before", "after where backend cupy splits the hidden units (tensor > 1)")
     if "cupy" in backends and method in ("scan", "deer"):
-        raise SpecError("recurrence.method", method, f"another one with backend cupy, which has no {method}")
+        allowed = (
+            "chain, picard, gateprod, tbptt_zero, tbptt_stale, burnin, overlap_verified or auto, with backend cupy"
+        )
+        raise SpecError("recurrence.method", method, allowed)
 
 
 def make_engine(
@@ -142,15 +150,35 @@ def _make_cupy_engine(
     direct: bool,
     local_rank: int | None,
 ) -> Engine:
-    """Build the engine on a GPU, once it is known that there is one.
+    return _load_cupy_engine()(
+        network, extent, spec.training, spec.machine, exchange, line, direct=direct, local_rank=local_rank
+    )
+
+
+def check_gpu(spec: RunSpec, local_rank: int) -> None:
+    """Refuse a rank that has no GPU, before anything is built on one.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    local_rank : int
+        Number of this rank among those of its host that see the same GPUs.
 
     Raises
     ------
     LaunchError
-        There is no driver, or no GPU.
+        There is no driver or no GPU, or none for this rank.
     MissingPackageError
         A CUDA library cannot be loaded.
     """
+    _load_cupy_engine()
+    from hpcrnn.backends.cupy.device import index_of_gpu
+
+    index_of_gpu(shared=spec.machine.allow_shared_gpu, local_rank=local_rank)
+
+
+def _load_cupy_engine() -> type[CupyEngine]:
+    """Import the engine on a GPU, once it is known that there is one."""
     try:
         import cupy
 
@@ -166,9 +194,7 @@ def _make_cupy_engine(
             f"machine.backend = cupy: a CUDA library cannot be loaded: {_first_line(error)}: "
             "pip install 'cupy-cuda13x[ctk]'"
         ) from None
-    return CupyEngine(
-        network, extent, spec.training, spec.machine, exchange, line, direct=direct, local_rank=local_rank
-    )
+    return CupyEngine
 
 
 def _first_line(error: BaseException) -> str:

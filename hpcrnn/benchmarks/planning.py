@@ -274,6 +274,14 @@ def cut_time(steps: int, n_segments: int, n_chunks: int) -> tuple[slice, ...]:
 def check_memory(plan: Plan, n_variants: int, local_ranks: int) -> None:
     """Refuse a problem that this node's memory cannot hold, before allocating any of it.
 
+    Parameters
+    ----------
+    plan : Plan
+    n_variants : int
+        Ways that are computed on the host.
+    local_ranks : int
+        Of this node.
+
     Raises
     ------
     SpecError

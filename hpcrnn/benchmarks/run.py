@@ -16,14 +16,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import hpcrnn
-from hpcrnn.backends.registry import check_backends, check_grid
+from hpcrnn.backends.registry import check_backends, check_gpu, check_grid
 from hpcrnn.benchmarks.certification import certify
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.verification import verify
 from hpcrnn.benchmarks.ways import Way, ways_of
-from hpcrnn.errors import LaunchError
+from hpcrnn.errors import HpcrnnError, LaunchError
 from hpcrnn.execution.cuda_aware import cuda_awareness, settled
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
@@ -64,10 +64,11 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     """
     grid = resolve_grid(spec, world.size)
     path = Path(spec.measure.out) if spec.measure.out else default_path(spec, grid.n_ranks)
-    world.on_root(lambda: check_writable(path, spec.measure.overwrite))
     check_backends(spec)
     check_grid(spec, grid)
+    world.on_root(lambda: check_writable(path, spec.measure.overwrite))
     check_threads(world, spec.machine.threads)
+    check_gpus(spec, world)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
     spec = settle_transport(spec, world)
 
@@ -78,7 +79,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     ways = ways_of(spec)
     plans = {way: way.plan(workload) for way in ways}
     whole = plans[ways[-1]]
-    check_memory(whole, len(ways), world.ranks_on_node())
+    check_memory(whole, sum(way.backend != "cupy" for way in ways), world.ranks_on_node())
 
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
         for warning in warnings_of(whole):
@@ -122,6 +123,25 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     )
     world.on_root(lambda: write_record(record, path, overwrite=spec.measure.overwrite))
     return record
+
+
+def check_gpus(spec: RunSpec, world: World) -> None:
+    """Refuse a run in which a rank has no GPU; all ranks together, with one line.
+
+    Raises
+    ------
+    LaunchError
+    """
+    if "cupy" not in spec.machine.backend:
+        return
+    problem = ""
+    try:
+        check_gpu(spec, world.local_rank)
+    except HpcrnnError as error:
+        problem = str(error)
+    problems = world.comm.allgather(problem)
+    if any(problems):
+        raise LaunchError(next(filter(None, problems)))
 
 
 def settle_transport(spec: RunSpec, world: World) -> RunSpec:

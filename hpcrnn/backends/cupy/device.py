@@ -97,7 +97,12 @@ class Device:
 
 
 def open_device(*, shared: bool, local_rank: int | None = None) -> Device:
-    """Take the GPU of this rank's number on its host.
+    """Take the GPU of this rank's number on its host: see :func:`index_of_gpu`."""
+    return Device(index_of_gpu(shared=shared, local_rank=local_rank))
+
+
+def index_of_gpu(*, shared: bool, local_rank: int | None = None) -> int:
+    """Return which GPU of its host a rank takes, without touching it.
 
     Parameters
     ----------
@@ -112,7 +117,7 @@ def open_device(*, shared: bool, local_rank: int | None = None) -> Device:
         There is no driver or no GPU, or fewer GPUs than ranks on this host.
     """
     try:
-        count = cp.cuda.runtime.getDeviceCount()
+        count = int(cp.cuda.runtime.getDeviceCount())
     except cp.cuda.runtime.CUDARuntimeError as error:
         raise LaunchError(f"machine.backend = cupy: no usable GPU: {error}") from None
     local = launched_rank() if local_rank is None else local_rank
@@ -121,7 +126,7 @@ def open_device(*, shared: bool, local_rank: int | None = None) -> Device:
             f"machine.backend = cupy: rank {local} of this host has no GPU of its own, {count} there; "
             "fewer ranks, or machine.allow_shared_gpu = true"
         )
-    return Device(local % count)
+    return local % count
 
 
 def launched_rank() -> int:
