@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ASCII = str.maketrans(
     {
         "×": "x", "·": "|", "–": "-", "—": "-", "→": ">", "µ": "u", "…": "~", "“": '"', "”": '"', "∞": "inf",
-        "≤": "<=", "≥": ">=",
+        "≤": "<=", "≥": ">=", "\xa0": " ",
     }
 )  # fmt: skip
 """For a terminal that cannot show them."""
