@@ -41,7 +41,7 @@ from hpcrnn.reporting.describe import case_name, source_name
 from hpcrnn.reporting.entries import Entry, make_entries
 from hpcrnn.reporting.matching import KERNEL, Facts, defaults, facts, matchers, read_wanted
 from hpcrnn.reporting.scaling import find_base, make_point
-from hpcrnn.reporting.units import has_bounds, printable
+from hpcrnn.reporting.units import format_seconds, has_bounds, printable
 from hpcrnn.spec import convert, read_toml
 
 BETTER: dict[str, Better] = {"step_s": "lower", "speedup": "higher", "efficiency": "higher", "gflops": "higher"}
@@ -113,7 +113,7 @@ class Reference:
     source : str
     expectations : tuple of Expectation
     notes : tuple of str
-        Cases of a result file that are no reference, and why.
+        Cases of a result file that are no reference, and why; which of repeated measurements is.
     records : tuple of Record
         What was read of a result file.
     """
@@ -223,6 +223,8 @@ def read_reference(path: Path, tolerance: float | None = None) -> Reference:
 def reference_of(records: Sequence[Record], tolerance: float | None) -> Reference:
     """Take the step times of an earlier result as reference, each with its own interval.
 
+    Of a case that was measured several times the slowest is taken: none of them may fall short of itself.
+
     Parameters
     ----------
     records : sequence of Record
@@ -233,10 +235,13 @@ def reference_of(records: Sequence[Record], tolerance: float | None) -> Referenc
         raise SpecError("--tolerance", None, "a number >= 0 (0.05: a twentieth), where the reference is a result file")
     check_tolerance(tolerance)
     entries = make_entries(records)
+    groups = _repeated([e for e in entries if e.included])
     expectations = tuple(
-        Expectation(case_name(e.case), _all_of(e), {"step_s": Limit(e.step, tolerance)}) for e in entries if e.included
+        Expectation(case_name(group[0].case), _all_of(group[0]), {"step_s": Limit(_slowest(group).step, tolerance)})
+        for group in groups
     )
     notes = tuple(f"no reference: {case_name(e.case)}: {e.exclusion}" for e in entries if not e.included)
+    notes += tuple(f"{case_name(group[0].case)}: {text}" for group in groups if (text := _choice(group)))
     source = ", ".join(dict.fromkeys(source_name(record) for record in records))
     if not expectations:
         raise SpecError("--ref", source, f"a file with a VALID case ({'; '.join(notes) or 'it has none at all'})")
@@ -258,6 +263,8 @@ def check_tolerance(tolerance: float) -> float:
 def write_text(records: Sequence[Record], tolerance: float) -> str:
     """Write a reference from results, as TOML: step times, and the efficiency of what has a base.
 
+    Of a case that was measured several times the longest step and the smallest efficiency are taken.
+
     Raises
     ------
     SpecError
@@ -271,8 +278,8 @@ def write_text(records: Sequence[Record], tolerance: float) -> str:
     lines += [f"# left out: {printable(case_name(e.case))}: {e.exclusion}" for e in entries if not e.included]
     lines += [f"tolerance = {tolerance!r}"]
     varying = _varying(included)
-    for entry in included:
-        lines += ["", *_expect_lines(entry, included, varying)]
+    for group in _repeated(included):
+        lines += ["", *_expect_lines(group, included, varying)]
     return "\n".join(lines) + "\n"
 
 
@@ -338,15 +345,35 @@ def _varying(entries: Sequence[Entry]) -> set[str]:
     return {key for known in every for key in known if any(other.get(key) != known[key] for other in every)}
 
 
-def _expect_lines(entry: Entry, included: Sequence[Entry], varying: set[str]) -> Iterator[str]:
+def _repeated(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Group the measurements of one case."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(json.dumps(_all_of(entry), sort_keys=True), []).append(entry)
+    return list(groups.values())
+
+
+def _slowest(group: Sequence[Entry]) -> Entry:
+    return max(group, key=lambda e: e.step.median)
+
+
+def _choice(group: Sequence[Entry]) -> str:
+    """Say which of several measurements is the reference; empty where there is one."""
+    times = sorted(e.step.median for e in group)
+    span = f"{format_seconds(times[0])} to {format_seconds(times[-1])}"
+    return f"measured {len(times)} times, {span}: the slowest is the reference" if len(times) > 1 else ""
+
+
+def _expect_lines(group: Sequence[Entry], included: Sequence[Entry], varying: set[str]) -> Iterator[str]:
+    entry = group[0]
     yield "[[expect]]"
     yield f"name = {_toml(case_name(entry.case))}"
-    yield from _metric_lines("step_s", entry.step)
-    base = find_base(entry, included)
-    efficiency = make_point(entry, base).efficiency
-    if efficiency is not None and base is not None and base.entry.number != entry.number:
-        yield from _metric_lines("efficiency", efficiency)
-    yield f"verdict = {_toml(entry.case.verdict.status)}"
+    if choice := _choice(group):
+        yield f"# {choice}"
+    yield from _metric_lines("step_s", _slowest(group).step)
+    efficiencies = [found for e in group if (found := _efficiency(e, included)) is not None]
+    if efficiencies:
+        yield from _metric_lines("efficiency", min(efficiencies, key=lambda i: i.median))
     yield "[expect.case]"
     for key, value in facts(entry.case).items():
         if value is None or value == "" or key in _NEVER_WRITTEN or key not in matchers():
@@ -354,6 +381,12 @@ def _expect_lines(entry: Entry, included: Sequence[Entry], varying: set[str]) ->
         plain = defaults().get(key, None) == value or (key == "embed" and value == facts(entry.case)["hidden"])
         if key in _ALWAYS_WRITTEN or key in varying or not plain:
             yield f"{key} = {_toml(value)}"
+
+
+def _efficiency(entry: Entry, included: Sequence[Entry]) -> Interval | None:
+    """Measure the efficiency of a case; None without a base, and of the base itself."""
+    base = find_base(entry, included)
+    return None if base is None or base.entry.number == entry.number else make_point(entry, base).efficiency
 
 
 def _metric_lines(metric: str, measured: Interval) -> Iterator[str]:

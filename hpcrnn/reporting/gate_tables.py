@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from hpcrnn.records.statistics import Interval
-from hpcrnn.reporting.describe import case_name
+from hpcrnn.reporting.describe import case_name, source_name
 from hpcrnn.reporting.gate import Check, Outcome
 from hpcrnn.reporting.terminal import print_rows, say
 from hpcrnn.reporting.units import (
@@ -44,34 +44,42 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
     outcome : Outcome
     console : rich.console.Console
     """
-    say(console, f"{', '.join(outcome.files)} against {printable(outcome.reference)}", style="bold")
+    if len(outcome.files) > 1:
+        for number, file in enumerate(outcome.files, 1):
+            say(console, f"{number}  {file}", style="bold")
+        say(console, f"against {printable(outcome.reference)}", style="bold")
+    else:
+        say(console, f"{', '.join(outcome.files)} against {printable(outcome.reference)}", style="bold")
     for note in outcome.notes:
         _wrapped(console, f"  {note}", style="yellow")
     wide = console.width >= WIDE
     room = max(12, console.width - OTHER_COLUMNS - (REFERENCE_COLUMN if wide else 0))
     headings = ["case", "metric", *(["reference"] if wide else []), "limit", "measured", "95 % interval", "result"]
     rows = [
-        (_cells(check, room, wide=wide), [*[""] * (len(headings) - 1), STYLES[check.result]])
+        (_cells(check, _name(check, outcome), room, wide=wide), [*[""] * (len(headings) - 1), STYLES[check.result]])
         for check in outcome.checks
     ]
     print_rows(console, [(text, k in (0, 1, len(headings) - 1)) for k, text in enumerate(headings)], rows)
     for check in outcome.checks:
         if check.reason:
-            _wrapped(console, f"  {_name(check)}: {check.reason}", style=STYLES[check.result])
+            _wrapped(console, f"  {_name(check, outcome)}: {check.reason}", style=STYLES[check.result])
     if undecided := outcome.undecided:
         held = "which fails under --strict" if outcome.strict else "which passes without --strict"
         say(console, f"{plural(len(undecided), 'check')} undecided: the samples do not tell, {held}")
     say(console, outcome.last_line, style="bold red" if outcome.failed else "bold green")
 
 
-def _name(check: Check) -> str:
-    """Name the case as the reference does, and as the file does where that is something else."""
+def _name(check: Check, outcome: Outcome) -> str:
+    """Name the case as the reference does, and as the file does where that is something else; of several, the file."""
     label = case_name(check.entry.case) if check.entry else check.name
-    return check.name if label == check.name else f"{check.name} · {label}"
+    parts = [check.name] if label == check.name else [check.name, label]
+    if check.entry and len(outcome.files) > 1:
+        parts.append(f"file {outcome.files.index(source_name(check.entry.record)) + 1}")
+    return " · ".join(parts)
 
 
-def _cells(check: Check, room: int, *, wide: bool) -> list[str]:
-    name = "\n".join(textwrap.wrap(_name(check), room, subsequent_indent=" ", break_on_hyphens=False))
+def _cells(check: Check, full_name: str, room: int, *, wide: bool) -> list[str]:
+    name = "\n".join(textwrap.wrap(full_name, room, subsequent_indent=" ", break_on_hyphens=False))
     status = check.entry.case.verdict.status if check.entry and check.metric == "verdict" else MISSING
     reference, limit, measured, interval = MISSING, MISSING, printable(status), ""
     if check.limit is not None and check.better:

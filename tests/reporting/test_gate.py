@@ -139,6 +139,25 @@ def test_an_earlier_result_is_a_reference_with_its_own_uncertainty():
         reference_of([make_record([make_case(valid=False)])], 0.1)
 
 
+def test_of_repeated_measurements_the_slowest_is_the_reference(tmp_path):
+    runs = [make_record([make_case(1, 64, s, seed=k), make_case(2, 64, 0.6 * s**0.5, seed=k)], seed=k)
+            for k, s in enumerate((0.2, 0.5, 0.3))]  # fmt: skip
+    text = write_text(runs, 0.05)
+    assert text.count("[[expect]]") == 2
+    assert "# measured 3 times, 200 ms to 500 ms: the slowest is the reference" in text
+    outcome = judge(runs, reference(tmp_path, text))
+    assert outcome.last_line == "PASS"
+    taken = {c.limit.reference.median for c in outcome.checks if c.entry.case.n_ranks == 1}
+    assert taken == {median_interval(runs[1].cases[0].step_s()).median}
+    taken = reference_of(runs, 0.1)
+    assert judge(runs, taken).last_line == "PASS"
+    assert "serial · numpy: measured 3 times" in taken.notes[0]
+    named = make_record(runs[0].cases, source="other.h5", seed=9)
+    text = shown(judge([*runs, named], taken), 120)
+    assert "2  other.h5" in text
+    assert "serial · numpy · file 2" in text
+
+
 def test_a_new_kernel_is_held_against_the_old_one():
     renewed = [replace(case, kernel="new") for case in QUICK]
     outcome = judge([make_record(renewed)], reference_of([make_record(QUICK)], 0.5))
