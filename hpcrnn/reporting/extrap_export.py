@@ -19,8 +19,11 @@ from hpcrnn.reporting.entries import Entry
 from hpcrnn.reporting.scaling import batch_per_rank, groups_over_ranks_and_batch
 from hpcrnn.reporting.units import plural, printable
 
-SLOWEST, MEAN = "time", "time of the mean rank"
-"""Metrics, seconds: of each repetition the slowest rank's time of a phase, and the mean over ranks."""
+SLOWEST, COST = "time", "rank-seconds"
+"""Metrics, of each repetition: the slowest rank's seconds in a phase, and the sum over ranks.
+
+Extra-P models what grows.  Of strong scaling the time falls, so that only the second can be modelled.
+"""
 
 POINTS_ADVISED = 5
 """Values of each parameter that the documentation of Extra-P asks for."""
@@ -101,7 +104,7 @@ def extrap_input(series: ExtrapSeries) -> dict[str, Any]:
         "measurements": {
             printable(phase): {
                 SLOWEST: _measurements(series, phase, slowest=True),
-                MEAN: _measurements(series, phase, slowest=False),
+                COST: _measurements(series, phase, slowest=False),
             }
             for phase in phases
         },
@@ -122,7 +125,7 @@ def _of_repetitions(entry: Entry, phase: str, *, slowest: bool) -> FloatArray:
     if phase not in case.phases:
         return 0.0 * case.step_s()
     of_ranks = case.phase_s(phase)
-    return np.asarray(of_ranks.max(axis=1) if slowest else of_ranks.mean(axis=1), dtype=np.float64)
+    return np.asarray(of_ranks.max(axis=1) if slowest else of_ranks.sum(axis=1), dtype=np.float64)
 
 
 def _place(entry: Entry) -> tuple[int, int]:
