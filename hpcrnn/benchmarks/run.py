@@ -68,9 +68,9 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     check_grid(spec, grid)
     world.on_root(lambda: check_writable(path, spec.measure.overwrite))
     check_threads(world, spec.machine.threads)
-    check_gpus(spec, world)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
     spec = settle_transport(spec, world)
+    check_gpus(spec, world)
 
     workload = open_workload(spec)
     check_same_data(workload, world)
