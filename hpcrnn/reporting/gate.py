@@ -201,17 +201,18 @@ def _checks(expected: Expectation, entries: Sequence[Entry]) -> Iterator[Check]:
     """Check every case that an expectation names: several where several agree with it."""
     found = [e for e in entries if has(e.case, expected.case)]
     if not found:
-        yield Check(expected.name, None, "case", None, None, "fail", _why_missing(expected, entries))
+        yield Check(expected.words, None, "case", None, None, "fail", _why_missing(expected, entries))
     for entry in found:
+        name = expected.name or case_name(entry.case)
         if not entry.included:
-            yield _unfit(expected.name, entry)
+            yield _unfit(name, entry)
             continue
         if expected.verdict:
             right = entry.case.verdict.status == expected.verdict
             reason = "" if right else f"it is {entry.case.verdict.status}, asked for was {expected.verdict}"
-            yield Check(expected.name, entry, "verdict", None, None, "pass" if right else "fail", reason)
+            yield Check(name, entry, "verdict", None, None, "pass" if right else "fail", reason)
         for metric, limit in expected.limits.items():
-            yield _check(expected.name, entry, metric, limit, measure(entry, metric, entries))
+            yield _check(name, entry, metric, limit, measure(entry, metric, entries))
 
 
 def _why_missing(expected: Expectation, entries: Sequence[Entry]) -> str:

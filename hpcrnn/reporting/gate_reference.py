@@ -39,7 +39,7 @@ from hpcrnn.records.whole_file import check_output, write_output
 from hpcrnn.reporting.comparison import Better
 from hpcrnn.reporting.describe import case_name, source_name
 from hpcrnn.reporting.entries import Entry, make_entries
-from hpcrnn.reporting.matching import KERNEL, Facts, defaults, facts, matchers, read_wanted
+from hpcrnn.reporting.matching import KERNEL, Facts, defaults, facts, matchers, read_wanted, value_text
 from hpcrnn.reporting.scaling import find_base, make_point
 from hpcrnn.reporting.units import format_seconds, has_bounds, printable
 from hpcrnn.spec import convert, read_toml
@@ -90,6 +90,7 @@ class Expectation:
     Attributes
     ----------
     name : str
+        What it is called; empty where the cases' own names do.
     case : dict
         What a case must be (:func:`hpcrnn.reporting.matching.has`).
     limits : dict of str to Limit
@@ -102,6 +103,11 @@ class Expectation:
     case: Facts
     limits: Mapping[str, Limit]
     verdict: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it is called where there is no case: its name, or what was asked."""
+        return self.name or printable(" ".join(f"{key}={value_text(value)}" for key, value in self.case.items()))
 
 
 @dataclass(frozen=True)
@@ -299,8 +305,7 @@ def _expectation(raw: dict[str, Any], number: int, general: float | None) -> Exp
     if not parsed.case:
         raise SpecError(where + "case", parsed.case, "keys that name the cases, e.g. { strategy = 'data', ranks = 2 }")
     case = read_wanted(parsed.case, f"{where}case.")
-    name = printable(parsed.name or " ".join(f"{key}={value}" for key, value in parsed.case.items()))
-    return Expectation(name, case, limits, parsed.verdict or "")
+    return Expectation(printable(parsed.name or ""), case, limits, parsed.verdict or "")
 
 
 def _limit(raw: _Limit, name: str, better: Better, general: float | None) -> Limit:

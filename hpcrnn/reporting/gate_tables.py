@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from hpcrnn.records.statistics import Interval
-from hpcrnn.reporting.describe import case_name, source_name
+from hpcrnn.reporting.describe import case_name, distinctions, source_name
 from hpcrnn.reporting.gate import Check, Outcome
 from hpcrnn.reporting.terminal import print_rows, say
 from hpcrnn.reporting.units import (
@@ -53,29 +53,36 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
     for note in outcome.notes:
         _wrapped(console, f"  {note}", style="yellow")
     wide = console.width >= WIDE
+    names = _names(outcome)
     room = max(12, console.width - OTHER_COLUMNS - (REFERENCE_COLUMN if wide else 0))
     headings = ["case", "metric", *(["reference"] if wide else []), "limit", "measured", "95 % interval", "result"]
     rows = [
-        (_cells(check, _name(check, outcome), room, wide=wide), [*[""] * (len(headings) - 1), STYLES[check.result]])
-        for check in outcome.checks
+        (_cells(check, name, room, wide=wide), [*[""] * (len(headings) - 1), STYLES[check.result]])
+        for check, name in zip(outcome.checks, names, strict=True)
     ]
     print_rows(console, [(text, k in (0, 1, len(headings) - 1)) for k, text in enumerate(headings)], rows)
-    for check in outcome.checks:
+    for check, name in zip(outcome.checks, names, strict=True):
         if check.reason:
-            _wrapped(console, f"  {_name(check, outcome)}: {check.reason}", style=STYLES[check.result])
+            _wrapped(console, f"  {name}: {check.reason}", style=STYLES[check.result])
     if undecided := outcome.undecided:
         held = "which fails under --strict" if outcome.strict else "which passes without --strict"
         say(console, f"{plural(len(undecided), 'check')} undecided: the samples do not tell, {held}")
     say(console, outcome.last_line, style="bold red" if outcome.failed else "bold green")
 
 
-def _name(check: Check, outcome: Outcome) -> str:
-    """Name the case as the reference does, and as the file does where that is something else; of several, the file."""
-    label = case_name(check.entry.case) if check.entry else check.name
-    parts = [check.name] if label == check.name else [check.name, label]
-    if check.entry and len(outcome.files) > 1:
-        parts.append(f"file {outcome.files.index(source_name(check.entry.record)) + 1}")
-    return " · ".join(parts)
+def _names(outcome: Outcome) -> list[str]:
+    """Name the case of each check: as the reference does, as the file does, what sets it apart, which file."""
+    entries = {check.entry.number: check.entry for check in outcome.checks if check.entry}
+    extras = dict(zip(entries, distinctions([e.case for e in entries.values()]), strict=True))
+    names = []
+    for check in outcome.checks:
+        parts = [check.name]
+        if check.entry:
+            parts += [case_name(check.entry.case), extras[check.entry.number]]
+        if check.entry and len(outcome.files) > 1:
+            parts.append(f"file {outcome.files.index(source_name(check.entry.record)) + 1}")
+        names.append(" · ".join(dict.fromkeys(filter(None, parts))))
+    return names
 
 
 def _cells(check: Check, full_name: str, room: int, *, wide: bool) -> list[str]:
