@@ -100,7 +100,7 @@ def examine(file: StoredFile) -> Examination:
         found += [replace(violation, run=number if merged else None) for violation in violations]
     if merged and fits:
         for name, check in MERGED_CHECKS.items():
-            found += [Violation(name, wrong) for wrong in check(file)]
+            found += [Violation(name, wrong) for wrong in _made(name, check, file)]
         n_checks += len(MERGED_CHECKS)
     return Examination(sum(len(record.cases) for record, _ in file.runs), n_checks, tuple(found))
 
@@ -110,16 +110,34 @@ def _examine_run(record: Record, stored: Stored) -> tuple[int, bool, list[Violat
     found: list[Violation] = []
     n_checks, all_fit = 0, True
     for case, beside in zip(record.cases, stored.cases, strict=True):
-        fits = not shape_fault(case)
+        fits = not _misfit(case)
         checks = CASE_CHECKS if fits else {name: CASE_CHECKS[name] for name in ("shapes", "id")}
         for name, check in checks.items():
-            found += [Violation(name, wrong, beside.name, case.label) for wrong in check(case, beside)]
+            faults = _made(name, check, case, beside)
+            found += [Violation(name, wrong, beside.name, case.label) for wrong in faults]
         n_checks, all_fit = n_checks + len(checks), all_fit and fits
     if all_fit:
         for name, check_run in RUN_CHECKS.items():
-            found += [Violation(name, wrong) for wrong in check_run(record, stored)]
+            found += [Violation(name, wrong) for wrong in _made(name, check_run, record, stored)]
         n_checks += len(RUN_CHECKS)
     return n_checks, all_fit, found
+
+
+def _made(name: str, check: Callable[..., Iterable[Wrong]], *of: object) -> list[Wrong]:
+    """Make a check; that it cannot be made is wrong too: a specification, being JSON, may hold anything."""
+    try:
+        return list(check(*of))
+    except Exception as error:  # noqa: BLE001 - whatever a file holds, the other checks and files are looked at
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return [Wrong(name, reason, "values that can be looked at")]
+
+
+def _misfit(case: Case) -> str:
+    """What keeps the arrays of a case from fitting each other; empty where nothing does."""
+    try:
+        return shape_fault(case)
+    except (TypeError, ValueError, IndexError) as error:  # an array without an axis
+        return str(error)
 
 
 # --- how a case is stored ---------------------------------------------------------------------------
@@ -127,7 +145,7 @@ def _examine_run(record: Record, stored: Stored) -> tuple[int, bool, list[Violat
 
 def check_shapes(case: Case, _: StoredCase) -> Iterator[Wrong]:
     """Arrays have the lengths that ranks, phases and repetitions give them; the rows of a timeline can be."""
-    if fault := shape_fault(case):
+    if fault := _misfit(case):
         yield Wrong("arrays", fault, "arrays that fit each other")
 
 

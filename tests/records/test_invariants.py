@@ -1,6 +1,9 @@
 """Every invariant, each with a file in which it, and nothing else, does not hold."""
 
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -22,10 +25,20 @@ from sound_samples import (
 
 from hpcrnn.records.hdf5 import read_stored, write_merged, write_record
 from hpcrnn.records.invariants import CASE_CHECKS, MERGED_CHECKS, RUN_CHECKS, examine
+from hpcrnn.records.layout_stored import Stored, StoredCase, StoredFile
 from hpcrnn.records.record import PHASES, RANKS_AGREE, Check
 
 SERIAL, PIPELINE, AT_ONCE, GPU, INVALID = range(5)
+CASES = sound_cases()
 STEP, FORWARD, OTHER = PHASES.index("step"), PHASES.index("forward"), PHASES.index("other")
+
+
+@cache
+def content():
+    """The bytes of a sound file; no fixture, which a failing test would print."""
+    with TemporaryDirectory() as folder:
+        write_record(sound_record(), Path(folder) / "a.h5")
+        return (Path(folder) / "a.h5").read_bytes()
 
 
 def found_in(path):
@@ -38,7 +51,7 @@ def path(tmp_path):
 
 
 def test_in_a_sound_file_everything_holds(path):
-    write_record(sound_record(), path)
+    path.write_bytes(content())
     examination = found_in(path)
     assert examination.violations == ()
     assert examination.n_cases == 5
@@ -195,9 +208,9 @@ PLANTED = {
     ("check", "number"), [(check, k) for check, plants in PLANTED.items() for k in range(len(plants))]
 )
 def test_what_is_planted_in_a_record_is_found_and_nothing_else(check, number, path):
-    cases = list(sound_cases())
+    cases = list(CASES)
     PLANTED[check][number](cases)
-    write_record(sound_record(*cases), path)
+    write_record(sound_record(*(case for case in cases if case not in CASES)), path)
     violations = found_in(path).violations
     assert {violation.check for violation in violations} == {check}
     assert all(v.wrong.quantity and v.wrong.found and v.wrong.expected for v in violations)
@@ -211,8 +224,6 @@ def test_a_verdict_of_an_inexact_method_is_never_valid(path):
 
 
 # --- what only a file can hold ----------------------------------------------------------------------
-
-CASES = sound_cases()
 
 
 def of_case(which, change):
@@ -284,6 +295,8 @@ EDITED = [
     ("id", renamed),
     ("shapes", of_case(GPU, replace_dataset("time", np.ones((N, 1, len(PHASES)))))),
     ("shapes", of_case(SERIAL, replace_dataset("loss", np.ones(3)))),
+    ("shapes", of_case(SERIAL, replace_dataset("time", 1.5))),
+    ("shapes", of_case(SERIAL, replace_dataset("warmup", np.ones(3)))),
     ("shapes", of_case(PIPELINE, set_numbers("timeline/start", 0, 1e9))),
     ("scales", of_case(GPU, scale_detached("time", 1, "rank"))),
     ("scales", of_case(SERIAL, scale_exchanged("loss", 0, "training_step", "rep"))),
@@ -304,7 +317,7 @@ EDITED = [
 
 @pytest.mark.parametrize(("check", "change"), EDITED, ids=range(len(EDITED)))
 def test_what_is_planted_in_a_file_is_found_and_nothing_else(check, change, path):
-    write_record(sound_record(), path)
+    path.write_bytes(content())
     edit_file(path, change)
     violations = found_in(path).violations
     assert {violation.check for violation in violations} == {check}
@@ -350,12 +363,29 @@ def test_no_time_can_be_changed_unnoticed(place, factor):
     assert wrong.quantity == f"sum of phases of time[rep {place[0]}, rank {place[1]}]"
 
 
+ODD = st.sampled_from([None, True, -1, 0, 1.5, float("nan"), "", "x", [], [1], {}, {"a": 1}, {"data": "x"}, 10**30])
+KEYS = sorted((section, key) for section, keys in CASES[AT_ONCE].spec.items() for key in keys)
+
+
+@settings(deadline=None, max_examples=150)
+@given(key=st.sampled_from(KEYS), value=ODD, removed=st.booleans())
+def test_whatever_a_specification_holds_is_at_most_wrong(key, value, removed):
+    case, (section, name) = CASES[AT_ONCE], key
+    changed_section = {k: v for k, v in case.spec[section].items() if k != name} | ({} if removed else {name: value})
+    odd = replace(case, spec=case.spec | {section: changed_section})
+    beside = StoredCase(case.id, 0, "cost", np.zeros(N, dtype=bool), {})
+    file = StoredFile(((sound_record(odd), Stored(3, (beside,), {})),), None)
+    for violation in examine(file).violations:
+        assert violation.wrong.found
+        assert "\n" not in violation.wrong.found
+
+
 def test_datasets_of_a_later_hpcrnn_are_passed_over(path):
     def add(group):
         group["joules"] = np.ones((3, 4))
         group["joules"].attrs["units"] = "J"
 
-    write_record(sound_record(), path)
+    path.write_bytes(content())
     edit_file(path, of_case(GPU, add))
     assert found_in(path).violations == ()
 
