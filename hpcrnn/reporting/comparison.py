@@ -174,7 +174,10 @@ def compare(
         free = frozenset({*facts(mine[0].case), *facts(theirs[0].case)} - problem_keys())
     matches, lone = match(mine, theirs, free, across=across)
     if not matches:
-        raise SpecError("B", _sources(b), f"a file with a case to compare: {_refusal(lone, across)}")
+        hint = "--across compares different problems and precisions too"
+        if across or not match(mine, theirs, free, across=True)[0]:
+            hint = "--a KEY=VALUE --b KEY=VALUE choose cases that were run in different ways"
+        raise SpecError("B", _sources(b), f"a file with a case to compare: {_nearest(lone)}; {hint}")
     pairs = tuple(_pair(m) for m in matches)
     return Comparison(tuple(a), tuple(b), across, environment_differences(a, b), pairs, tuple(lone))
 
@@ -238,12 +241,9 @@ def _chosen(entries: Sequence[Entry], wanted: Wanted, flag: str) -> list[Entry]:
     return found
 
 
-def _refusal(lone: Sequence[Lone], across: bool) -> str:
-    if not lone:
-        return "both have none"
-    mine = [x for x in lone if x.side == "A"] or list(lone)
-    other = "" if across else "; --across compares different problems and precisions too"
-    return f"{case_name(mine[0].entry.case)}: {mine[0].reason}{other}"
+def _nearest(lone: Sequence[Lone]) -> str:
+    """Say of one case why it has no partner: of the first of A, where it has one."""
+    return next((f"{case_name(x.entry.case)}: {x.reason}" for x in lone), "neither has one")
 
 
 def _pair(matched: Match) -> Pair:

@@ -123,7 +123,8 @@ def facts(case: Case) -> Facts:
     found: Facts = {}
     for section in (*_PROBLEM_SECTIONS, "parallel", *(() if case.method == CHAIN else ("recurrence",))):
         stored = case.spec.get(section, {})
-        found |= {o.name: stored.get(o.name, defaults()[o.name]) for o in options() if o.section == section}
+        known = {o.name: defaults()[o.name] for o in options() if o.section == section}
+        found |= known | stored  # a key that this version does not know sets cases apart all the same
     axes = dict(split.axes)
     if axes.get("data", 1) == 1:
         found.pop("allreduce", None)

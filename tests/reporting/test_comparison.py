@@ -128,8 +128,12 @@ def test_across_leaves_pairs_of_one_problem_alone_and_compares_rates():
 def test_another_way_of_running_is_not_paired():
     a = [make_case(2, grid={"pipeline": 2}, order="1f1b", microbatches=4)]
     b = [make_case(2, grid={"pipeline": 2}, order="zb_h1", microbatches=4)]
-    with pytest.raises(SpecError, match="order: 1f1b in A, zb_h1 in B"):
+    with pytest.raises(SpecError, match="order: 1f1b in A, zb_h1 in B; --a KEY=VALUE --b"):
         compared(a, b)
+    with pytest.raises(SpecError, match="neither has one"):
+        compared([], [])
+    with pytest.raises(SpecError, match="A has no other case"):
+        compared([], b)
     found = compared(a, b, of_a={"order": "1f1b"}, of_b={"order": "zb_h1"})
     assert [d.key for d in found.pairs[0].match.differences] == ["order"]
 
@@ -188,6 +192,13 @@ def test_a_file_of_an_earlier_version_matches_what_it_meant():
         del older.spec[section][key]
     assert differences(case, older) == ()
     assert len(compared([case], [older]).pairs) == 1
+
+
+def test_a_key_this_version_does_not_know_sets_cases_apart():
+    case = make_case()
+    newer = replace(case, spec={**case.spec, "model": {**case.spec["model"], "peephole": True}})
+    with pytest.raises(SpecError, match="peephole: none in A, yes in B"):
+        compared([case], [newer])
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
