@@ -4,7 +4,9 @@ The content goes to a temporary name in the same folder, is flushed to the disk,
 folder is flushed.  What is relied on: that within a folder a rename replaces a file at once, and that of two programs
 that link or create one name only one succeeds; POSIX asks for both, NFS since version 3 and the usual parallel file
 systems hold to it, and a program on another node may see the new name late, but never half a file.  A kill can leave
-only the temporary file: its name begins with a point and ends in ``.tmp``, which no pattern for results matches.
+the temporary file: its name begins with a point and ends in ``.tmp``, which no pattern for results matches.  On a file
+system without hard links it can also leave an empty file of the name, within the microseconds between taking the
+name and filling it; readers say that it is empty.
 """
 
 from __future__ import annotations
