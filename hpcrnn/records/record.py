@@ -161,7 +161,7 @@ class Case:
     loss : float64 array (n_warmup + n_repetitions,)
         Loss of each training step, in nats or squared units.
     gradient_norm : float64 array (n_warmup + n_repetitions,)
-        Global 2-norm of the gradient before clipping; NaN in mode ``forward``.
+        Global 2-norm of the gradient before clipping; NaN unless the mode is ``train``.
     flops : float
         Floating-point operations of a step over all ranks: every matrix product, two a multiply-add;
         pointwise work is not counted.
