@@ -69,7 +69,7 @@ def type_of(value, declared):
         if text.length is not None:
             return "text[n]"
         value = value.asstr()[()]
-    if isinstance(value, str) and declared == "json":
+    if isinstance(value, str) and (declared == "json" or value.startswith(("[", "{"))):
         json.loads(value)
         return "json"
     return "text" if isinstance(value, str) or value.dtype.kind == "O" else value.dtype.name
