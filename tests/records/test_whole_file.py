@@ -15,6 +15,7 @@ from hpcrnn.records.hdf5 import read_record
 from hpcrnn.records.whole_file import LEFTOVER_AGE_S, NameTakenError, check_output, write_output, write_whole
 
 N_KILLS = 100
+"""At random; as many more fall on one line each."""
 
 
 def names_in(folder):
@@ -25,14 +26,14 @@ def without_links(monkeypatch):
     monkeypatch.setattr(Path, "hardlink_to", lambda self, target: os.link(target, "/proc/none"))
 
 
-def test_a_hundred_kills_leave_a_hundred_folders_of_whole_files(tmp_path):
+def test_a_kill_at_any_moment_leaves_a_folder_of_whole_files(tmp_path):
     seed = random.randrange(2**32)  # noqa: S311 - new moments in every run; a failure names them
     program = Path(__file__).with_name("killed_writers.py")
     command = [sys.executable, program, tmp_path, str(N_KILLS), str(seed)]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stderr
     done = [int(line) for line in ended.stdout.split()]
-    assert len(done) == N_KILLS, seed
+    assert len(done) > N_KILLS, seed
     for k, n_done in enumerate(done):
         folder = tmp_path / str(k)
         results = sorted(folder.glob("*.h5")) if folder.exists() else []
