@@ -110,7 +110,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
     from hpcrnn.reporting.report import write_report
 
-    for path in write_report(read_records(arguments.files), arguments.output):
+    for path in write_report(read_records(arguments.files), arguments.output, of_a_kind=arguments.figures):
         sys.stdout.write(f"written: {path}\n")
     return EXIT_VALID
 
@@ -286,6 +286,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="figures, and a report in HTML and Markdown")
     report.add_argument("files", nargs="+", type=Path, metavar="FILE")
     report.add_argument("-o", "--output", type=Path, default=Path("plots/report"), metavar="DIR")
+    report.add_argument(
+        "--figures", type=_positive, metavar="N", help="of each kind; default: all while 40 or fewer, else 1"
+    )
     report.set_defaults(command=_report)
 
     merge = commands.add_parser("merge", help="several result files as one; every run keeps its environment")
@@ -381,6 +384,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             leaf.flag, dest=leaf.name, type=_reader(leaf), metavar="X", help=f"{text} [{allowed}{shown}]"
         )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "positive number"  # how argparse names it
 
 
 def _plain(value: object) -> str:

@@ -9,6 +9,14 @@ from hpcrnn.records.record import Baseline, Case
 from hpcrnn.records.statistics import median_interval
 
 
+def by_problem(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Group cases by their problem's id, in order: a look at each case, however many problems there are."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.problem_id, []).append(case)
+    return groups
+
+
 def best_serial(cases: Iterable[Case]) -> Baseline | None:
     """Find the serial run with the smallest median step.
 

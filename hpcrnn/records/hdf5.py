@@ -32,13 +32,12 @@ metadata may crash or hang.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +59,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NPY_SIGNATURE = b"\x93NUMPY"
 MAGIC = b"hpcrnn-record\n"
 USER_BLOCK_BYTES = 512
+_PIECE_BYTES = 2**20
 _REMARK = "An HDF5 file with a user block: h5dump, h5py and xarray open it as it is.\n"
 
 
@@ -263,20 +263,23 @@ def _encode(fill_file: Callable[[h5py.File], None]) -> bytes:
     with h5py.File(f"memory-{uuid.uuid4().hex}", "w", **options) as file:
         fill_file(file)
         file.flush()
-        image = bytes(file.id.get_file_image())
-    body = image[image.index(SIGNATURE) :]  # the image begins after the user block, or with it
+        image = file.id.get_file_image()
+    body = memoryview(image)[image.index(SIGNATURE) :]  # the image begins after the user block, or with it
     head = f"sha256 {hashlib.sha256(body).hexdigest()}\nbytes {len(body)}\n{_REMARK}"
     return (MAGIC + head.encode()).ljust(USER_BLOCK_BYTES, b"\0") + body
 
 
 def _read(path: Path, parse_file: Callable[[h5py.File], Parsed]) -> Parsed:
-    """Read a file whole, check it against its user block, and parse it."""
+    """Check a file against its user block, and parse it."""
     try:
-        image = _read_sealed(path)
-        import h5py
+        _require_file(path)
+        # One descriptor for both: whoever renames another file to this name meanwhile changes nothing of this one.
+        with path.open("rb") as stream:
+            _check_seal(path, stream)
+            import h5py
 
-        with h5py.File(io.BytesIO(image), "r") as file:
-            return parse_file(file)
+            with h5py.File(stream, "r") as file:
+                return parse_file(file)
     except FileError:
         raise
     except MalformedError as error:
@@ -286,26 +289,26 @@ def _read(path: Path, parse_file: Callable[[h5py.File], Parsed]) -> Parsed:
     raise unusable(path, what)
 
 
-def _read_sealed(path: Path) -> bytes:
-    """Read a file whole and check it against its user block."""
-    _require_file(path)
-    with path.open("rb") as stream:
-        block = stream.read(USER_BLOCK_BYTES)
-        if not block:
-            raise unusable(path, "is empty")
-        if not block.startswith(MAGIC):
-            kind = "is HDF5, but not an hpcrnn record" if block.startswith(SIGNATURE) else "is not an hpcrnn record"
-            raise unusable(path, kind)
-        body = stream.read()
+def _check_seal(path: Path, stream: BinaryIO) -> None:
+    """Check a file against its user block, a piece at a time: a large file is never in memory whole."""
+    block = stream.read(USER_BLOCK_BYTES)
+    if not block:
+        raise unusable(path, "is empty")
+    if not block.startswith(MAGIC):
+        kind = "is HDF5, but not an hpcrnn record" if block.startswith(SIGNATURE) else "is not an hpcrnn record"
+        raise unusable(path, kind)
+    digest, n_read = hashlib.sha256(), 0
+    while piece := stream.read(_PIECE_BYTES):
+        digest.update(piece)
+        n_read += len(piece)
     seal = re.match(rb"sha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block[len(MAGIC) :])
     if not seal:
         raise unusable(path, "is damaged: its user block cannot be read")
     n_bytes = int(seal[2])
-    if len(body) < n_bytes:
-        raise unusable(path, f"is truncated: {len(body)} of {n_bytes} bytes are left")
-    if len(body) > n_bytes or hashlib.sha256(body).hexdigest() != seal[1].decode():
+    if n_read < n_bytes:
+        raise unusable(path, f"is truncated: {n_read} of {n_bytes} bytes are left")
+    if n_read > n_bytes or digest.hexdigest() != seal[1].decode():
         raise unusable(path, "is damaged, or was edited: its checksum does not match")
-    return block + body
 
 
 def _holds(path: Path, record_uuid: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.records.baseline import best_serial
+from hpcrnn.records.baseline import best_serial, by_problem
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
 from hpcrnn.records.layout_case import DIMENSIONS, UNITS, shape_fault
@@ -448,9 +448,9 @@ def check_order(_: Record, stored: Stored) -> Iterator[Wrong]:
 
 def check_bases(record: Record, stored: Stored) -> Iterator[Wrong]:
     """The base of each problem is its best serial run, and the speedups over it are positive numbers."""
-    problems = dict.fromkeys(case.problem_id for case in record.cases)
+    problems = by_problem(record.cases)
     for problem in dict.fromkeys([*problems, *stored.baselines]):
-        cases = [case for case in record.cases if case.problem_id == problem]
+        cases = problems.get(problem, [])
         found, wanted = stored.baselines.get(problem), best_serial(cases)
         if not _same(found, wanted):
             yield Wrong(f"baseline/{problem}", _named(found), _named(wanted))
@@ -469,11 +469,11 @@ def _faults_of_speedups(cases: Iterable[Case], base_id: str) -> Iterator[Wrong]:
 
 def check_merged_bases(file: StoredFile) -> Iterator[Wrong]:
     """The base of each problem of a merged file is the best serial run of all its runs, and the run named has it."""
-    cases = [case for record, _ in file.runs for case in record.cases]
+    problems = by_problem(case for record, _ in file.runs for case in record.cases)
     stored = file.merged_baselines or {}
-    for problem in dict.fromkeys([*(case.problem_id for case in cases), *stored]):
+    for problem in dict.fromkeys([*problems, *stored]):
         found, run = stored.get(problem, (None, -1))
-        wanted = best_serial(case for case in cases if case.problem_id == problem)
+        wanted = best_serial(problems.get(problem, []))
         quantity = f"baseline/{problem}"
         if not _same(found, wanted):
             yield Wrong(quantity, _named(found), _named(wanted))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hpcrnn.records.baseline import best_serial
+from hpcrnn.records.baseline import best_serial, by_problem
 from hpcrnn.records.layout_case import fill_case, parse_case, read_case
 from hpcrnn.records.layout_fields import MalformedError, read_attribute, read_member, to_json
 from hpcrnn.records.record import SCHEMA_NAME, SCHEMA_VERSION, Case, Record
@@ -116,8 +116,8 @@ def _parse(file: h5py.File, cases: tuple[Case, ...], source: str) -> Record:
 
 def fill_baselines(group: h5py.Group, cases: tuple[Case, ...]) -> None:
     """Write the base of every problem that has one, for whoever reads without hpcrnn."""
-    for problem in dict.fromkeys(case.problem_id for case in cases):
-        baseline = best_serial(case for case in cases if case.problem_id == problem)
+    for problem, members in by_problem(cases).items():
+        baseline = best_serial(members)
         if baseline:
             attributes = group.create_group(problem).attrs
             attributes.update(kind=baseline.kind, case_id=baseline.case_id, time_s=baseline.time_s)

@@ -6,6 +6,7 @@ A reader needs none of it, for all of it follows from the record: whether it doe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,14 +127,25 @@ def _parse_stored(group: h5py.Group) -> Stored:
 def _parse_case(group: h5py.Group, name: str) -> StoredCase:
     import h5py
 
-    found: dict[str, StoredArray] = {}
+    arrays: dict[str, h5py.Dataset] = {}
+    scales: dict[h5py.Dataset, str] = {}
 
     def keep(path: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim and not item.is_scale:
-            unit = read_attribute(item, "units", str) if "units" in item.attrs else ""
-            found[path] = StoredArray(item.shape, tuple(_scale_of(axis) for axis in item.dims), unit)
+        if isinstance(item, h5py.Dataset) and item.ndim:
+            if item.is_scale:
+                scales[item] = path.rpartition("/")[2]
+            else:
+                arrays[path] = item
 
     group.visititems(keep)
+    found = {
+        path: StoredArray(
+            item.shape,
+            tuple(_scale_of(axis, scales) for axis in item.dims),
+            read_attribute(item, "units", str) if "units" in item.attrs else "",
+        )
+        for path, item in arrays.items()
+    }
     return StoredCase(
         name=name,
         index=read_attribute(group, "index", int),
@@ -143,11 +155,14 @@ def _parse_case(group: h5py.Group, name: str) -> StoredCase:
     )
 
 
-def _scale_of(axis: h5py.h5ds) -> tuple[str, int]:
+def _scale_of(axis: h5py.h5ds, scales: Mapping[h5py.Dataset, str]) -> tuple[str, int]:
     """Name and length of the one dimension scale of an axis."""
     if len(axis) != 1:
         return "", 0
-    return str(axis[0].name).rpartition("/")[2], int(axis[0].size)
+    scale = axis[0]
+    # To name what a reference leads to, HDF5 searches the file from its root: each case would cost a look at all.
+    name = scales.get(scale)
+    return str(scale.name).rpartition("/")[2] if name is None else name, int(scale.size)
 
 
 def _parse_baseline(group: h5py.Group) -> Baseline:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, isnan, nan
 from typing import Any, Literal, cast
 
@@ -219,13 +220,13 @@ class Case:
     device_time_s: FloatArray | None = None
     device_peak_bytes: IntArray | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that name the case: what was run and how."""
         named = [self.problem, self.how, self.strategy, self.backend, self.kernel, self.n_ranks]
         return _digest([*named, self.transport] if self.transport else named)
 
-    @property
+    @cached_property
     def problem_id(self) -> str:
         """Twelve hexadecimal digits that name the problem: equal where times may be compared."""
         return _digest(self.problem)
@@ -282,7 +283,7 @@ class Case:
         """Whether this is a run that speedups may be measured against: one rank, one time step after another."""
         return self.n_ranks == 1 and self.method == CHAIN
 
-    @property
+    @cached_property
     def split(self) -> Split:
         """How the work is split: grid, order, pieces, method and fold."""
         return read_split(self.spec["parallel"], self.strategy, self.n_ranks, self.spec.get("recurrence"))

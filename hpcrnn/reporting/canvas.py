@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -333,14 +334,31 @@ def once(ax: Axes, label: str) -> str:
     return "_" + label if label in ax.get_legend_handles_labels()[1] else label
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A figure that is still to be drawn.
+
+    Attributes
+    ----------
+    kind, name : str
+        ``steps`` and, of several of the kind, ``steps_2``.
+    draw : callable
+        To be called under :func:`drawing_style`.
+    """
+
+    kind: str
+    name: str
+    draw: Callable[[], Drawing]
+
+
 def pages(
     items: Sequence[Item],
     most: int,
     name: str,
     draw: Callable[[str, Sequence[Item]], Drawing],
     together: Callable[[Item], object] = lambda _: None,
-) -> Iterator[Drawing]:
-    """Draw at most so many items a figure; items ``together`` calls equal share a sheet where they fit."""
+) -> Iterator[Sheet]:
+    """Plan figures of at most so many items; items ``together`` calls equal share a sheet where they fit."""
     groups: dict[object, list[Item]] = {}
     for item in items:
         groups.setdefault(together(item), []).append(item)
@@ -355,7 +373,8 @@ def pages(
             else:
                 sheets.append(part)
     for index, sheet in enumerate(sheets, 1):
-        yield draw(name if len(sheets) == 1 else f"{name}_{index}", sheet)
+        own = name if len(sheets) == 1 else f"{name}_{index}"
+        yield Sheet(name, own, partial(draw, own, sheet))
 
 
 def save(drawing: Drawing, stem: Path) -> None:

@@ -16,6 +16,7 @@ from hpcrnn.reporting.canvas import (
     SERIES_STYLES,
     VERMILLION,
     Drawing,
+    Sheet,
     finish,
     linear_axis,
     lower_panel,
@@ -39,6 +40,11 @@ MOST_MARKERS = 24
 
 
 def draw_certificates(entries: Sequence[Entry]) -> Iterator[Drawing]:
+    """Draw what :func:`plan_certificates` plans."""
+    return (sheet.draw() for sheet in plan_certificates(entries))
+
+
+def plan_certificates(entries: Sequence[Entry]) -> Iterator[Sheet]:
     """Draw the certificate of every case in which segments had to meet, a figure a case."""
     yield from pages([e for e in entries if _has_met(e.case.certificate)], 1, "over_time", _draw_one)
 

@@ -22,7 +22,7 @@ from hpcrnn.reporting.describe import (
     worst_check,
 )
 from hpcrnn.reporting.entries import Entry, percentile
-from hpcrnn.reporting.scaling import Analysis, describe_base, find_base, make_point, phase_names
+from hpcrnn.reporting.scaling import Analysis, SerialRuns, describe_base, make_point, phase_names
 from hpcrnn.reporting.units import (
     MISSING,
     format_bytes,
@@ -164,9 +164,9 @@ def result_table(entries: Sequence[Entry]) -> Table:
     """Tabulate what each case achieved against its base, and what it moved and held."""
     called = names(entries)
     pooled = any(e.case.device_peak_bytes is not None for e in entries)
-    rows = []
+    rows, serial = [], SerialRuns(entries)
     for e in entries:
-        point = make_point(e, find_base(e, entries)) if e.included else None
+        point = make_point(e, serial.base_of(e)) if e.included else None
         # A base beside itself has no speedup to state.
         is_base = bool(point and point.base and point.base.entry.number == e.number)
         speedup = point.speedup if point and not is_base else None

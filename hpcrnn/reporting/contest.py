@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.reporting.entries import Entry
-from hpcrnn.reporting.scaling import Point, bases_of, find_base, make_point, way_of_splitting
+from hpcrnn.reporting.scaling import Point, SerialRuns, bases_of, make_point, way_of_splitting
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
         for members in by_problem.values()
         if any(e.case.strategy != "data" for e in members) or len({way_of_splitting(e.case) for e in members}) > 1
     )
+    serial = SerialRuns(included)
     return tuple(
-        Contest(tuple(sorted((make_contender(e, included) for e in members), key=_place))) for members in contested
+        Contest(tuple(sorted((make_contender(e, serial) for e in members), key=_place))) for members in contested
     )
 
 
@@ -98,7 +99,7 @@ def _place(contender: Contender) -> tuple[int, float, float]:
     return contender.point.n_ranks, -speedup.median if speedup else 0.0, contender.point.time.median
 
 
-def make_contender(entry: Entry, included: Sequence[Entry]) -> Contender:
+def make_contender(entry: Entry, serial: SerialRuns) -> Contender:
     """Place a case beside its bounds."""
-    point = make_point(entry, find_base(entry, included))
+    point = make_point(entry, serial.base_of(entry))
     return Contender(point, median_interval(measured_bubble(entry.case)), entry.case.bubble_bound)

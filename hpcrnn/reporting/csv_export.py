@@ -13,6 +13,7 @@ from hpcrnn.records.record import FloatArray
 from hpcrnn.records.statistics import CONFIDENCE, Interval, is_outlier
 from hpcrnn.reporting.describe import case_name, describe_problem, source_name, threads_of
 from hpcrnn.reporting.entries import Entry
+from hpcrnn.reporting.scaling import SerialRuns
 from hpcrnn.reporting.summary import finite, standing
 from hpcrnn.reporting.units import printable
 
@@ -90,8 +91,9 @@ def _rows_of(
 
 def summary_rows(entries: Sequence[Entry]) -> Iterator[Row]:
     """Make a row of every case: medians, intervals, and how it stands to its base."""
+    serial = SerialRuns(entries)
     for entry in entries:
-        case, found = entry.case, standing(entry, entries)
+        case, found = entry.case, standing(entry, serial)
         rated = entry.included and entry.step.median > 0
         yield _labels(entry) | {
             "n": entry.step.n,

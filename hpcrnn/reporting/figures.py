@@ -7,7 +7,7 @@ along a quantity (ranks, training steps), never along categories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from hpcrnn.reporting.canvas import (
     GREY,
     SERIES_STYLES,
     Drawing,
+    Sheet,
     finish,
     linear_axis,
     log_axis,
@@ -28,7 +29,7 @@ from hpcrnn.reporting.canvas import (
     rank_axis,
     step_axis,
 )
-from hpcrnn.reporting.certificate_figures import draw_certificates
+from hpcrnn.reporting.certificate_figures import plan_certificates
 from hpcrnn.reporting.describe import common_problem, distinctions, shortfalls
 from hpcrnn.reporting.rows import ROWS_A_FIGURE, draw_phases, draw_steps, entry_labels
 from hpcrnn.reporting.scaling import (
@@ -41,7 +42,7 @@ from hpcrnn.reporting.scaling import (
     phase_names,
     scaled,
 )
-from hpcrnn.reporting.strategies import draw_contests
+from hpcrnn.reporting.strategies import plan_contests
 from hpcrnn.reporting.timelines import draw_timeline
 from hpcrnn.reporting.units import (
     format_percent,
@@ -61,8 +62,40 @@ SHORTFALL_NOTE = " A half-filled marker is not the chain's result; the name of t
 IDEAL: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.5}
 
 
+MOST_FIGURES = 40
+"""A report of more is not read, and takes minutes to draw."""
+
+
 def draw_all(analysis: Analysis) -> Iterator[Drawing]:
     """Draw every figure there are numbers for, one at a time; to be used under ``drawing_style()``."""
+    return (sheet.draw() for sheet in plan_all(analysis))
+
+
+def choose(sheets: Iterable[Sheet], of_a_kind: int | None) -> tuple[list[Sheet], dict[str, int]]:
+    """Choose what a report draws: the first figures of each kind.
+
+    Parameters
+    ----------
+    sheets : iterable of Sheet
+    of_a_kind : int or None
+        The most of a kind; None for all where they are :data:`MOST_FIGURES` or fewer, else one.
+
+    Returns
+    -------
+    (list of Sheet, dict of str to int)
+        What is drawn, and how many there are of each kind of which some are left out.
+    """
+    kinds: dict[str, list[Sheet]] = {}
+    for sheet in sheets:
+        kinds.setdefault(sheet.kind, []).append(sheet)
+    if of_a_kind is None:
+        of_a_kind = MOST_FIGURES if sum(map(len, kinds.values())) <= MOST_FIGURES else 1
+    chosen = [sheet for members in kinds.values() for sheet in members[:of_a_kind]]
+    return chosen, {kind: len(members) for kind, members in kinds.items() if len(members) > of_a_kind}
+
+
+def plan_all(analysis: Analysis) -> Iterator[Sheet]:
+    """Plan every figure there are numbers for; nothing is drawn yet."""
     yield from pages(analysis.strong, CURVES_A_FIGURE, "strong_time", draw_strong_time)
     based = [s for s in analysis.strong if any(p.speedup for p in s.points)]
     yield from pages(based, CURVES_A_FIGURE, "strong_speedup", draw_strong_speedup)
@@ -70,8 +103,8 @@ def draw_all(analysis: Analysis) -> Iterator[Drawing]:
     yield from pages(analysis.weak, CURVES_A_FIGURE, "weak_time", draw_weak_time)
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
     yield from pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
-    yield from draw_contests(analysis)
-    yield from draw_certificates(analysis.included)
+    yield from plan_contests(analysis)
+    yield from plan_certificates(analysis.included)
     yield from pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
     phases = [b for b in analysis.phases if b.seconds]
     names = phase_names(phases)

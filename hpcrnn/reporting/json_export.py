@@ -13,6 +13,7 @@ from hpcrnn.records.record import Case, Record
 from hpcrnn.records.statistics import CONFIDENCE, Interval, is_outlier, median_interval
 from hpcrnn.reporting.describe import case_name, describe_problem
 from hpcrnn.reporting.entries import Entry
+from hpcrnn.reporting.scaling import SerialRuns
 from hpcrnn.reporting.summary import standing
 
 SCHEMA = "hpcrnn-export"
@@ -35,13 +36,14 @@ def json_export(records: Sequence[Record], entries: Sequence[Entry], *, raw: boo
     dict
         What is not known, or not a finite number, is None.
     """
+    serial = SerialRuns(entries)
     plain: dict[str, Any] = _plain(
         {
             "schema": SCHEMA,
             "version": VERSION,
             "confidence": CONFIDENCE,
             "runs": [_run(record) for record in records],
-            "cases": [_case(entry, entries, raw=raw) for entry in entries],
+            "cases": [_case(entry, serial, raw=raw) for entry in entries],
         }
     )
     return plain
@@ -60,8 +62,8 @@ def _run(record: Record) -> dict[str, Any]:
     }
 
 
-def _case(entry: Entry, entries: Sequence[Entry], *, raw: bool) -> dict[str, Any]:
-    case, found = entry.case, standing(entry, entries)
+def _case(entry: Entry, serial: SerialRuns, *, raw: bool) -> dict[str, Any]:
+    case, found = entry.case, standing(entry, serial)
     phases = {phase: median_interval(case.phase_s(phase).mean(axis=1)) for phase in case.phases}
     return {
         "number": entry.number,

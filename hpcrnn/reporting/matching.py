@@ -227,7 +227,10 @@ class _GridOnly(msgspec.Struct):
 def differences(a: Case, b: Case, keys: Iterable[str] | None = None) -> tuple[Difference, ...]:
     """Return the keys in which two cases differ, in the order of a specification; ``id`` is not one of them."""
     first, second = facts(a), facts(b)
-    asked = set(keys) if keys is not None else {*first, *second} - {"id"}
+    return _differences(first, second, set(keys) if keys is not None else {*first, *second} - {"id"})
+
+
+def _differences(first: Facts, second: Facts, asked: set[str]) -> tuple[Difference, ...]:
     every = dict.fromkeys([*first, *second])
     return tuple(
         Difference(key, first.get(key), second.get(key))
@@ -283,8 +286,9 @@ def match(
     left_a, left_b = _left(a, b, found)
     matches = [Match(x, y, differences(x.case, y.case)) for x, y in found]
     matches.sort(key=lambda m: (m.a.number, m.b.number))
-    lone = [Lone("A", e, _why_alone(e, b, "B", loose)) for e in left_a]
-    return matches, lone + [Lone("B", e, _why_alone(e, a, "A", loose)) for e in left_b]
+    known_a, known_b = ([(e, facts(e.case)) for e in entries] if left_a or left_b else [] for entries in (a, b))
+    lone = [Lone("A", e, _why_alone(e, known_b, "B", loose)) for e in left_a]
+    return matches, lone + [Lone("B", e, _why_alone(e, known_a, "A", loose)) for e in left_b]
 
 
 def _pairs(a: Sequence[Entry], b: Sequence[Entry], loose: Iterable[str]) -> list[tuple[Entry, Entry]]:
@@ -292,8 +296,10 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry], loose: Iterable[str]) -> list
         kept = {k: v for k, v in facts(entry.case).items() if k not in loose}
         return msgspec.json.encode(kept, order="sorted").decode()
 
-    keyed = [(y, key(y)) for y in b]
-    candidates = [(x, y) for x in a for wanted in (key(x),) for y, k in keyed if k == wanted and not _same(x, y)]
+    alike: dict[str, list[Entry]] = {}
+    for y in b:
+        alike.setdefault(key(y), []).append(y)
+    candidates = [(x, y) for x in a for y in alike.get(key(x), ()) if not _same(x, y)]
     exact = [(x, y) for x, y in candidates if x.case.kernel == y.case.kernel]
     done_a, done_b = {x.number for x, _ in exact}, {y.number for _, y in exact}
     rest = [(x, y) for x, y in candidates if x.number not in done_a and y.number not in done_b]
@@ -311,13 +317,13 @@ def _left(
     return [e for e in a if e.number not in done_a], [e for e in b if e.number not in done_b]
 
 
-def _why_alone(entry: Entry, others: Sequence[Entry], side: str, loose: Iterable[str]) -> str:
-    """Name what the nearest case of the other file has otherwise."""
-    others = [e for e in others if not _same(e, entry)]
+def _why_alone(entry: Entry, known: Sequence[tuple[Entry, Facts]], side: str, loose: Iterable[str]) -> str:
+    """Name what the nearest case of the other file, whose facts are known, has otherwise."""
+    others = [theirs for e, theirs in known if not _same(e, entry)]
     if not others:
         return f"{side} has no other case"
-    asked = set(facts(entry.case)) | {key for e in others for key in facts(e.case)}
-    apart = [differences(entry.case, e.case, asked - set(loose)) for e in others]
+    mine = facts(entry.case)
+    apart = [_differences(mine, theirs, {*mine, *theirs} - set(loose)) for theirs in others]
     nearest = min(apart, key=len)
     if not nearest:  # one like it is there, and has a partner of its own kernel
         return f"{side} has it with another kernel only, and that has a partner"

@@ -84,13 +84,17 @@ def peer_table(records: Sequence[Record]) -> list[PeerRow]:
 
 def pair_peers(included: Iterable[Entry]) -> list[PeerRow]:
     """Pair cases as :func:`peer_table` does, from entries already made."""
-    entries = list(included)
+    ours: list[Entry] = []
+    theirs: dict[tuple[object, ...], list[Entry]] = {}
+    for entry in included:
+        if entry.case.backend == OURS:
+            ours.append(entry)
+        elif entry.case.backend == THEIRS:
+            theirs.setdefault(_key(entry), []).append(entry)
     return [
-        PeerRow(ours, theirs, ratio_interval(theirs.step, ours.step))
-        for ours in entries
-        if ours.case.backend == OURS
-        for theirs in entries
-        if theirs.case.backend == THEIRS and _key(ours) == _key(theirs)
+        PeerRow(mine, peer, ratio_interval(peer.step, mine.step))
+        for mine in ours
+        for peer in theirs.get(_key(mine), ())
     ]
 
 

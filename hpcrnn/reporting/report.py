@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcrnn.errors import FileError
 from hpcrnn.records.record import Record
-from hpcrnn.reporting.canvas import drawing_style, save
+from hpcrnn.reporting.canvas import Sheet, drawing_style, save
 from hpcrnn.reporting.certificates import certificate_table, error_text
 from hpcrnn.reporting.content import (
     Table,
@@ -44,7 +45,7 @@ from hpcrnn.reporting.describe import (
 )
 from hpcrnn.reporting.devices import device_table, kernel_table
 from hpcrnn.reporting.entries import Entry
-from hpcrnn.reporting.figures import draw_all
+from hpcrnn.reporting.figures import choose, plan_all
 from hpcrnn.reporting.peers import pair_peers, peer_content
 from hpcrnn.reporting.scaling import Analysis, analyse
 from hpcrnn.reporting.split_tables import contest_table, split_table, wait_table
@@ -81,7 +82,7 @@ class Picture:
     wide: bool = False
 
 
-def write_report(records: Sequence[Record], out_dir: Path) -> list[Path]:
+def write_report(records: Sequence[Record], out_dir: Path, *, of_a_kind: int | None = None) -> list[Path]:
     """Write the report of one or more records.
 
     Everything is made in a temporary folder beside the target first and moved into place file by file, the
@@ -92,6 +93,9 @@ def write_report(records: Sequence[Record], out_dir: Path) -> list[Path]:
     records : sequence of Record
     out_dir : Path
         Made where it is missing. Files of an older report by the same names are replaced.
+    of_a_kind : int, optional
+        The most figures of a kind. By default all, or one of each kind where all are too many to read; the pages
+        then say what is left out.
 
     Returns
     -------
@@ -109,8 +113,9 @@ def write_report(records: Sequence[Record], out_dir: Path) -> list[Path]:
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=out_dir) as scratch:
             made = Path(scratch)
-            pictures = _draw(analysis, made)
-            context = report_context(analysis, pictures)
+            sheets, cut_kinds = choose(plan_all(analysis), of_a_kind)
+            pictures = _draw(sheets, cut_kinds, made)
+            context = report_context(analysis, pictures, _left_out(sheets, cut_kinds))
             figures = [f"{p.name}{suffix}" for p in pictures for suffix in (".png", ".pdf")]
             (made / "report.html").write_text(render_html(context), encoding="utf-8")
             (made / "report.md").write_text(render_markdown(context), encoding="utf-8")
@@ -124,7 +129,7 @@ def write_report(records: Sequence[Record], out_dir: Path) -> list[Path]:
     return [out_dir / name for name in [*pages, *figures]]
 
 
-def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str, Any]:
+def report_context(analysis: Analysis, pictures: Sequence[Picture], left_out: str = "") -> dict[str, Any]:
     """Gather what both templates show: plain text in tables and lists, nothing left to compute."""
     entries, rows = analysis.entries, pair_peers(analysis.included)
     called = names(entries)
@@ -132,7 +137,7 @@ def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str,
     return {
         "title": "hpcrnn scaling report",
         "subtitle": common_problem([e.case for e in entries]),
-        "facts": _facts(analysis),
+        "facts": [*_facts(analysis), *([("Figures", left_out)] if left_out else [])],
         "standing": _standing(analysis),
         "verdict": _verdict_sentence(analysis),
         "caveats": [(e.number, called[e.number], short_source(e.record), _caveat(e)) for e in _inexact(analysis)],
@@ -144,7 +149,7 @@ def report_context(analysis: Analysis, pictures: Sequence[Picture]) -> dict[str,
         "pictures": {section: [p for p in pictures if p.section == section] for section in SECTIONS},
         "splits": split_table(entries),
         "kernels": kernel_table(entries),
-        "contests": [contest_table(contest, entries) for contest in contests(analysis.included)],
+        "contests": [contest_table(contest, called) for contest in contests(analysis.included)],
         "certificates": certificate_table(entries),
         "waits": wait_table(analysis.included),
         "phases": phase_table(analysis) if analysis.phases else None,
@@ -193,11 +198,28 @@ def _template(name: str, *, autoescape: bool) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _draw(analysis: Analysis, folder: Path) -> list[Picture]:
-    """Draw and save every figure, holding one at a time."""
+def _left_out(sheets: Sequence[Sheet], cut_kinds: Mapping[str, int]) -> str:
+    """Say how many figures are not drawn, and how to get them; empty where all are."""
+    if not cut_kinds:
+        return ""
+    drawn = Counter(sheet.kind for sheet in sheets)
+    missing = sum(total - drawn[kind] for kind, total in cut_kinds.items())
+    kinds = ", ".join(f"{kind.replace('_', ' ')} {drawn[kind]} of {total}" for kind, total in cut_kinds.items())
+    return (
+        f"{missing} of {missing + len(sheets)} were left out, the last of each kind: {kinds} drawn. "
+        f"All cases are in the tables. More figures: hpcrnn report --figures {max(cut_kinds.values())}"
+    )
+
+
+def _draw(sheets: Sequence[Sheet], cut_kinds: Mapping[str, int], folder: Path) -> list[Picture]:
+    """Draw and save figures, holding one at a time; those of a kind that is cut say which of how many they are."""
     pictures = []
     with drawing_style():
-        for drawing in draw_all(analysis):
+        seen: Counter[str] = Counter()
+        for sheet in sheets:
+            drawing = sheet.draw()
+            seen[sheet.kind] += 1
+            which = f" Figure {seen[sheet.kind]} of {cut_kinds[sheet.kind]}." if sheet.kind in cut_kinds else ""
             save(drawing, folder / drawing.name)
             encoded = base64.b64encode((folder / f"{drawing.name}.svg").read_bytes()).decode("ascii")
             pictures.append(
@@ -205,7 +227,7 @@ def _draw(analysis: Analysis, folder: Path) -> list[Picture]:
                     drawing.name,
                     drawing.section,
                     drawing.title,
-                    drawing.caption,
+                    drawing.caption + which,
                     drawing.alt,
                     svg_base64=encoded,
                     wide=drawing.wide,

@@ -194,24 +194,35 @@ def analyse(records: Sequence[Record]) -> Analysis:
     )
 
 
-def find_base(entry: Entry, candidates: Iterable[Entry]) -> Base | None:
-    """Return the base of a case's speedup: the best VALID serial run of the same problem.
+class SerialRuns:
+    """The VALID serial runs of a report, by problem: whoever wants the bases of many cases sorts them out once.
 
-    Best is the lowest median step.  One in the same file was measured on the same nodes, mostly interleaved
-    with the case, and is preferred to one that was not; None where no file holds one.
+    Parameters
+    ----------
+    candidates : iterable of Entry
     """
-    serial = [
-        c
-        for c in candidates
-        if c.included
-        and c.case.is_serial_base
-        and c.case.verdict.status == "VALID"
-        and c.case.problem_id == entry.case.problem_id
-        and c.case.simulated == entry.case.simulated
-    ]
-    same = [c for c in serial if c.file == entry.file]
-    best = min(same or serial, key=lambda c: c.step.median, default=None)
-    return None if best is None else Base(best, same_file=bool(same))
+
+    def __init__(self, candidates: Iterable[Entry]) -> None:
+        self._runs: dict[tuple[str, bool], list[Entry]] = {}
+        for entry in candidates:
+            if entry.included and entry.case.is_serial_base and entry.case.verdict.status == "VALID":
+                self._runs.setdefault((entry.case.problem_id, entry.case.simulated), []).append(entry)
+
+    def base_of(self, entry: Entry) -> Base | None:
+        """Return the base of a case's speedup: the best VALID serial run of the same problem.
+
+        Best is the lowest median step.  One in the same file was measured on the same nodes, mostly interleaved
+        with the case, and is preferred to one that was not; None where no file holds one.
+        """
+        serial = self._runs.get((entry.case.problem_id, entry.case.simulated), [])
+        same = [e for e in serial if e.file == entry.file]
+        best = min(same or serial, key=lambda e: e.step.median, default=None)
+        return None if best is None else Base(best, same_file=bool(same))
+
+
+def find_base(entry: Entry, candidates: Iterable[Entry]) -> Base | None:
+    """Return the base of one case among candidates, as :class:`SerialRuns` does for many."""
+    return SerialRuns(candidates).base_of(entry)
 
 
 def describe_base(base: Base) -> str:
@@ -273,9 +284,9 @@ def strong_series(included: Sequence[Entry]) -> tuple[Series, ...]:
     tuple of Series
         Only those that hold a parallel run beside another rank count or a base to compare it with.
     """
-    found = []
+    found, serial = [], SerialRuns(included)
     for members in _grouped(included, lambda e: [e.case.problem_id, _way(e.case)]):
-        points = tuple(make_point(e, find_base(e, included)) for e in members)
+        points = tuple(make_point(e, serial.base_of(e)) for e in members)
         if len({p.n_ranks for p in points}) > 1 or any(p.base for p in points):
             found.append(Series(_strategy(members), members[0].case.backend, points))
     return tuple(found)

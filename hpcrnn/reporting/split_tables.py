@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -58,9 +58,8 @@ def split_table(entries: Sequence[Entry]) -> Table | None:
     return Table("How the work is split", columns, rows, text_columns=texts, note=note)
 
 
-def contest_table(contest: Contest, entries: Sequence[Entry]) -> Table:
-    """State what each way of splitting a problem achieved, beside what it could have."""
-    called = names(entries)
+def contest_table(contest: Contest, called: Mapping[int, str]) -> Table:
+    """State what each way of splitting a problem achieved, beside what it could have; cases go by these names."""
     rows = []
     for c in contest.contenders:
         speedup, case = c.point.speedup, c.entry.case

@@ -16,6 +16,7 @@ from hpcrnn.reporting.canvas import (
     SKY,
     VERMILLION,
     Drawing,
+    Sheet,
     finish,
     new_axes,
     number,
@@ -53,7 +54,12 @@ Group = tuple[str, list[Entry]]
 
 
 def draw_contests(analysis: Analysis) -> Iterator[Drawing]:
-    """Draw the ways of splitting each problem, their bubbles and their memory; at most so many rows a figure."""
+    """Draw what :func:`plan_contests` plans."""
+    return (sheet.draw() for sheet in plan_contests(analysis))
+
+
+def plan_contests(analysis: Analysis) -> Iterator[Sheet]:
+    """Plan the ways of splitting each problem, their bubbles and their memory; at most so many rows a figure."""
     found = [sheet for contest in contests(analysis.included) for sheet in _sheets(contest)]
     yield from pages(found, 1, "strategies", lambda name, one: draw_strategies(name, one[0]))
     bound = [c for c in found if any(math.isfinite(x.bubble_bound) for x in c.contenders)]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.entries import Entry
-from hpcrnn.reporting.scaling import Base, find_base, make_point
+from hpcrnn.reporting.scaling import Base, SerialRuns, make_point
 from hpcrnn.reporting.units import has_bounds
 
 Finding = Literal["base", "faster", "slower", "undecided"]
@@ -36,9 +35,9 @@ class Standing:
     efficiency: Interval
 
 
-def standing(entry: Entry, entries: Sequence[Entry]) -> Standing | None:
+def standing(entry: Entry, serial: SerialRuns) -> Standing | None:
     """Compare a case with its base; None where it is excluded, or has none."""
-    base = find_base(entry, entries) if entry.included else None
+    base = serial.base_of(entry) if entry.included else None
     point = make_point(entry, base)
     if point.base is None or point.speedup is None or point.efficiency is None:
         return None

@@ -33,7 +33,7 @@ from hpcrnn.reporting.describe import (
 )
 from hpcrnn.reporting.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.entries import Entry, make_entries
-from hpcrnn.reporting.scaling import Base, describe_base, find_base, make_point, phase_breakdown
+from hpcrnn.reporting.scaling import Base, SerialRuns, describe_base, make_point, phase_breakdown
 from hpcrnn.reporting.terminal import fit, plain_table, print_rows, say
 from hpcrnn.reporting.units import (
     MISSING,
@@ -70,16 +70,19 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
         Say of cases on GPUs how long the GPU took of each phase and how kernels are laid out.
     """
     entries = make_entries(records)
+    serial = SerialRuns(entries)
+    problems: dict[int, dict[str, list[Entry]]] = {}
+    for entry in entries:
+        problems.setdefault(entry.file, {}).setdefault(entry.case.problem_id, []).append(entry)
     for file, record in enumerate(records, 1):
         if file > 1:
             console.print()
         _print_header(record, console)
-        mine = [e for e in entries if e.file == file]
-        if not mine:
+        if file not in problems:
             say(console, "  no case was recorded")
-        for problem in dict.fromkeys(e.case.problem_id for e in mine):
+        for members in problems.get(file, {}).values():
             console.print()
-            _print_problem([e for e in mine if e.case.problem_id == problem], entries, console, verbose=verbose)
+            _print_problem(members, serial, console, verbose=verbose)
 
 
 def show_runs(records: Sequence[Record], console: Console) -> None:
@@ -120,7 +123,7 @@ def _print_header(record: Record, console: Console) -> None:
         say(console, "  incomplete: written while cases were still to come", style="yellow")
 
 
-def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], console: Console, *, verbose: bool) -> None:
+def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Console, *, verbose: bool) -> None:
     from rich.text import Text
 
     say(console, describe_problem(entries[0].case), style="bold")
@@ -136,7 +139,7 @@ def _print_problem(entries: Sequence[Entry], everything: Sequence[Entry], consol
         table.add_column(heading, justify="right", no_wrap=True)
     bases: dict[str, Base] = {}
     for entry, name in zip(entries, names, strict=True):
-        cells = _cells(entry, "\n ".join(in_two(name, room)), everything, bases)
+        cells = _cells(entry, "\n ".join(in_two(name, room)), serial, bases)
         cells = cells if rated else cells[:-1]
         styles = ("", _verdict_style(entry), *[""] * (len(cells) - 2))
         table.add_row(*(Text(fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
@@ -153,12 +156,12 @@ def _verdict_style(entry: Entry) -> str:
     return "bold yellow" if shortfalls(entry.case) else "green"
 
 
-def _cells(entry: Entry, name: str, everything: Sequence[Entry], bases: dict[str, Base]) -> list[str]:
+def _cells(entry: Entry, name: str, serial: SerialRuns, bases: dict[str, Base]) -> list[str]:
     """Return the row of a case, and add its base to those named below the table."""
     speedup, rate = MISSING, MISSING
     if entry.included:
         rate = format_gflops(entry.case.flops, entry.step.median)
-        base = find_base(entry, everything)
+        base = serial.base_of(entry)
         if base is not None:
             bases.setdefault(describe_base(base), base)
             ratio = make_point(entry, base).speedup

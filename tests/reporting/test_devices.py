@@ -11,7 +11,7 @@ from factory import gpu_cases, make_case, make_record, on_device, quick_cases, s
 from rich.console import Console
 
 from hpcrnn.reporting.canvas import drawing_style
-from hpcrnn.reporting.content import result_table
+from hpcrnn.reporting.content import names, result_table
 from hpcrnn.reporting.contest import contests
 from hpcrnn.reporting.devices import device_line, device_table, held_text, kernel_table, layout_lines, layouts
 from hpcrnn.reporting.entries import make_entries
@@ -136,7 +136,7 @@ def test_tables_and_figures_of_strategies_say_where_the_memory_is(cases, says):
     with drawing_style():
         drawing = draw_memory("memory", contest)
     assert ("on its GPU where it has one" in drawing.caption) == says
-    assert ("on its GPU where it has one" in contest_table(contest, analysis.entries).note) == says
+    assert ("on its GPU where it has one" in contest_table(contest, names(analysis.entries)).note) == says
 
 
 # --- pages ------------------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ def test_the_table_of_splits():
 
 
 def test_the_table_of_a_contest(contest):
-    table = contest_table(contest, make_entries([make_record(strategy_cases())]))
+    table = contest_table(contest, names(make_entries([make_record(strategy_cases())])))
     row = next(row for row in table.rows if row[1] == "pipeline 4 · 1f1b M4 C2 · numpy")
     assert row[2:8] == ["4", "149 ms", "2.77×", "2.72–2.84×", "2.91×", "95 %"]
     assert row[8:] == ["32 %", "32–33 %", "27 %", "167 MiB"]
