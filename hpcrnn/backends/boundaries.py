@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from hpcrnn.backends.arena import Arena, Memory, Shape
 from hpcrnn.backends.base import Array, Extent
 from hpcrnn.model.network import Network
 from hpcrnn.schedules.lifetimes import Buffer, Family
+from hpcrnn.workloads import Batch
 
 UnitKey = tuple[int, int]
 """Micro-batch and chunk."""
@@ -62,6 +66,33 @@ def unit_arrays(
     shapes = {unit: [(*extent.shape(*unit), width)] for unit in extent.units()}
     arena = unit_arena(extent, family, block, memory, shapes)
     return {unit: arena.allocator(unit)(wanted[0]) for unit, wanted in shapes.items()}, arena
+
+
+def input_boundary(extent: Extent, features: Sequence[Array], dx: Sequence[Array]) -> Boundary:
+    """The network's own input: views of each micro-batch's whole window of time; empty where it is tokens."""
+
+    def chunked(arrays: Sequence[Array]) -> dict[UnitKey, Array]:
+        return {(m, c): arrays[m][extent.local(c)] for m, c in extent.units()} if arrays else {}
+
+    value = chunked(features)
+    return Boundary(value, value, chunked(dx))
+
+
+def microbatch_of(batch: Batch, extent: Extent, m: int, dtype: npt.DTypeLike) -> Batch:
+    """Take the rows and steps of one micro-batch out of an engine's rows, folded.
+
+    Where segments of time are of unequal length there are always weights: steps that the shorter lack weigh nothing.
+    ``dtype`` is the network's.
+    """
+    window, rows, folding = extent.window, extent.microbatches[m], extent.folding(m)
+    weights = None if batch.weights is None else batch.weights[window, rows]
+    if weights is None and not folding.is_even:
+        weights = np.ones((folding.steps, folding.samples), dtype)
+    return Batch(
+        folding.fold(batch.inputs[window, rows]),
+        folding.fold(batch.targets[window, rows]),
+        None if weights is None else folding.fold(weights),
+    )
 
 
 def gradient_width(network: Network, index: int, extent: Extent) -> int:

@@ -27,7 +27,7 @@ from hpcrnn.backends.base import (
     rows_first,
     state_names,
 )
-from hpcrnn.backends.boundaries import Boundary, UnitKey, received_boundary
+from hpcrnn.backends.boundaries import Boundary, input_boundary, microbatch_of, received_boundary
 from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
 from hpcrnn.backends.cupy.blocks import AffineBlock, CotangentBlock, EmbeddingBlock, GpuBlock, GpuContext, HeadBlock
 from hpcrnn.backends.cupy.device import Device, DeviceArray, open_device
@@ -200,12 +200,7 @@ class CupyEngine:
             memory = self._arithmetic.memory
             self._received[index - 1] = received_boundary(self._network, index - 1, self._extent, memory)
             return self._received[index - 1]
-
-        def chunked(arrays: list[DeviceArray]) -> dict[UnitKey, DeviceArray]:
-            return {(m, c): arrays[m][self._extent.local(c)] for m, c in self._extent.units()} if arrays else {}
-
-        value = chunked(self._features)
-        return Boundary(value, value, chunked(self._dx))
+        return input_boundary(self._extent, self._features, self._dx)
 
     @property
     def kernel(self) -> str:
@@ -229,22 +224,17 @@ class CupyEngine:
             self._device.synchronize()
 
     def load_batch(self, batch: Batch) -> None:
-        window, head = self._extent.window, self._blocks.get(len(self._network.blocks) - 1)
+        head = self._blocks.get(len(self._network.blocks) - 1)
         with self._device.stream:
-            for m, rows in enumerate(self._extent.microbatches):
-                folding = self._extent.folding(m)
+            for m in range(len(self._extent.microbatches)):
+                part = microbatch_of(batch, self._extent, m, self._network.dtype)
                 if self._tokens:
-                    self._tokens[m].set(np.ascontiguousarray(folding.fold(batch.inputs[window, rows]), np.int32))
+                    self._tokens[m].set(np.ascontiguousarray(part.inputs, np.int32))
                 elif self._features:
-                    values = np.ascontiguousarray(folding.fold(batch.inputs[window, rows]), np.float32)
+                    values = np.ascontiguousarray(part.inputs, np.float32)
                     self._arithmetic.round(cp.asarray(values), self._features[m])
                 if isinstance(head, HeadBlock | CotangentBlock):
-                    weights = None if batch.weights is None else batch.weights[window, rows]
-                    if weights is None and not folding.is_even:
-                        weights = np.ones((folding.steps, folding.samples), np.float32)
-                    # Steps that the shorter segments lack weigh nothing.
-                    weights = None if weights is None else folding.fold(weights)
-                    head.load_targets(m, folding.fold(batch.targets[window, rows]), weights)
+                    head.load_targets(m, part.targets, part.weights)
             self._device.synchronize()
 
     def set_boundary(self, initial: Mapping[str, Array], cotangent: Mapping[str, Array]) -> None:

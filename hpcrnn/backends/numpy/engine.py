@@ -8,7 +8,7 @@ import numpy as np
 
 from hpcrnn.backends.arena import Memory
 from hpcrnn.backends.base import Array, Extent, HostEngine, LayerSolve, Part, Piece, nothing, rows_first, state_names
-from hpcrnn.backends.boundaries import Boundary, received_boundary
+from hpcrnn.backends.boundaries import Boundary, input_boundary, microbatch_of, received_boundary
 from hpcrnn.backends.numpy.blocks import (
     Context,
     CotangentBlock,
@@ -115,12 +115,7 @@ class NumpyEngine(HostEngine):
                 self._network, index - 1, self._extent, Memory(self._network.dtype)
             )
             return self._received[index - 1]
-
-        def chunked(arrays: list[Array]) -> dict[tuple[int, int], Array]:
-            return {(m, c): arrays[m][self._extent.local(c)] for m, c in self._extent.units()} if arrays else {}
-
-        value = chunked(self._features)
-        return Boundary(value, value, chunked(self._dx))
+        return input_boundary(self._extent, self._features, self._dx)
 
     @property
     def kernel(self) -> str:
@@ -143,21 +138,15 @@ class NumpyEngine(HostEngine):
         }
 
     def load_batch(self, batch: Batch) -> None:
-        window = self._extent.window
         head = self._blocks.get(len(self._network.blocks) - 1)
-        for m, rows in enumerate(self._extent.microbatches):
-            folding = self._extent.folding(m)
+        for m in range(len(self._extent.microbatches)):
+            part = microbatch_of(batch, self._extent, m, self._network.dtype)
             if self._tokens:
-                np.copyto(self._tokens[m], folding.fold(batch.inputs[window, rows]))
+                np.copyto(self._tokens[m], part.inputs)
             elif self._features:
-                np.copyto(self._features[m], folding.fold(batch.inputs[window, rows]))
+                np.copyto(self._features[m], part.inputs)
             if isinstance(head, HeadBlock | CotangentBlock):
-                weights = None if batch.weights is None else batch.weights[window, rows]
-                if weights is None and not folding.is_even:
-                    weights = np.ones((folding.steps, folding.samples), self._network.dtype)
-                # Steps that the shorter segments lack weigh nothing.
-                weights = None if weights is None else folding.fold(weights)
-                head.load_targets(m, folding.fold(batch.targets[window, rows]), weights)
+                head.load_targets(m, part.targets, part.weights)
 
     def set_boundary(self, initial: Mapping[str, Array], cotangent: Mapping[str, Array]) -> None:
         shard = self._extent.shard
