@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> in
     if record is None:
         code = EXIT_VALID
     else:
-        from hpcrnn.reporting.tables import show
+        from hpcrnn.reporting.terminal.show import show
 
         show([record], _console())
         invalid = [case for case in record.cases if case.verdict.status == "INVALID"]
@@ -100,7 +100,7 @@ def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> in
 
 def _show(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
-    from hpcrnn.reporting.tables import show
+    from hpcrnn.reporting.terminal.show import show
 
     show(read_records(arguments.files), _console(), verbose=arguments.verbose)
     return EXIT_VALID
@@ -108,7 +108,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
-    from hpcrnn.reporting.report import write_report
+    from hpcrnn.reporting.report.write import write_report
 
     for path in write_report(read_records(arguments.files), arguments.output, of_a_kind=arguments.figures):
         sys.stdout.write(f"written: {path}\n")
@@ -117,7 +117,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.merge import merge_files
-    from hpcrnn.reporting.tables import show_runs
+    from hpcrnn.reporting.terminal.show import show_runs
 
     options = {"skip_damaged": arguments.skip_damaged, "overwrite": arguments.overwrite}
     merger = merge_files(arguments.files, arguments.output, **options)
@@ -133,7 +133,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
     from hpcrnn.records.whole_file import check_output, write_output
-    from hpcrnn.reporting.export import export, write_standard_output
+    from hpcrnn.reporting.export.export import export, write_standard_output
 
     output, overwrite = arguments.output, arguments.overwrite
     if output is None and arguments.to == "perfetto":
@@ -154,9 +154,9 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
-    from hpcrnn.reporting.comparison import compare, to_json
-    from hpcrnn.reporting.comparison_tables import show_comparison
-    from hpcrnn.reporting.matching import read_words
+    from hpcrnn.reporting.comparison.compare import compare, to_json
+    from hpcrnn.reporting.comparison.matching import read_words
+    from hpcrnn.reporting.terminal.comparison import show_comparison
 
     of_a, of_b = read_words(arguments.of_a, "--a"), read_words(arguments.of_b, "--b")
     a, b = (read_records([path]) for path in (arguments.a, arguments.b))
@@ -171,9 +171,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _gate(arguments: argparse.Namespace) -> int:
     from hpcrnn.records.hdf5 import read_records
     from hpcrnn.records.whole_file import check_output, write_output
-    from hpcrnn.reporting.gate import judge, to_json
-    from hpcrnn.reporting.gate_reference import load_reference, write_reference
-    from hpcrnn.reporting.gate_tables import show_outcome
+    from hpcrnn.reporting.comparison.gate import judge, to_json
+    from hpcrnn.reporting.comparison.gate_reference import load_reference, write_reference
+    from hpcrnn.reporting.terminal.gate import show_outcome
 
     writes = arguments.write_ref is not None
     for flag, given in {"--strict": arguments.strict, "--json": arguments.json}.items():
@@ -204,7 +204,7 @@ def _json(plain: object) -> str:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from hpcrnn.reporting.integrity import exit_code, print_outcome, render_json, verify_file
+    from hpcrnn.reporting.terminal.integrity import exit_code, print_outcome, render_json, verify_file
 
     outcomes = []
     for path in arguments.files:
@@ -226,7 +226,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     outcome = run_sweep(sweep, dry_run=arguments.dry_run)
     if arguments.report and not arguments.dry_run and outcome.files:
         from hpcrnn.records.hdf5 import read_records
-        from hpcrnn.reporting.report import write_report
+        from hpcrnn.reporting.report.write import write_report
 
         for path in write_report(read_records(outcome.files), arguments.report):
             sys.stdout.write(f"written: {path}\n")

@@ -7,7 +7,7 @@
         row                                      dimension scale
         <column>[row] @units                     float64, int64 or text
 
-What the tables hold is up to who made them; :mod:`hpcrnn.reporting.study` names those it draws.
+What the tables hold is up to who made them; :mod:`hpcrnn.reporting.study.page` names those it draws.
 """
 
 from __future__ import annotations

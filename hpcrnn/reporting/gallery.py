@@ -26,12 +26,13 @@ from hpcrnn.errors import EXIT_VALID, EXIT_WRONG_USE, FileError, HpcrnnError
 from hpcrnn.records.hdf5 import read_records
 from hpcrnn.records.layers import read_layer_record
 from hpcrnn.records.study import read_study_record
-from hpcrnn.reporting import layers, study
-from hpcrnn.reporting.canvas import PNG_DPI, Drawing, drawing_style
-from hpcrnn.reporting.entries import Entry
-from hpcrnn.reporting.figures import draw_all
-from hpcrnn.reporting.scaling import Analysis, analyse
-from hpcrnn.reporting.timelines import draw_timeline
+from hpcrnn.reporting import layers
+from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.scaling import Analysis, analyse
+from hpcrnn.reporting.figures.canvas import PNG_DPI, Drawing, drawing_style
+from hpcrnn.reporting.figures.plan import draw_all
+from hpcrnn.reporting.figures.timelines import draw_timeline
+from hpcrnn.reporting.study.page import write_report as write_study
 from hpcrnn.reporting.units import format_bytes, plural, printable
 
 RESULTS = Path("results/reference")
@@ -179,7 +180,7 @@ def _make_layers(room: Room, source: Path, folder: Path) -> Iterator[Path]:
 
 def _make_study(room: Room, source: Path, folder: Path) -> Iterator[Path]:
     (file,) = _result_files(room, source)
-    yield from study.write_report(read_study_record(file), folder)
+    yield from write_study(read_study_record(file), folder)
 
 
 _MAKERS: dict[Report, Callable[[Room, Path, Path], Iterator[Path]]] = {

@@ -18,7 +18,7 @@ import numpy as np
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.layers import LayerRecord, LayerTiming, read_layer_record
 from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
-from hpcrnn.reporting.canvas import (
+from hpcrnn.reporting.figures.canvas import (
     BLACK,
     BLUE,
     GREY,
@@ -27,7 +27,7 @@ from hpcrnn.reporting.canvas import (
     VERMILLION,
     drawing_style,
 )
-from hpcrnn.reporting.content import Table, markdown_table
+from hpcrnn.reporting.tables.table import Table, markdown_table
 from hpcrnn.reporting.units import MISSING, format_ratio, format_ratio_interval, scientific, significant
 
 if TYPE_CHECKING:

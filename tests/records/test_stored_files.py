@@ -17,8 +17,8 @@ from hpcrnn.records.hdf5 import read_record, read_records, read_stored, write_me
 from hpcrnn.records.invariants import examine
 from hpcrnn.records.record import SCHEMA_VERSION
 from hpcrnn.records.statistics import median_interval
-from hpcrnn.reporting.report import write_report
-from hpcrnn.reporting.tables import show
+from hpcrnn.reporting.report.write import write_report
+from hpcrnn.reporting.terminal.show import show
 
 FOLDER = Path(__file__).parent / "stored"
 PATHS = [FOLDER / f"version_{version}.h5" for version in range(1, SCHEMA_VERSION + 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcrnn.reporting import canvas
+from hpcrnn.reporting.figures import canvas
 
 
 @pytest.fixture(scope="session", autouse=True)

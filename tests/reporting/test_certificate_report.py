@@ -13,17 +13,17 @@ from factory import LONG, make_case, make_certificate, make_record, time_paralle
 from rich.console import Console
 
 from hpcrnn.records.record import Check, Verdict
-from hpcrnn.reporting.canvas import drawing_style
-from hpcrnn.reporting.certificate_figures import draw_certificates, draw_meetings
-from hpcrnn.reporting.certificates import certificate_lines, certificate_table, error_text, summarise
-from hpcrnn.reporting.contest import contests
+from hpcrnn.reporting.analysis.contest import contests
+from hpcrnn.reporting.analysis.entries import exclusion_reason, make_entries
+from hpcrnn.reporting.analysis.scaling import analyse, find_base
 from hpcrnn.reporting.describe import case_name, distinctions, shortfalls
-from hpcrnn.reporting.entries import exclusion_reason, make_entries
-from hpcrnn.reporting.figures import draw_strong_speedup
-from hpcrnn.reporting.report import render_html, render_markdown, report_context, write_report
-from hpcrnn.reporting.scaling import analyse, find_base
-from hpcrnn.reporting.strategies import draw_strategies
-from hpcrnn.reporting.tables import show
+from hpcrnn.reporting.figures.canvas import drawing_style
+from hpcrnn.reporting.figures.certificates import draw_certificates, draw_meetings
+from hpcrnn.reporting.figures.curves import draw_strong_speedup
+from hpcrnn.reporting.figures.strategies import draw_strategies
+from hpcrnn.reporting.report.write import render_html, render_markdown, report_context, write_report
+from hpcrnn.reporting.tables.certificates import certificate_lines, certificate_table, error_text, summarise
+from hpcrnn.reporting.terminal.show import show
 
 STEPS = [4.0, 4.1, 4.2, 4.3, 4.5, 4.6, 4.7, 4.8]
 FOLDED = {"method": "picard", "fold": 8}

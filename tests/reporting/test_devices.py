@@ -10,16 +10,16 @@ import pytest
 from factory import gpu_cases, make_case, make_record, on_device, quick_cases, strategy_cases
 from rich.console import Console
 
-from hpcrnn.reporting.canvas import drawing_style
-from hpcrnn.reporting.content import names, result_table
-from hpcrnn.reporting.contest import contests
-from hpcrnn.reporting.devices import device_line, device_table, held_text, kernel_table, layout_lines, layouts
-from hpcrnn.reporting.entries import make_entries
-from hpcrnn.reporting.report import write_report
-from hpcrnn.reporting.scaling import analyse
-from hpcrnn.reporting.split_tables import contest_table
-from hpcrnn.reporting.strategies import draw_memory
-from hpcrnn.reporting.tables import show
+from hpcrnn.reporting.analysis.contest import contests
+from hpcrnn.reporting.analysis.entries import make_entries
+from hpcrnn.reporting.analysis.scaling import analyse
+from hpcrnn.reporting.figures.canvas import drawing_style
+from hpcrnn.reporting.figures.strategies import draw_memory
+from hpcrnn.reporting.report.write import write_report
+from hpcrnn.reporting.tables.cases import names, result_table
+from hpcrnn.reporting.tables.devices import device_line, device_table, held_text, kernel_table, layout_lines, layouts
+from hpcrnn.reporting.tables.splits import contest_table
+from hpcrnn.reporting.terminal.show import show
 
 GPU = {"backend": "cupy"}
 

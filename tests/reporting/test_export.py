@@ -18,10 +18,10 @@ from hpcrnn.cli import main
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.hdf5 import write_record
 from hpcrnn.records.statistics import is_outlier, median_interval
-from hpcrnn.reporting.csv_export import FORMULA_STARTS, to_csv
-from hpcrnn.reporting.entries import make_entries
-from hpcrnn.reporting.export import export
-from hpcrnn.reporting.scaling import find_base, make_point
+from hpcrnn.reporting.analysis.entries import make_entries
+from hpcrnn.reporting.analysis.scaling import find_base, make_point
+from hpcrnn.reporting.export.as_csv import FORMULA_STARTS, to_csv
+from hpcrnn.reporting.export.export import export
 
 
 def table(records, **options):

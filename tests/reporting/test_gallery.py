@@ -188,7 +188,7 @@ def test_a_drawing_that_fails_is_named_with_its_place_and_the_other_rooms_are_ma
         message = "no\nsuch\x1bcolour"
         raise KeyError(message)
 
-    monkeypatch.setattr("hpcrnn.reporting.study.draw_tolerance", fail)
+    monkeypatch.setattr("hpcrnn.reporting.study.page.draw_tolerance", fail)
     other = Room("study_too", Report.STUDY, ("study.md",))
     before = (drawn / PICTURE).read_bytes()
     lines = []

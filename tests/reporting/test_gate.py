@@ -17,8 +17,8 @@ from rich.console import Console
 from hpcrnn.errors import FileError, HpcrnnError, SpecError
 from hpcrnn.records.hdf5 import write_record
 from hpcrnn.records.statistics import Interval, median_interval
-from hpcrnn.reporting.gate import decide, judge, to_json
-from hpcrnn.reporting.gate_reference import (
+from hpcrnn.reporting.comparison.gate import decide, judge, to_json
+from hpcrnn.reporting.comparison.gate_reference import (
     Limit,
     load_reference,
     read_reference,
@@ -26,7 +26,7 @@ from hpcrnn.reporting.gate_reference import (
     write_reference,
     write_text,
 )
-from hpcrnn.reporting.gate_tables import show_outcome
+from hpcrnn.reporting.terminal.gate import show_outcome
 
 
 def reference(tmp_path, text):

@@ -13,14 +13,14 @@ from rich.console import Console
 from hpcrnn.cli import main
 from hpcrnn.records.hdf5 import read_record, read_stored, write_record
 from hpcrnn.records.invariants import examine
-from hpcrnn.reporting.comparison import compare
-from hpcrnn.reporting.comparison_tables import show_comparison
-from hpcrnn.reporting.export import export
-from hpcrnn.reporting.figures import MOST_FIGURES, choose, plan_all
-from hpcrnn.reporting.peers import peer_table
-from hpcrnn.reporting.report import report_context, write_report
-from hpcrnn.reporting.scaling import analyse
-from hpcrnn.reporting.tables import show
+from hpcrnn.reporting.analysis.scaling import analyse
+from hpcrnn.reporting.comparison.compare import compare
+from hpcrnn.reporting.export.export import export
+from hpcrnn.reporting.figures.plan import MOST_FIGURES, choose, plan_all
+from hpcrnn.reporting.report.write import report_context, write_report
+from hpcrnn.reporting.tables.peers import peer_table
+from hpcrnn.reporting.terminal.comparison import show_comparison
+from hpcrnn.reporting.terminal.show import show
 
 
 def sweep(n_problems, seed=0):
@@ -120,7 +120,7 @@ def test_a_file_is_never_in_memory_besides_its_arrays(tmp_path):
 
 
 def test_a_report_of_many_cases_has_some_figures_of_each_kind_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("hpcrnn.reporting.canvas.PNG_DPI", 20)
+    monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
     record = sweep(14)
     sheets = list(plan_all(analyse([record])))
     kinds = {sheet.kind for sheet in sheets}
@@ -155,7 +155,7 @@ def test_a_number_of_figures_is_positive(number, capsys):
 
 
 def test_as_many_figures_of_each_kind_are_drawn_as_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("hpcrnn.reporting.canvas.PNG_DPI", 20)
+    monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
     write_record(sweep(2), tmp_path / "two.h5")
     assert main(["report", str(tmp_path / "two.h5"), "-o", str(tmp_path / "report"), "--figures", "1"]) == 0
     assert "strategies 1 of 2" in (tmp_path / "report/report.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, solve_lay
 from hpcrnn.benchmarks.layers import FOLD_TOLERANCE, main, named_case, preset_cases
 from hpcrnn.errors import FileError
 from hpcrnn.records.layers import LayerRecord, LayerTiming, read_layer_record, write_layer_record
-from hpcrnn.reporting.canvas import drawing_style
+from hpcrnn.reporting.figures.canvas import drawing_style
 from hpcrnn.reporting.layers import (
     floor_us,
     geometric_mean,

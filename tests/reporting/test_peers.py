@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from factory import make_case, make_record
 
-from hpcrnn.reporting.peers import geometric_means, peer_markdown, peer_table
+from hpcrnn.reporting.tables.peers import geometric_means, peer_markdown, peer_table
 
 STEPS = [4.0, 4.1, 4.2, 4.3, 4.5, 4.6, 4.7, 4.8]
 

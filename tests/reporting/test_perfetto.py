@@ -13,7 +13,7 @@ from factory import make_case, make_record, make_timeline
 from hpcrnn.cli import main
 from hpcrnn.records.hdf5 import write_record
 from hpcrnn.records.messages import transfers
-from hpcrnn.reporting.perfetto import perfetto_trace
+from hpcrnn.reporting.export.as_perfetto import perfetto_trace
 
 CUT = {"order": "1f1b", "microbatches": 4}
 REQUIRED = {

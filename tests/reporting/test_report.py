@@ -13,8 +13,8 @@ import pytest
 from factory import make_case, make_record, many_cases, quick_cases
 
 from hpcrnn.errors import FileError
-from hpcrnn.reporting.canvas import log_ticks
-from hpcrnn.reporting.report import write_report
+from hpcrnn.reporting.figures.canvas import log_ticks
+from hpcrnn.reporting.report.write import write_report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = "<script>alert('$x_1$')</script>|`*\"&amp;\n\x1b[2J"
@@ -246,7 +246,7 @@ def test_log_ticks_are_round(low, high, ticks):
 
 def test_importing_the_package_is_cheap():
     code = (
-        "import sys; import hpcrnn.reporting, hpcrnn.reporting.report, hpcrnn.reporting.tables; "
+        "import sys; import hpcrnn.reporting, hpcrnn.reporting.report.write, hpcrnn.reporting.terminal.show; "
         "print([m for m in ('matplotlib', 'jinja2', 'rich', 'h5py', 'mpi4py') if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

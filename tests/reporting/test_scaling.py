@@ -8,10 +8,11 @@ import pytest
 from factory import make_case, make_record, many_cases, quick_cases
 
 from hpcrnn.records.record import Check, Verdict
-from hpcrnn.reporting.content import gaps, system_disclosures
+from hpcrnn.reporting.analysis.entries import exclusion_reason, make_entries, percentile
+from hpcrnn.reporting.analysis.scaling import analyse, describe_base, find_base
 from hpcrnn.reporting.describe import common_problem, describe_problem, distinctions, notable_settings, worst_check
-from hpcrnn.reporting.entries import exclusion_reason, make_entries, percentile
-from hpcrnn.reporting.scaling import analyse, describe_base, find_base
+from hpcrnn.reporting.tables.cases import gaps
+from hpcrnn.reporting.tables.system import system_disclosures
 
 # Eight samples: the rank-based 95 % interval runs from the smallest to the largest.
 ONE = [4.0, 4.1, 4.2, 4.3, 4.5, 4.6, 4.7, 4.8]

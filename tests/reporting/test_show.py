@@ -8,7 +8,7 @@ import pytest
 from factory import make_case, make_record, many_cases, quick_cases, strategy_cases
 from rich.console import Console
 
-from hpcrnn.reporting.tables import show
+from hpcrnn.reporting.terminal.show import show
 
 
 def shown(records, width=80, *, terminal=False, encoding="utf-8"):

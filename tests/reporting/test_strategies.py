@@ -12,16 +12,16 @@ import pytest
 from factory import make_case, make_record, make_timeline, strategy_cases
 
 from hpcrnn.records.hdf5 import read_record
-from hpcrnn.reporting.canvas import drawing_style
-from hpcrnn.reporting.content import names
-from hpcrnn.reporting.contest import contests
-from hpcrnn.reporting.entries import make_entries
-from hpcrnn.reporting.report import write_report
-from hpcrnn.reporting.rows import wrapped
-from hpcrnn.reporting.scaling import analyse, phase_names
-from hpcrnn.reporting.split_tables import contest_table, split_table, wait_table
-from hpcrnn.reporting.strategies import draw_bubbles, draw_contests, draw_memory, draw_strategies
-from hpcrnn.reporting.timelines import MOST_RANKS, draw_timeline
+from hpcrnn.reporting.analysis.contest import contests
+from hpcrnn.reporting.analysis.entries import make_entries
+from hpcrnn.reporting.analysis.scaling import analyse, phase_names
+from hpcrnn.reporting.figures.canvas import drawing_style
+from hpcrnn.reporting.figures.rows import wrapped
+from hpcrnn.reporting.figures.strategies import draw_bubbles, draw_contests, draw_memory, draw_strategies
+from hpcrnn.reporting.figures.timelines import MOST_RANKS, draw_timeline
+from hpcrnn.reporting.report.write import write_report
+from hpcrnn.reporting.tables.cases import names
+from hpcrnn.reporting.tables.splits import contest_table, split_table, wait_table
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 OTHER_RECORDS = {"h200", "time_study"}  # single layers on a GPU, and tables of counts, have records of their own

@@ -8,11 +8,11 @@ from study_factory import chaos_table, make_study, make_table, speedup_table, to
 
 from hpcrnn.errors import FileError
 from hpcrnn.records.study import StudyTable, write_study_record
-from hpcrnn.reporting.canvas import drawing_style
-from hpcrnn.reporting.study import draw_study, main, write_report
-from hpcrnn.reporting.study_chaos import draw_chaos
-from hpcrnn.reporting.study_theory import draw_speedup, draw_tolerance
-from hpcrnn.reporting.study_training import draw_training
+from hpcrnn.reporting.figures.canvas import drawing_style
+from hpcrnn.reporting.study.chaos import draw_chaos
+from hpcrnn.reporting.study.page import draw_study, main, write_report
+from hpcrnn.reporting.study.theory import draw_speedup, draw_tolerance
+from hpcrnn.reporting.study.training import draw_training
 
 
 def subset(table, chosen):

@@ -1,0 +1,1 @@
+"""Every number a report shows, derived from raw samples by pure functions."""

@@ -1,0 +1,1 @@
+"""The report: pages made of the figures and the tables."""

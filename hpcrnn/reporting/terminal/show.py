@@ -1,0 +1,235 @@
+"""The terminal view: what ``hpcrnn show`` prints.
+
+A terminal gets colour and a rule under the headings; a pipe or a batch log gets the same words in plain
+columns.  The case table holds to 80 characters; what needs more room stands in lines of its own below.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hpcrnn.records.bubble import measured_bubble
+from hpcrnn.records.record import Record
+from hpcrnn.records.statistics import median_interval
+from hpcrnn.reporting.analysis.entries import Entry, make_entries
+from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, describe_base, make_point, phase_breakdown
+from hpcrnn.reporting.describe import (
+    case_name,
+    command_line,
+    cpu_text,
+    describe_problem,
+    distinctions,
+    git_text,
+    host_names,
+    hosts_text,
+    loss_unit,
+    mode_of,
+    mpi_text,
+    section,
+    shortfalls,
+    source_name,
+)
+from hpcrnn.reporting.tables.certificates import certificate_lines
+from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
+from hpcrnn.reporting.terminal.console import fit, plain_table, print_rows, say
+from hpcrnn.reporting.units import (
+    MISSING,
+    format_gflops,
+    format_interval,
+    format_percent,
+    format_ratio,
+    format_seconds,
+    in_two,
+    plural,
+    printable,
+    shorten,
+    significant,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OTHER_COLUMNS = 58
+"""Characters that a row of the case table takes beside the case's name and the digits of n, the rate with it."""
+RATE_COLUMN = 9
+"""Of them the rate: the first to give way to long names."""
+
+
+def show(records: Sequence[Record], console: Console, *, verbose: bool = False) -> None:
+    """Print records as tables: one header a file, one table a problem.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    console : rich.console.Console
+        Where to; its width and whether it is a terminal decide the form.
+    verbose : bool
+        Say of cases on GPUs how long the GPU took of each phase and how kernels are laid out.
+    """
+    entries = make_entries(records)
+    serial = SerialRuns(entries)
+    problems: dict[int, dict[str, list[Entry]]] = {}
+    for entry in entries:
+        problems.setdefault(entry.file, {}).setdefault(entry.case.problem_id, []).append(entry)
+    for file, record in enumerate(records, 1):
+        if file > 1:
+            console.print()
+        _print_header(record, console)
+        if file not in problems:
+            say(console, "  no case was recorded")
+        for members in problems.get(file, {}).values():
+            console.print()
+            _print_problem(members, serial, console, verbose=verbose)
+
+
+def show_runs(records: Sequence[Record], console: Console) -> None:
+    """Print one row a run: when, where and from which commit it was measured."""
+    columns = (("file", True), ("run", True), ("measured, UTC", True), ("host", True), ("git", True), ("cases", False))
+    rest = [
+        (
+            printable(record.uuid)[:8],
+            printable(record.created_utc).replace("T", " ")[:16],
+            shorten(next(iter(host_names(record)), MISSING), 16),
+            printable(section(record, "git").get("commit") or MISSING)[:7],
+            f"{len(record.cases)}",
+        )
+        for record in records
+    ]
+    widths = [max(map(len, cells)) for cells in zip([name for name, _ in columns[1:]], *rest, strict=True)]
+    room = max(12, console.width - sum(widths) - 2 * len(widths))
+    rows = [
+        (shorten(printable(record.origin) or source_name(record), room), *cells)
+        for record, cells in zip(records, rest, strict=True)
+    ]
+    print_rows(console, columns, [(row, [""] * len(row)) for row in rows])
+
+
+def _print_header(record: Record, console: Console) -> None:
+    say(console, source_name(record), style="bold")
+    if record.origin:
+        say(console, f"  run {printable(record.uuid)}")
+    created = f"{printable(record.created_utc).replace('T', ' ')[:19]} UTC"
+    say(console, f"  {created} · hpcrnn {printable(record.hpcrnn_version)} · {git_text(record)}")
+    say(console, f"  {hosts_text(record)} · {mpi_text(record)}")
+    if cpu := cpu_text(record):
+        say(console, f"  {cpu}")
+    if command := command_line(record):
+        # On one line, however long: it is there to be copied.
+        say(console, f"  $ {command}", style="dim", wrap=False)
+    if not record.complete:
+        say(console, "  incomplete: written while cases were still to come", style="yellow")
+
+
+def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Console, *, verbose: bool) -> None:
+    from rich.text import Text
+
+    say(console, describe_problem(entries[0].case), style="bold")
+    table = plain_table(console)
+    table.add_column("case", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    names = _names(entries)
+    room = console.width - OTHER_COLUMNS - max(len(str(entry.step.n)) for entry in entries)
+    room -= max(len(entry.case.verdict.status) for entry in entries) - len("INVALID")
+    rated = max(map(len, names)) <= room
+    room += 0 if rated else RATE_COLUMN
+    for heading in ("n", "median step", "95 % interval", "speedup", *(["GFLOP/s"] if rated else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    bases: dict[str, Base] = {}
+    for entry, name in zip(entries, names, strict=True):
+        cells = _cells(entry, "\n ".join(in_two(name, room)), serial, bases)
+        cells = cells if rated else cells[:-1]
+        styles = ("", _verdict_style(entry), *[""] * (len(cells) - 2))
+        table.add_row(*(Text(fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
+    console.print(table)
+    for text in bases:
+        say(console, f"  base: {text}")
+    _print_details(console, names, entries, verbose=verbose)
+
+
+def _verdict_style(entry: Entry) -> str:
+    """Return the colour of a verdict: nothing less than the chain's own numbers is green."""
+    if not entry.included:
+        return "bold red"
+    return "bold yellow" if shortfalls(entry.case) else "green"
+
+
+def _cells(entry: Entry, name: str, serial: SerialRuns, bases: dict[str, Base]) -> list[str]:
+    """Return the row of a case, and add its base to those named below the table."""
+    speedup, rate = MISSING, MISSING
+    if entry.included:
+        rate = format_gflops(entry.case.flops, entry.step.median)
+        base = serial.base_of(entry)
+        if base is not None:
+            bases.setdefault(describe_base(base), base)
+            ratio = make_point(entry, base).speedup
+            itself = base.entry.number == entry.number
+            speedup = "base" if itself else format_ratio(ratio.median) if ratio else MISSING
+    status = printable(entry.case.verdict.status)
+    times = [str(entry.step.n), format_seconds(entry.step.median), format_interval(entry.step)]
+    return [name, status, *times, speedup, rate]
+
+
+def _details(entry: Entry, *, verbose: bool) -> list[tuple[str, str]]:
+    """Say what the columns have no room for: a line a subject, with its style."""
+    certified = [(line, "bold yellow" if loud else "") for line, loud in certificate_lines(entry.case)]
+    if not entry.included:
+        return [(line, "red") for line in (entry.exclusion, *(line for line, _ in certified))]
+    return [*certified, *((line, "") for line in _plain_details(entry, verbose=verbose))]
+
+
+def _plain_details(entry: Entry, *, verbose: bool) -> list[str]:
+    shares = phase_breakdown(entry).shares
+    phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
+    lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
+    lines += _split_details(entry)
+    if verbose:
+        lines += [line for line in (device_line(entry.case), *layout_lines(entry.case)) if line]
+    loss, parts = entry.case.loss, []
+    if mode_of(entry.case) == "train" and loss.size:
+        unit = f" {loss_unit(entry.case)}".rstrip()
+        parts.append(f"loss {significant(float(loss[0]))} → {significant(float(loss[-1]))}{unit}")
+    if entry.n_outliers:
+        parts.append(f"{plural(entry.n_outliers, 'outlier')} kept")
+    if entry.case.stop_reason:
+        parts.append(f"stopped: {printable(entry.case.stop_reason)}")
+    return [*lines, "; ".join(parts)] if parts else lines
+
+
+def _split_details(entry: Entry) -> list[str]:
+    """Say what the split costs in waiting and saves in memory; of a serial run, what it holds on a GPU."""
+    case, parts = entry.case, []
+    if case.n_ranks == 1 and not case.on_gpu:
+        return []
+    if case.n_ranks > 1 and math.isfinite(case.bubble_bound):
+        bubble = median_interval(measured_bubble(case)).median
+        parts.append(f"bubble {format_percent(bubble)}, bound {format_percent(case.bubble_bound)}")
+    if held := held_text(case):
+        parts.append(held)
+    return ["; ".join(parts)] if parts else []
+
+
+def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry], *, verbose: bool) -> None:
+    """Print the details beside their cases' names; on a narrow terminal, below them."""
+    width = max(map(len, names))
+    beside = width <= console.width // 3
+    indent = 2 + (width + 2 if beside else 2)
+    for entry, name in zip(entries, names, strict=True):
+        lines = [
+            (piece, style)
+            for line, style in _details(entry, verbose=verbose)
+            for piece in textwrap.wrap(line, max(20, console.width - indent), break_on_hyphens=False)
+        ]
+        if beside:
+            lines = [(f"  {name if k == 0 else '':{width}}  {line}", style) for k, (line, style) in enumerate(lines)]
+        else:
+            lines = [(f"  {name}", ""), *((" " * indent + line, style) for line, style in lines)]
+        for line, style in lines:
+            say(console, line, style=style)
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    extras = distinctions([e.case for e in entries])
+    return [" · ".join(filter(None, (case_name(e.case), x))) for e, x in zip(entries, extras, strict=True)]
