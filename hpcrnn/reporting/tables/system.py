@@ -47,6 +47,7 @@ _SECTION_TITLES = {
     "git": "Source",
     "clock": "Clock and synchronisation",
     "slurm": "Slurm",
+    "launcher": "Launcher",
     "variables": "Environment variables",
 }
 """Sections in the order a reader asks for them."""
