@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from launching import SMALL, hpcrnn, hpcrnn_run, start
 
 from hpcrnn.benchmarks.sweep import load_sweep
-from hpcrnn.cli import _overrides, _parser
+from hpcrnn.cli import make_parser
+from hpcrnn.cli.run import overrides
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.hdf5 import read_record
 from hpcrnn.spec import build_spec, options
@@ -288,7 +289,7 @@ def test_any_flags_make_a_specification_or_an_error_of_ours(pairs):
     flags = [f"{leaf.flag}={text}" for leaf, text in pairs]
     refusal = ""
     try:
-        build_spec({}, _overrides(_parser().parse_args(["run", *flags])))
+        build_spec({}, overrides(make_parser().parse_args(["run", *flags])))
     except HpcrnnError as error:
         refusal = str(error)
     assert len(refusal.splitlines()) <= 1

@@ -1,0 +1,54 @@
+"""``hpcrnn export``: results for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hpcrnn.cli.parser import Parser
+from hpcrnn.errors import EXIT_VALID
+
+
+def add_flags(parser: Parser) -> None:
+    """Add the flags."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--to",
+        choices=["csv", "json", "extrap", "perfetto"],
+        required=True,
+        help="csv: a row a raw sample; json: medians with intervals; extrap: times over ranks, for Extra-P; perfetto: "
+        "timelines of runs with --trace, for https://ui.perfetto.dev",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="default: standard output; of perfetto, beside the first FILE"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older OUT; an input never is replaced")
+    parser.add_argument("--summary", action="store_true", help="csv: a row a case instead")
+    parser.add_argument("--raw", action="store_true", help="json: every sample too")
+    parser.add_argument("--series", type=int, metavar="N", help="extrap: which series, where there are several")
+    parser.set_defaults(command=export)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Export files."""
+    from hpcrnn.records.hdf5 import read_records
+    from hpcrnn.records.whole_file import check_output, write_output
+    from hpcrnn.reporting.export.export import export as export_records
+    from hpcrnn.reporting.export.export import write_standard_output
+
+    output, overwrite = arguments.output, arguments.overwrite
+    if output is None and arguments.to == "perfetto":
+        output, overwrite = arguments.files[0].with_suffix(".perfetto.json"), True  # a name of our own
+    if output is not None:
+        check_output(output, arguments.files, overwrite=overwrite)
+    options = {"summary": arguments.summary, "raw": arguments.raw, "series": arguments.series}
+    exported = export_records(read_records(arguments.files), arguments.to, **options)
+    for note in exported.notes:
+        sys.stderr.write(f"hpcrnn: note: {note}\n")
+    if output is None:
+        write_standard_output(exported.content)
+    else:
+        write_output(output, exported.content, inputs=arguments.files, overwrite=overwrite)
+        sys.stdout.write(f"written: {output}\n")
+    return EXIT_VALID
