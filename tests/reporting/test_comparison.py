@@ -18,7 +18,8 @@ from rich.console import Console
 from hpcrnn.errors import SpecError
 from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import make_entries
-from hpcrnn.reporting.comparison.compare import compare, environment_differences, finding_of, to_json
+from hpcrnn.reporting.analysis.finding import finding_of
+from hpcrnn.reporting.comparison.compare import compare, environment_differences, to_json
 from hpcrnn.reporting.comparison.matching import differences, facts, has, match, matchers, read_wanted, read_words
 from hpcrnn.reporting.terminal.comparison import show_comparison
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.finding import finding_of
 from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, make_point
-from hpcrnn.reporting.units import has_bounds
 
 Finding = Literal["base", "faster", "slower", "undecided"]
 
@@ -47,11 +47,7 @@ def standing(entry: Entry, serial: SerialRuns) -> Standing | None:
 def _finding(entry: Entry, base: Base, speedup: Interval) -> Finding:
     if base.entry.number == entry.number:
         return "base"
-    if not has_bounds(speedup):
-        return "undecided"
-    if speedup.low > 1.0:
-        return "faster"
-    return "slower" if speedup.high < 1.0 else "undecided"
+    return finding_of(speedup, "higher")
 
 
 def finite(value: float) -> float | None:

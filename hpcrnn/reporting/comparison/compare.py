@@ -29,6 +29,7 @@ from hpcrnn.errors import SpecError
 from hpcrnn.records.record import STEP, Case, Record
 from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
+from hpcrnn.reporting.analysis.finding import Better, Finding, finding_of
 from hpcrnn.reporting.comparison.matching import (
     Difference,
     Lone,
@@ -53,10 +54,6 @@ from hpcrnn.reporting.describe import (
     source_name,
 )
 from hpcrnn.reporting.units import has_bounds, printable
-
-Better = Literal["lower", "higher"]
-"""Which way is better: lower of a cost, a time; higher of a rate."""
-Finding = Literal["faster", "slower", "undecided"]
 
 RATE = "rate"
 """The metric that is a rate: operations a second."""
@@ -198,13 +195,6 @@ def _uuids(records: Sequence[Record]) -> set[str]:
 
 def _sources(records: Sequence[Record]) -> str:
     return ", ".join(dict.fromkeys(source_name(record) for record in records))
-
-
-def finding_of(ratio: Interval, better: Better) -> Finding:
-    """Read the interval of a ratio, of B over A, as what B is."""
-    if not has_bounds(ratio) or ratio.low <= 1.0 <= ratio.high:
-        return "undecided"
-    return "faster" if (ratio.high < 1.0) == (better == "lower") else "slower"
 
 
 def environment_differences(a: Sequence[Record], b: Sequence[Record]) -> tuple[Difference, ...]:

@@ -28,8 +28,9 @@ from hpcrnn.errors import EXIT_GATE_FAILED, EXIT_VALID
 from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
+from hpcrnn.reporting.analysis.finding import Better
 from hpcrnn.reporting.analysis.scaling import find_base, make_point
-from hpcrnn.reporting.comparison.compare import Better, case_json, environment_differences, interval_json
+from hpcrnn.reporting.comparison.compare import case_json, environment_differences, interval_json
 from hpcrnn.reporting.comparison.gate_reference import BETTER, Expectation, Limit, Reference
 from hpcrnn.reporting.comparison.matching import disagreements, has, value_text
 from hpcrnn.reporting.describe import case_name, source_name

@@ -37,8 +37,8 @@ from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import Interval
 from hpcrnn.records.whole_file import check_output, write_output
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
+from hpcrnn.reporting.analysis.finding import Better
 from hpcrnn.reporting.analysis.scaling import find_base, make_point
-from hpcrnn.reporting.comparison.compare import Better
 from hpcrnn.reporting.comparison.matching import KERNEL, Facts, defaults, facts, matchers, read_wanted, value_text
 from hpcrnn.reporting.describe import case_name, source_name
 from hpcrnn.reporting.units import format_seconds, has_bounds, printable

@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import Interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.finding import Finding, finding_of
 from hpcrnn.reporting.analysis.scaling import analyse
 from hpcrnn.reporting.describe import describe_problem, short_source, threads_of
 from hpcrnn.reporting.tables.table import Table, markdown_table
@@ -24,15 +24,12 @@ from hpcrnn.reporting.units import (
     format_ratio,
     format_ratio_interval,
     format_seconds,
-    has_bounds,
     plural,
     printable,
     shorten,
 )
 
 OURS, THEIRS = "numpy", "torch"
-
-Finding = Literal["faster", "slower", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,7 @@ class PeerRow:
     @property
     def finding(self) -> Finding:
         """Whether ours is faster: decided only where the whole interval lies on one side of 1."""
-        if not has_bounds(self.ratio):
-            return "undecided"
-        if self.ratio.low > 1.0:
-            return "faster"
-        return "slower" if self.ratio.high < 1.0 else "undecided"
+        return finding_of(self.ratio, "higher")
 
 
 def peer_table(records: Sequence[Record]) -> list[PeerRow]:
