@@ -21,7 +21,10 @@ from hpcrnn.reporting.figures.canvas import drawing_style
 from hpcrnn.reporting.figures.certificates import draw_certificates, draw_meetings
 from hpcrnn.reporting.figures.curves import draw_strong_speedup
 from hpcrnn.reporting.figures.strategies import draw_strategies
-from hpcrnn.reporting.report.write import render_html, render_markdown, report_context, write_report
+from hpcrnn.reporting.report.html import render_html
+from hpcrnn.reporting.report.markdown import render_markdown
+from hpcrnn.reporting.report.sections import make_page
+from hpcrnn.reporting.report.write import write_report
 from hpcrnn.reporting.tables.certificates import certificate_lines, certificate_table, error_text, summarise
 from hpcrnn.reporting.terminal.show import show
 
@@ -290,6 +293,6 @@ def test_the_report_holds_the_section(cases, tmp_path):
 
 
 def test_a_report_without_certificates_has_no_such_section():
-    context = report_context(analyse([make_record([serial()])]), [])
+    context = make_page(analyse([make_record([serial()])]), [])
     assert "## Over time" not in render_markdown(context)
     assert 'id="over-time"' not in render_html(context)

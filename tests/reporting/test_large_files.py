@@ -17,7 +17,8 @@ from hpcrnn.reporting.analysis.scaling import analyse
 from hpcrnn.reporting.comparison.compare import compare
 from hpcrnn.reporting.export.export import export
 from hpcrnn.reporting.figures.plan import MOST_FIGURES, choose, plan_all
-from hpcrnn.reporting.report.write import report_context, write_report
+from hpcrnn.reporting.report.sections import make_page
+from hpcrnn.reporting.report.write import write_report
 from hpcrnn.reporting.tables.peers import peer_table
 from hpcrnn.reporting.terminal.comparison import show_comparison
 from hpcrnn.reporting.terminal.show import show
@@ -57,7 +58,7 @@ def _show(path):
 
 def _tables(path):
     analysis = analyse([read_record(path)])
-    report_context(analysis, [])
+    make_page(analysis, [])
     choose(plan_all(analysis), None)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from factory import make_case, make_record, many_cases, quick_cases
 
 from hpcrnn.errors import FileError
 from hpcrnn.reporting.figures.canvas import log_ticks
+from hpcrnn.reporting.report.sections import resource
 from hpcrnn.reporting.report.write import write_report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -53,9 +55,12 @@ def check_page(path):
     for _, attrs in page.tags:
         assert not attrs.get("src") or attrs["src"].startswith("data:image/svg+xml;base64,")
         assert "on" not in {key[:2] for key in attrs}
-    assert not page.of("script")
-    assert not page.of("link")
-    assert not re.search(r"@import|url\(", text)
+    assert page.of("script") == [{}]
+    assert page.of("link") == [{"rel": "icon", "href": "data:,"}]
+    assert not re.search(r"@import|url\(|https?://", re.sub(r"<(code|dd|td)[^>]*>[^<]*", "", text))
+    (policy,) = [meta["content"] for meta in page.of("meta") if "http-equiv" in meta]
+    allowed = base64.b64encode(hashlib.sha256(resource("report.js").encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     assert all(not a["href"].startswith(("http", "//", "javascript")) for a in page.of("a"))
     assert all(len(image["alt"]) > 20 for image in page.of("img"))
     assert all(th.get("scope") in ("col", "row") for th in page.of("th"))

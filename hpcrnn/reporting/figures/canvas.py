@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcrnn.reporting.units import significant
@@ -29,6 +28,8 @@ BLACK, GREY, PALE = "#000000", "#5f6368", "#dfe1e5"
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
 SILVER = "#c9ccd1"
+ON_COLOUR = "#101010"
+"""Text on a bright colour: dark on a dark page too, where black turns into light grey."""
 
 SERIES_STYLES = (
     (BLUE, "o", "-"),
@@ -375,11 +376,3 @@ def pages(
     for index, sheet in enumerate(sheets, 1):
         own = name if len(sheets) == 1 else f"{name}_{index}"
         yield Sheet(name, own, partial(draw, own, sheet))
-
-
-def save(drawing: Drawing, stem: Path) -> None:
-    """Write a figure as ``.png``, ``.pdf`` and ``.svg``: the same bytes whatever the time of day."""
-    figure = drawing.figure
-    figure.savefig(stem.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
-    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})

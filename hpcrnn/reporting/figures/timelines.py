@@ -17,6 +17,7 @@ from hpcrnn.reporting.figures.canvas import (
     BLACK,
     BLUE,
     GREEN,
+    ON_COLOUR,
     ORANGE,
     PURPLE,
     SILVER,
@@ -134,7 +135,7 @@ def _name_bars(
             middle = scale * (float(timeline.start_s[row]) + duration / 2)
             ax.text(
                 middle, int(timeline.rank[row]), text, fontsize=6, ha="center", va="center", zorder=4,
-                color="white" if kinds[row] in ("forward", "update") else BLACK,
+                color="white" if kinds[row] in ("forward", "update") else ON_COLOUR,
             )  # fmt: skip
 
 
