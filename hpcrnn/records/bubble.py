@@ -12,11 +12,27 @@ from hpcrnn.records.record import BUSY_PHASES, Case, FloatArray
 from hpcrnn.records.timeline import Timeline
 
 
+def busy_s(case: Case) -> FloatArray | None:
+    """Seconds that each rank spends at work: in forward, backward, weight gradient and update.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    float64 array (n_repetitions, n_ranks) or None
+        None where the case has none of these phases.
+    """
+    busy = [case.phase_s(phase) for phase in BUSY_PHASES if phase in case.phases]
+    return np.asarray(np.sum(busy, axis=0)) if busy else None
+
+
 def measured_bubble(case: Case) -> FloatArray:
     """Share of the ranks' time that is no work, in each counted step.
 
-    ``1 - mean over ranks of busy / step``, where ``busy`` is what a rank spends in forward, backward, weight
-    gradient and update, and ``step`` is the slowest rank's: a rank that has finished idles until then.
+    ``1 - mean over ranks of busy / step``, where ``busy`` is as :func:`busy_s` has it, and ``step`` is the slowest
+    rank's: a rank that has finished idles until then.
     What ranks exchange inside a task, as a tensor split does, counts as work.
 
     Parameters
@@ -28,11 +44,11 @@ def measured_bubble(case: Case) -> FloatArray:
     float64 array (n_repetitions,)
         In [0, 1]; NaN where the case has none of these phases.
     """
-    busy = [case.phase_s(phase) for phase in BUSY_PHASES if phase in case.phases]
-    if not busy:
+    busy = busy_s(case)
+    if busy is None:
         return np.full(len(case.time_s), np.nan)
     step = case.step_s()
-    mean_busy = np.sum(busy, axis=0).mean(axis=1)
+    mean_busy = busy.mean(axis=1)
     return np.asarray(1.0 - np.divide(mean_busy, step, out=np.full_like(step, np.nan), where=step > 0))
 
 

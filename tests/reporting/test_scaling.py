@@ -8,7 +8,7 @@ import pytest
 from factory import make_case, make_record, many_cases, quick_cases
 
 from hpcrnn.records.record import Check, Verdict
-from hpcrnn.reporting.analysis.entries import exclusion_reason, make_entries, percentile
+from hpcrnn.reporting.analysis.entries import exclusion_reason, make_entries
 from hpcrnn.reporting.analysis.scaling import analyse, describe_base, find_base
 from hpcrnn.reporting.describe import common_problem, describe_problem, distinctions, notable_settings, worst_check
 from hpcrnn.reporting.tables.cases import gaps
@@ -173,13 +173,6 @@ def test_the_learning_curve_has_its_unit_and_every_step():
     curves = analyse([make_record(cases)]).losses
     assert [c.unit for c in curves] == ["nats per byte", ""]
     assert curves[0].loss.size == 8 + curves[0].n_warmup == 10
-
-
-def test_percentiles_need_their_samples():
-    assert np.isnan(percentile(np.arange(9.0), 90))
-    assert percentile(np.arange(11.0), 90) == 9.0
-    assert np.isnan(percentile(np.arange(99.0), 99))
-    assert percentile(np.arange(101.0), 99) == 99.0
 
 
 def test_forty_cases_are_five_curves():

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcrnn.records.record import Case, FloatArray, Record
+from hpcrnn.records.record import Case, Record
 from hpcrnn.records.statistics import Interval, is_outlier, median_interval
 from hpcrnn.reporting.describe import worst_check
 from hpcrnn.reporting.units import plural, printable, scientific
-
-PERCENTILE_NEEDS = {50: 1, 90: 10, 99: 100}
-"""Samples a percentile needs before it is more than one of the largest samples by another name."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +102,3 @@ def _verdict_fault(case: Case) -> str:
     count = f"; {failed} of {plural(len(checks), 'check')} failed" if failed else ""
     prefix = "INVALID" if status != "VALID" else "recorded as VALID, but its checks say otherwise"
     return f"{prefix}: {detail}{count}"
-
-
-def percentile(samples: FloatArray, q: int) -> float:
-    """Return a percentile of raw samples, or NaN where there are too few to speak of one.
-
-    Parameters
-    ----------
-    samples : float64 array (n,)
-    q : {50, 90, 99}
-        The 90th needs 10 samples, the 99th 100.
-    """
-    return float(np.percentile(samples, q)) if samples.size >= PERCENTILE_NEEDS[q] else math.nan

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcrnn.reporting.analysis.entries import Entry, percentile
-from hpcrnn.reporting.analysis.scaling import Analysis, SerialRuns, describe_base, make_point, phase_names
+from hpcrnn.records.statistics import dependence, percentile
+from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.scaling import Analysis, SerialRuns, Series, describe_base, make_point, phase_names
 from hpcrnn.reporting.describe import (
     case_name,
     describe_problem,
     distinctions,
     mode_of,
     notable_settings,
+    shortfalls,
     worst_check,
 )
+from hpcrnn.reporting.tables.samples import dependence_text, percentile_text
 from hpcrnn.reporting.tables.table import Table, spans
 from hpcrnn.reporting.units import (
     MISSING,
@@ -39,6 +42,25 @@ def names(entries: Sequence[Entry]) -> dict[int, str]:
     return {
         e.number: " · ".join(filter(None, (case_name(e.case), extra))) for e, extra in zip(entries, extras, strict=True)
     }
+
+
+def series_names(series: Sequence[Series]) -> list[str]:
+    """Name each series by strategy and backend, and by what else sets it apart from the others."""
+    if not series:
+        return []
+    ignore = ("problem.batch",) if series[0].batch_per_rank else ()
+    extras = distinctions([s.widest.entry.case for s in series], ignore)
+    labels = []
+    for one, extra in zip(series, extras, strict=True):
+        per_rank = f"B{float(one.batch_per_rank):g} a rank" if one.batch_per_rank else ""
+        marks = [*(["simulated"] if one.widest.entry.case.simulated else []), *series_shortfalls(one)]
+        labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, *marks))))
+    return labels
+
+
+def series_shortfalls(series: Series) -> list[str]:
+    """Say what sets some point of a series apart from the chain."""
+    return list({text: None for point in series.points for text in shortfalls(point.entry.case)})
 
 
 def glance_table(analysis: Analysis) -> Table:
@@ -93,7 +115,7 @@ def _run_as(members: Sequence[Entry], most: int = 6) -> str:
 
 
 def timing_table(entries: Sequence[Entry]) -> Table:
-    """Tabulate the raw step times: n, median, interval, and the percentiles that n allows."""
+    """Tabulate the raw step times: n, median, interval, the percentiles that n allows, and how steady they were."""
     called = names(entries)
     rows = []
     for e in entries:
@@ -105,21 +127,24 @@ def timing_table(entries: Sequence[Entry]) -> Table:
                 f"{e.step.n} + {e.case.warmup_s.shape[0]}",
                 format_seconds(e.step.median),
                 format_interval(e.step),
-                format_seconds(percentile(steps, 90)),
-                format_seconds(percentile(steps, 99)),
+                percentile_text(percentile(steps, 90)),
+                percentile_text(percentile(steps, 99)),
                 format_seconds(float(steps.min())) if steps.size else MISSING,
                 format_seconds(float(steps.max())) if steps.size else MISSING,
                 str(e.n_outliers),
+                dependence_text(dependence(steps)) or MISSING,
                 printable(e.case.stop_reason),
             ]
         )
     columns = ["No.", "Case", "n + warm-up", "Median step", "95 % interval", "p90", "p99", "Min", "Max"]
-    columns += ["Outliers", "Stopped because"]
+    columns += ["Outliers", "Not independent", "Stopped because"]
     note = (
-        "Time of a step, the slowest rank's. p90 needs 10 samples and p99 needs 100. Outliers are counted, "
-        "never removed."
+        "Time of a step, the slowest rank's. p90 needs 10 samples and p99 100; their 95 % intervals, in brackets, need "
+        "36 and 368. Outliers are counted, never removed. Where samples are not independent, as in drift or in fewer "
+        "runs about the median than the number expected, an interval may be too narrow; independent samples are said "
+        "not to be in at most 1 of 100 cases."
     )
-    return Table("Step times", columns, rows, text_columns=(1, 10), note=note)
+    return Table("Step times", columns, rows, text_columns=(1, 10, 11), note=note)
 
 
 def result_table(entries: Sequence[Entry]) -> Table:
