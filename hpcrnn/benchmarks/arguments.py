@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from hpcrnn.errors import HpcrnnError
+from hpcrnn.records.output import Output
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -13,6 +15,19 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise HpcrnnError(f"{message} ({self.prog} --help)")
+
+
+def add_output(parser: argparse.ArgumentParser, default: Path | None = None, *, ending: str = ".h5") -> None:
+    """Add the flags that say where the results go."""
+    shown = f"default {default}" if default else "default: they are only printed"
+    text = f"the results, with all samples; {shown}"
+    parser.add_argument("--out", type=Path, default=default, metavar=f"FILE{ending}", help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace an older FILE")
+
+
+def output_of(given: argparse.Namespace) -> Output | None:
+    """Return what was asked for by the flags of :func:`add_output`; None where nothing is to be written."""
+    return None if given.out is None else Output(given.out, overwrite=given.overwrite, key="--out")
 
 
 def positive(text: str) -> int:

@@ -68,7 +68,7 @@ def certify(plan: Plan, samples: Samples, choice: dict[str, Any]) -> Certificate
         truncated=truncated,
         meeting_quantiles=quantiles,
         meeting=meeting,
-        lyapunov=np.array([_exponents(layers, ranks) for ranks in (samples.exponents[0], samples.exponents[-1])]),
+        lyapunov=np.array([_exponents(layers, ranks) for ranks in (*samples.exponents, [], [])[:2]]),
         choice=choice,
         **counts,
     )

@@ -12,6 +12,7 @@ host's clock from a drained device to a drained device: its host decides between
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import time
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, TimedLayer, solve_layer
-from hpcrnn.benchmarks.arguments import OneLineParser, positive, positive_seconds
+from hpcrnn.benchmarks.arguments import OneLineParser, add_output, positive, positive_seconds
 from hpcrnn.errors import (
     EXIT_INVALID,
     EXIT_VALID,
@@ -35,10 +36,12 @@ from hpcrnn.errors import (
     MissingPackageError,
     shorten,
 )
+from hpcrnn.execution.farewell import Farewell
 from hpcrnn.kernels.variants import PRECISIONS, Precision
 from hpcrnn.records.environment import package_facts
 from hpcrnn.records.host import host_facts
-from hpcrnn.records.layers import LayerRecord, LayerTiming, write_layer_record
+from hpcrnn.records.layers import LayerRecord, LayerTiming, encode_layer_record
+from hpcrnn.records.output import Output
 from hpcrnn.records.statistics import median_interval
 
 ALLOWED_ERROR = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-2}
@@ -271,7 +274,8 @@ def _errors(case: LayerCase, device: Any, *, peer: bool) -> tuple[dict[str, floa
 
 def measure(
     cases: Sequence[LayerCase],
-    path: Path,
+    output: Output,
+    farewell: Farewell,
     repetitions: int = REPETITIONS,
     limit_s: float = LIMIT_S,
     *,
@@ -279,18 +283,25 @@ def measure(
     total_s: float = math.inf,
     ceilings_n: int = CEILINGS,
 ) -> Outcome:
-    """Measure cases one after another; the file is whole after each. One that is not right is said, and left out.
+    """Measure cases one after another; each is kept when it is measured. One that is not right is said, and left out.
 
     Parameters
     ----------
     cases : sequence of LayerCase
-    path : Path
+    output : Output
+        Written where any case was measured.
+    farewell : Farewell
     repetitions, limit_s, peer
         See :func:`measure_case`.
     total_s : float
         Seconds after which no further case begins.
     ceilings_n : int
         See :data:`CEILINGS`.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written; the message says where the results are.
     """
     from hpcrnn.backends.cupy.device import open_device
 
@@ -304,10 +315,12 @@ def measure(
     facts = {"device": device_facts(device), "host": host_facts(), "packages": package_facts()}
     record = LayerRecord(datetime.now(UTC).isoformat(timespec="seconds"), device.name, facts, ceilings, ())
     wrong: list[str] = []
+    left_out: tuple[str, ...] = ()
     for index, case in enumerate(cases):
         start = time.perf_counter()
         if start - begin > total_s:
-            return Outcome(record, tuple(wrong), tuple(case.name for case in cases[index:]))
+            left_out = tuple(case.name for case in cases[index:])
+            break
         free_memory()
         try:
             timing = measure_case(case, device, repetitions, limit_s, peer=peer)
@@ -316,9 +329,11 @@ def measure(
             _complain(str(error))
             continue
         record = replace(record, cases=(*record.cases, timing))
-        write_layer_record(record, path)
+        farewell.keep(output, encode_layer_record(record))
         _report_progress(timing, time.perf_counter() - start)
-    return Outcome(record, tuple(wrong), ())
+    if record.cases:
+        farewell.finish(output, encode_layer_record(record))
+    return Outcome(record, tuple(wrong), left_out)
 
 
 def _report_progress(timing: LayerTiming, took_s: float) -> None:
@@ -362,11 +377,11 @@ def _check_packages(*, peer: bool) -> None:
         raise LaunchError("PyTorch sees no GPU: install it with CUDA, or --no-peer")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, farewell: Farewell | None = None) -> int:
     """Run the presets, or what is asked for."""
     prog = "python -m hpcrnn.benchmarks.layers"
     parser = OneLineParser(prog=prog, description="recurrent layers on one GPU beside cuDNN", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=Path("results/layers.h5"))
+    add_output(parser, Path("results/layers.h5"))
     parser.add_argument("--repetitions", type=positive, default=REPETITIONS, help="of each pass, at the most")
     parser.add_argument("--limit", type=positive_seconds, default=LIMIT_S, help="seconds of timing a case")
     parser.add_argument("--total", type=positive_seconds, default=math.inf, help="seconds: no case begins later")
@@ -379,10 +394,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = parser.parse_args(argv)
         cases = _chosen(given.case, given.only)
+        output = Output(given.out, overwrite=given.overwrite, key="--out")
+        output.check()
         _check_packages(peer=not given.no_peer)
         outcome = measure(
             cases,
-            given.out,
+            output,
+            farewell or Farewell(os._exit),
             given.repetitions,
             given.limit,
             peer=not given.no_peer,
@@ -400,4 +418,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    at_the_end = Farewell(os._exit)
+    at_the_end.listen()
+    raise SystemExit(main(farewell=at_the_end))

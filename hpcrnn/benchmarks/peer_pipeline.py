@@ -32,16 +32,17 @@ from threadpoolctl import threadpool_limits
 
 from hpcrnn.backends.base import Array, Part
 from hpcrnn.backends.registry import check_backends
-from hpcrnn.benchmarks.arguments import positive
+from hpcrnn.benchmarks.arguments import add_output, output_of, positive
 from hpcrnn.benchmarks.comparison import FACTOR, YARDSTICK_CAP, floor, relative_error
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
-from hpcrnn.errors import EXIT_VALID, FileError, HpcrnnError, LaunchError, NumericsError, SpecError
+from hpcrnn.errors import EXIT_VALID, HpcrnnError, LaunchError, NumericsError, SpecError
 from hpcrnn.execution.measurement import wake_up
 from hpcrnn.execution.world import World
 from hpcrnn.grid import check_cut
 from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.environment import host_facts
+from hpcrnn.records.output import Output
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.spec import Grid, OrderName, ParallelSpec, RunSpec, build_spec
 from hpcrnn.workloads import Batch, Workload, open_workload
@@ -365,14 +366,14 @@ def _parse(world: World) -> tuple[RunSpec, Any]:
         "--only", nargs="+", default=(), metavar="TEXT", help="ways whose name holds one of these, e.g. seq_1f1b GPipe"
     )
     parser.add_argument("--max-time", type=float, default=90.0, metavar="S", help="seconds to measure; default 90")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all samples there")
+    add_output(parser, ending=".json")
     arguments = parser.parse_args()
     chosen = {name: getattr(arguments, name) for name in ("cell", *sizes)}
     fixed = {"workload": "synthetic", "input": "direct", "mode": "gradient", "backend": "numpy,torch", "threads": 1}
     return build_spec({}, fixed | chosen), arguments
 
 
-def _check_launch(world: World, spec: RunSpec, out: Path | None) -> None:
+def _check_launch(world: World, spec: RunSpec, output: Output | None) -> None:
     """Refuse what cannot work, before anything is built."""
     if world.size < 2:
         raise LaunchError("1 rank; allowed are 2 or more: mpirun -n 2 python -m hpcrnn.benchmarks.peer_pipeline")
@@ -380,14 +381,19 @@ def _check_launch(world: World, spec: RunSpec, out: Path | None) -> None:
         raise LaunchError("the ranks are on several nodes; allowed is one: gloo is told to use the loopback")
     check_cut(spec, Grid(pipeline=world.size))
     check_backends(spec)
-    if out is not None and not out.resolve().parent.is_dir():
-        raise FileError(f"{out}: there is no folder {out.resolve().parent}")
+    if output is not None:
+        world.on_root(output.check)
+
+
+def _write(output: Output, found: Mapping[str, Any], world: World) -> None:
+    world.farewell.finish(output, f"{json.dumps(found, indent=1, default=str)}\n".encode())
 
 
 def main(world: World) -> int:
     """Check, screen, measure, print."""
     spec, arguments = _parse(world)
-    _check_launch(world, spec, arguments.out)
+    output = output_of(arguments)
+    _check_launch(world, spec, output)
     from hpcrnn.backends.torch.pipeline import VERSION, join_group, leave_group
 
     folder = Path(world.on_root(lambda: tempfile.mkdtemp(prefix="hpcrnn-")))
@@ -416,10 +422,9 @@ def main(world: World) -> int:
         say(world, f"{model.cell} {sizes}, {world.size} ranks of one thread, torch {VERSION}")
         for line in table(contenders):
             say(world, line)
-        if arguments.out is not None:
-            found = to_plain(contest, contenders, facts)
-            arguments.out.write_text(json.dumps(found, indent=1, default=str) + "\n", "utf-8")
-            say(world, f"written: {arguments.out}")
+    if output is not None:
+        world.on_root(lambda: _write(output, to_plain(contest, contenders, facts), world))
+        say(world, f"written: {output.path}")
     return EXIT_VALID
 
 

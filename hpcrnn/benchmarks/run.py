@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-import hpcrnn
 from hpcrnn.backends.registry import check_backends, check_gpu, check_grid
-from hpcrnn.benchmarks.certification import certify
+from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
+from hpcrnn.benchmarks.recording import Recording, rank_facts
 from hpcrnn.benchmarks.verification import verify
 from hpcrnn.benchmarks.ways import Way, ways_of
 from hpcrnn.errors import HpcrnnError, LaunchError
 from hpcrnn.execution.cuda_aware import cuda_awareness, settled
-from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World, check_threads
 from hpcrnn.grid import resolve_grid
 from hpcrnn.records.environment import environment, host_facts
-from hpcrnn.records.hdf5 import check_writable, write_record
-from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
-from hpcrnn.spec import RunSpec, to_dict
+from hpcrnn.records.hdf5 import encode_record
+from hpcrnn.records.output import Output
+from hpcrnn.records.record import Record
+from hpcrnn.spec import RunSpec
 from hpcrnn.workloads import Workload, open_workload
 
 SYNC = "MPI_Barrier before each step, after every rank has loaded its batch"
@@ -63,10 +60,11 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         Anything that keeps the run from being right, before anything is timed where that can be known.
     """
     grid = resolve_grid(spec, world.size)
-    path = Path(spec.measure.out) if spec.measure.out else default_path(spec, grid.n_ranks)
+    path = Path(spec.measure.out) if spec.measure.out else world.on_root(lambda: default_path(spec, grid.n_ranks))
+    output = Output(path, overwrite=spec.measure.overwrite, key="measure.out")
     check_backends(spec)
     check_grid(spec, grid)
-    world.on_root(lambda: check_writable(path, spec.measure.overwrite))
+    world.on_root(output.check)
     check_threads(world, spec.machine.threads)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
     spec = settle_transport(spec, world)
@@ -92,37 +90,33 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
+        facts = facts_of(spec, workload, choice, world)
+        recording = Recording(plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
         if all(v.status != "INVALID" for v in verdicts.values()):
-            samples = measure(variants, world, spec.measure, progress.watcher([v.name for v in variants], spec.measure))
-    peaks = world.comm.gather(_peak_memory_bytes())
+            watch = progress.watcher([variant.name for variant in variants], spec.measure)
+            checkpoints = Checkpoints(output, recording, variants, world)
+            samples = measure(variants, world, spec.measure, watch, checkpoints)
+    ranks = world.comm.gather(rank_facts(variants)) or []
+    record = recording.record(samples, ranks, complete=True) if recording else None
+    world.on_root(lambda: world.farewell.finish(output, encode_record(record)) if record else None)
+    world.farewell.heard_done(path)
+    return replace(record, source=str(path)) if record else None
+
+
+def facts_of(spec: RunSpec, workload: Workload, choice: dict[str, Any], world: World) -> dict[str, Any]:
+    """Describe what the run runs on and with; on rank 0, and every rank calls this."""
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
     if world.size > 1 and "cupy" in spec.machine.backend:
         mpi["transport"] = spec.machine.transport
-    known = [world.comm.gather(_rank_facts(variant.executor)) for variant in variants]
-    if peaks is None or hosts is None:  # all ranks but the first
-        world.on_root(lambda: None)
-        return None
-    cases = tuple(
-        _case(way, plans[way], found, verdicts[way], peaks, [r for r in ranks or () if r is not None], choice)
-        for way, found, ranks in zip(ways, samples, known, strict=True)
-    )
+    if hosts is None:
+        return {}
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
     if choice:
         facts["choice"] = choice
     facts["clock"] |= {"sync": SYNC, "rank_reduce": RANK_REDUCE}
-    record = Record(
-        uuid=str(uuid.uuid4()),
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        hpcrnn_version=hpcrnn.__version__,
-        argv=tuple(argv),
-        environment=facts,
-        cases=cases,
-        source=str(path),
-    )
-    world.on_root(lambda: write_record(record, path, overwrite=spec.measure.overwrite))
-    return record
+    return facts
 
 
 def check_gpus(spec: RunSpec, world: World) -> None:
@@ -215,69 +209,3 @@ def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[
             )
         )
     return variants
-
-
-@dataclass(frozen=True)
-class RankFacts:
-    """What one rank knows of its part of a way, once it has been measured; named as in a case."""
-
-    kernel: str
-    kernel_details: str
-    bytes_sent: int
-    memory_bytes: int
-    device_peak_bytes: int
-
-
-def _rank_facts(executor: Executor | None) -> RankFacts | None:
-    """Ask a rank's engine; None where the rank does not take part."""
-    if executor is None:
-        return None
-    engine = executor.engine
-    return RankFacts(
-        engine.kernel, engine.kernel_details, executor.sent_bytes, engine.memory_bytes, engine.device_peak_bytes
-    )
-
-
-def _case(
-    way: Way,
-    plan: Plan,
-    samples: Samples,
-    verdict: Verdict,
-    peaks: Sequence[int],
-    ranks: Sequence[RankFacts],
-    choice: dict[str, Any],
-) -> Case:
-    shape = (0, way.n_ranks, len(PHASES))
-    details = tuple(rank.kernel_details for rank in ranks)
-    device_time_s = np.array(samples.device_time_s)
-    device_peaks = np.array([rank.device_peak_bytes for rank in ranks], dtype=np.int64)
-    used = msgspec.structs.replace(way.spec, machine=msgspec.structs.replace(way.spec.machine, backend=(way.backend,)))
-    return Case(
-        spec=to_dict(used),
-        strategy=strategy_of(msgspec.structs.asdict(way.grid)),
-        backend=way.backend,
-        kernel=ranks[0].kernel,
-        n_ranks=way.n_ranks,
-        phases=PHASES,
-        time_s=np.array(samples.time_s) if samples.time_s else np.empty(shape),
-        warmup_s=np.array(samples.warmup_s) if samples.warmup_s else np.empty(shape),
-        loss=np.array(samples.loss),
-        gradient_norm=np.array(samples.gradient_norm),
-        flops=plan.flops(),
-        bytes_sent=np.array([rank.bytes_sent for rank in ranks], dtype=np.int64),
-        peak_memory_bytes=np.array(peaks[: way.n_ranks], dtype=np.int64),
-        memory_bytes=np.array([rank.memory_bytes for rank in ranks], dtype=np.int64),
-        stop_reason=samples.stop_reason,
-        verdict=verdict,
-        timeline=samples.timeline,
-        bubble_bound=plan.bubble_bound(),
-        certificate=certify(plan, samples, choice),
-        kernel_details=details if any(details) else (),
-        device_time_s=device_time_s if np.isfinite(device_time_s).any() else None,
-        device_peak_bytes=device_peaks if device_peaks.any() else None,
-    )
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -21,6 +21,7 @@ def on_ranks(script: Callable[[World], int]) -> int:
     """
     world = World.start()
     try:
+        world.farewell.listen()
         return script(world)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, no rank may hang
         fail(world, error)

@@ -24,7 +24,7 @@ import numpy as np
 
 from hpcrnn.backends.base import LayerSolve
 from hpcrnn.backends.numpy.engine import NumpyEngine
-from hpcrnn.benchmarks.arguments import positive
+from hpcrnn.benchmarks.arguments import add_output, positive
 from hpcrnn.benchmarks.comparison import relative_error
 from hpcrnn.benchmarks.planning import make_plan
 from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, say
@@ -35,7 +35,8 @@ from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.certificate import SETTLED
 from hpcrnn.records.environment import environment
 from hpcrnn.records.host import host_facts
-from hpcrnn.records.study import StudyRecord, StudyTable, write_study_record
+from hpcrnn.records.output import Output
+from hpcrnn.records.study import StudyRecord, StudyTable, encode_study_record
 from hpcrnn.spec import Grid, RecurrenceSpec, RunSpec, build_spec
 from hpcrnn.workloads import Batch, Workload, open_workload
 
@@ -288,8 +289,14 @@ def table(name: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> StudyTabl
     return StudyTable(name, columns, {key: unit for key, unit in UNITS.items() if key in columns}, dict(facts))
 
 
-def study(world: World, out: Path, names: Sequence[str], steps: int, every: int) -> StudyRecord:
-    """Make some of the tables; the file is whole after each."""
+def study(world: World, output: Output, names: Sequence[str], steps: int, every: int) -> StudyRecord:
+    """Make some of the tables; each is kept when it is made.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written; the message says where the results are.
+    """
     makers: dict[str, Callable[[], Iterator[Row]]] = {
         "speedup": lambda: speedup_rows(world),
         "tolerance": lambda: tolerance_rows(world),
@@ -299,7 +306,7 @@ def study(world: World, out: Path, names: Sequence[str], steps: int, every: int)
     tables: list[StudyTable] = []
     facts = environment([host_facts()], world.facts())
     record = StudyRecord(datetime.now(UTC).isoformat(timespec="seconds"), facts, ())
-    for name in names:
+    for number, name in enumerate(names, start=1):
         rows = []
         for row in makers[name]():
             rows.append(row)
@@ -308,7 +315,9 @@ def study(world: World, out: Path, names: Sequence[str], steps: int, every: int)
         sys.stderr.write("\n")
         tables.append(table(name, rows, FACTS[name] | ({"training_steps": steps} if name == "training" else {})))
         record = StudyRecord(record.created_utc, facts, tuple(tables))
-        write_study_record(record, out)
+        if number < len(names):
+            world.farewell.keep(output, encode_study_record(record))
+    world.farewell.finish(output, encode_study_record(record))
     return record
 
 
@@ -326,13 +335,15 @@ TABLES = ("speedup", "tolerance", "training", "chaos")
 def main(world: World) -> int:
     """Run the study on one rank."""
     parser = ScriptParser(world, "time_study", __doc__, 1)
-    parser.add_argument("--out", type=Path, default=Path("results/time_study.h5"))
+    add_output(parser, Path("results/time_study.h5"))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--steps", type=positive, default=300, help="of training")
     parser.add_argument("--every", type=positive, default=15, help="training steps from one look to the next")
     arguments = parser.parse_args()
     check_ranks(world, "time_study", 1)
-    study(world, arguments.out, arguments.tables, arguments.steps, arguments.every)
+    output = Output(arguments.out, overwrite=arguments.overwrite, key="--out")
+    output.check()
+    study(world, output, arguments.tables, arguments.steps, arguments.every)
     say(world, f"written: {arguments.out}")
     return EXIT_VALID
 

@@ -30,6 +30,7 @@ def run_on_ranks(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     from hpcrnn.execution.world import fail
 
     try:
+        world.farewell.listen()
         return _run(parser.parse_args(argv), world, argv)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, no rank may hang
         fail(world, error)

@@ -66,7 +66,7 @@ class Samples:
     solves : list of list of tuple of LayerSolve
         One entry a step, warm-ups included, of one entry a rank.
     exponents : list of list of dict
-        Lyapunov exponents after the first and after the last step: each rank's, by layer.
+        Lyapunov exponents after the first and, once that was run, after the last step: each rank's, by layer.
     """
 
     warmup_s: list[FloatArray] = field(default_factory=list)
@@ -91,7 +91,19 @@ class Watcher(Protocol):
         """Hear that a round is over; ``repetition`` is negative during warm-up."""
 
 
-def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watch: Watcher) -> list[Samples]:
+class Keeper(Protocol):
+    """Who keeps what has been measured so far, lest a kill lose it."""
+
+    def is_due(self) -> bool:
+        """Whether to keep it now; asked on rank 0 after a round that counts."""
+
+    def keep(self, samples: Sequence[Samples]) -> None:
+        """Keep it; called on all ranks, between two rounds, where no clock of a step runs."""
+
+
+def measure(
+    variants: Sequence[Variant], world: World, limits: MeasureSpec, watch: Watcher, keeper: Keeper
+) -> list[Samples]:
     """Measure variants round after round, one step of each a round.
 
     Interleaving lets drift of the machine fall on all variants alike.  Every rank calls this; only rank 0
@@ -104,6 +116,7 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
     limits : MeasureSpec
         Warm-up, interval width, time and repetition limits.
     watch : Watcher
+    keeper : Keeper
 
     Returns
     -------
@@ -127,14 +140,17 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
                 _keep_exponents(variant, found, world)
             if limits.trace and counted and variant.executor is not None:
                 kept.append(variant.executor.stamps_ns.copy())
-        reason = ""
+        reason, due = "", False
         if world.is_root:
             elapsed = time.monotonic() - start
             watch(step - limits.warmup, elapsed, samples)
-            reason = _reason_to_stop(samples, elapsed, limits) if counted else ""
-        reason = world.comm.bcast(reason)
+            if counted:
+                reason, due = _reason_to_stop(samples, elapsed, limits), keeper.is_due()
+        reason, due = world.comm.bcast((reason, due))
         if reason:
             break
+        if due:
+            slept_s += _keep(keeper, samples)
     for variant, found in zip(variants, samples, strict=True):
         found.stop_reason = reason or "max_repeats"
         if variant.solves:
@@ -142,6 +158,13 @@ def measure(variants: Sequence[Variant], world: World, limits: MeasureSpec, watc
     if limits.trace:
         _keep_timelines(variants, samples, stamps, world)
     return samples
+
+
+def _keep(keeper: Keeper, samples: Sequence[Samples]) -> float:
+    """Keep what has been measured; return the seconds, in which cores may have dozed while a disk was waited for."""
+    start = time.monotonic()
+    keeper.keep(samples)
+    return time.monotonic() - start
 
 
 def _keep_timelines(

@@ -12,14 +12,18 @@ from typing import Any, NoReturn, TypeVar
 
 from mpi4py import MPI
 
-from hpcrnn.errors import HpcrnnError, LaunchError
+from hpcrnn.errors import FileError, HpcrnnError, LaunchError
 from hpcrnn.execution.cuda_aware import cuda_awareness
+from hpcrnn.execution.farewell import Farewell
 from hpcrnn.execution.local_rank import gpus_in_sight, local_rank
 from hpcrnn.execution.transport import GridCommunicators
 from hpcrnn.spec import Grid
 
 _NAP_S = 0.0005
 _AGREE_S = 2.0
+
+INTERRUPTED = 130
+"""Exit code of what SIGINT ended: 128 and its number, as shells have it."""
 
 T = TypeVar("T")
 
@@ -38,12 +42,15 @@ class World:
         Of the ranks that share this node's memory.
     local_rank : int
         Number of this rank among those of its node that see the same GPUs.
+    farewell : Farewell
+        What to say where a signal ends the run.
     """
 
     comm: MPI.Intracomm
     failures: MPI.Intracomm
     node: MPI.Comm
     local_rank: int
+    farewell: Farewell
     _grids: dict[Grid, GridCommunicators] = field(default_factory=dict)
 
     @classmethod
@@ -51,7 +58,8 @@ class World:
         """Return the ranks of ``MPI.COMM_WORLD``."""
         comm = MPI.COMM_WORLD.Dup()
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        return cls(comm, comm.Dup(), node, local_rank(node.allgather(gpus_in_sight()), node.Get_rank()))
+        farewell = Farewell(lambda code: _end(comm, code), comm.Get_rank(), comm.Get_size())
+        return cls(comm, comm.Dup(), node, local_rank(node.allgather(gpus_in_sight()), node.Get_rank()), farewell)
 
     @property
     def rank(self) -> int:
@@ -165,18 +173,29 @@ def fail(world: World, error: BaseException) -> NoReturn:
     if isinstance(error, MemoryError):
         error = HpcrnnError(f"out of memory: {error}; a smaller batch, seq, hidden or layers needs less")
     code = error.exit_code if isinstance(error, HpcrnnError) else 1
+    if isinstance(error, KeyboardInterrupt):  # before signals were listened to
+        error, code = HpcrnnError("interrupted"), INTERRUPTED
     if isinstance(error, HpcrnnError):
         text = f"hpcrnn: error: {error}\n"
     else:
         text = f"hpcrnn: rank {world.rank} of {world.size} failed:\n{''.join(traceback.format_exception(error))}"
+    told = isinstance(error, FileError) or not world.farewell.remains  # a file's error says itself what is left
+    remains = "" if told else f"hpcrnn: note: {world.farewell.remains}\n"
     if world.size > 1 and not (isinstance(error, HpcrnnError) and _all_failed(world)):
         if isinstance(error, HpcrnnError):
             text = f"hpcrnn: error on rank {world.rank} of {world.size}: {error}\n"
-        _write_error(text)
+        _write_error(text + remains)
         world.comm.Abort(code)
     if world.is_root:
-        _write_error(text)
+        _write_error(text + remains)
     sys.exit(code)
+
+
+def _end(comm: MPI.Intracomm, code: int) -> NoReturn:
+    """End all ranks, whatever they are doing."""
+    if comm.Get_size() > 1 and not MPI.Is_finalized():
+        comm.Abort(code)
+    os._exit(code)
 
 
 def _all_failed(world: World) -> bool:

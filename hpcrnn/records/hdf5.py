@@ -42,13 +42,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.errors import FileError, SpecError
+from hpcrnn.errors import FileError
 from hpcrnn.records.layout import fill
 from hpcrnn.records.layout_fields import MalformedError
 from hpcrnn.records.layout_merged import fill_merged, parse_all
 from hpcrnn.records.layout_stored import StoredFile, parse_stored_file
 from hpcrnn.records.record import Record
-from hpcrnn.records.whole_file import remove_quietly, temporary_beside, unusable, write_output, write_whole
+from hpcrnn.records.whole_file import unusable, write_output, write_whole
 
 if TYPE_CHECKING:
     import h5py
@@ -82,7 +82,7 @@ def write_record(record: Record, path: Path, *, overwrite: bool = True) -> None:
         taken the name; the message says where the results are.
     """
     path = Path(path)
-    content = _encode(lambda file: fill(file, record))
+    content = encode_record(record)
     try:
         may_replace = overwrite or _holds(path, record.uuid)
         written = write_whole(path, content, overwrite=may_replace, beside=True)
@@ -90,6 +90,17 @@ def write_record(record: Record, path: Path, *, overwrite: bool = True) -> None:
         raise unusable(path, f"cannot be written: {error.strerror or error}") from None
     if written != path:
         raise unusable(path, f"another run has taken this name; the results of this one are in {written}")
+
+
+def encode_record(record: Record) -> bytes:
+    """Make the file of a record, all of its bytes.
+
+    Raises
+    ------
+    ValueError
+        The arrays of a case do not fit each other: its maker has a bug.
+    """
+    return _encode(lambda file: fill(file, record))
 
 
 def write_merged(records: Sequence[Record], path: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
@@ -159,35 +170,6 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
         For the first that cannot be read.
     """
     return [record for path in paths for record in read_file(path)]
-
-
-def check_writable(path: Path, overwrite: bool) -> None:
-    """Find out before anything is measured whether a record can be written; make its directory.
-
-    Raises
-    ------
-    SpecError
-        The name is taken and not to be overwritten, is no name for a file, or its directory cannot be
-        made or written.
-    """
-    key = "measure.out"
-    path = Path(path)
-    try:
-        if _is_taken(path):
-            if path.exists() and not path.is_file():  # a dangling link is taken, and exists not
-                kind = "this is a directory" if path.is_dir() else "this is a device, a pipe or a socket"
-                raise SpecError(key, str(path), f"the name of a file ({kind})")
-            if not overwrite:
-                raise SpecError(key, str(path), "a name that is not taken, unless --overwrite is given")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
-        try:
-            temporary.open("xb").close()
-        finally:
-            remove_quietly(temporary)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SpecError(key, str(path), f"a file that can be written ({reason})") from None
 
 
 def read_array(path: Path, dataset: str | None = None) -> npt.NDArray[Any]:
@@ -317,15 +299,6 @@ def _holds(path: Path, record_uuid: str) -> bool:
         return read_record(path).uuid == record_uuid
     except FileError:
         return False
-
-
-def _is_taken(path: Path) -> bool:
-    """Whether anything has this name; what could never have it is an error, which ``exists`` hides."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _require_file(path: Path) -> None:

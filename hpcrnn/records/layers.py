@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError
-from hpcrnn.records.whole_file import write_whole
+from hpcrnn.records.whole_file import write_output
 
 SCHEMA_NAME = "hpcrnn-layers"
 SCHEMA_VERSION = 1
@@ -79,6 +79,11 @@ def write_layer_record(record: LayerRecord, path: Path) -> None:
     FileError
         The file cannot be written.
     """
+    write_output(path, encode_layer_record(record), inputs=(), overwrite=True)
+
+
+def encode_layer_record(record: LayerRecord) -> bytes:
+    """Make the file of a record, all of its bytes."""
     import h5py
 
     content = io.BytesIO()
@@ -102,10 +107,7 @@ def write_layer_record(record: LayerRecord, path: Path) -> None:
             group["quantity"] = list(case.errors)
             group["error"] = list(case.errors.values())
             group["peer_error"] = [case.peer_errors.get(name, np.nan) for name in case.errors]
-    try:
-        write_whole(path, content.getvalue(), overwrite=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return content.getvalue()
 
 
 def read_layer_record(path: Path) -> LayerRecord:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError
-from hpcrnn.records.whole_file import write_whole
+from hpcrnn.records.whole_file import write_output
 
 SCHEMA_NAME = "hpcrnn-time-study"
 SCHEMA_VERSION = 1
@@ -99,6 +99,17 @@ def write_study_record(record: StudyRecord, path: Path) -> None:
     FileError
         The file cannot be written.
     """
+    write_output(path, encode_study_record(record), inputs=(), overwrite=True)
+
+
+def encode_study_record(record: StudyRecord) -> bytes:
+    """Make the file of a study, all of its bytes.
+
+    Raises
+    ------
+    ValueError
+        A table is none: its maker has a bug.
+    """
     import h5py
 
     for table in record.tables:
@@ -112,10 +123,7 @@ def write_study_record(record: StudyRecord, path: Path) -> None:
         tables = file.create_group("tables")
         for table in record.tables:
             _fill(tables.create_group(table.name), table)
-    try:
-        write_whole(path, content.getvalue(), overwrite=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return content.getvalue()
 
 
 def read_study_record(path: Path) -> StudyRecord:

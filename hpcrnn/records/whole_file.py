@@ -23,7 +23,12 @@ from hpcrnn.errors import FileError
 LEFTOVER_AGE_S = 86_400.0
 """A temporary file that is older than this has no writer any more: writing takes seconds."""
 
+PARTIAL = ".partial"
+"""Ends the name of a file that is not complete; no pattern for results matches it."""
+
 _LONGEST_NAME = 400
+_STEM_BYTES = 180
+"""Of a name that is made of another one: what is added must fit into the 255 that file systems take."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.[0-9]+\.tmp")
 
 
@@ -71,7 +76,7 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool, beside: bool = F
         elif not _take_name(temporary, path):
             if not beside:
                 raise NameTakenError
-            written = path.with_name(f"{path.stem[:60]}-{uuid.uuid4().hex[:12]}{path.suffix}")
+            written = name_beside(path)
             temporary.replace(written)
         _sync_folder(path.parent)
         return written
@@ -120,6 +125,15 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex}.{os.getpid()}.tmp")
 
 
+def name_beside(path: Path) -> Path:
+    """Return a new name in the same folder, as near to a name as can be."""
+    complete = path.with_name(path.name.removesuffix(PARTIAL))
+    stem, ending = complete.stem, complete.suffix + path.name[len(complete.name) :]
+    while len(os.fsencode(stem)) > _STEM_BYTES:
+        stem = stem[:-1]
+    return path.with_name(f"{stem}-{uuid.uuid4().hex[:12]}{ending}")
+
+
 def remove_quietly(path: Path) -> None:
     """Remove a file, if it is there and can be removed."""
     with suppress(OSError):
@@ -129,8 +143,12 @@ def remove_quietly(path: Path) -> None:
 def unusable(path: Path, what: str) -> FileError:
     """Make the one-line error, whatever the names of files and datasets hold."""
     name = str(path) if len(str(path)) <= _LONGEST_NAME else f"{str(path)[:_LONGEST_NAME]}…"
-    text = f"{name}: {what}"
-    return FileError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+    return FileError(printable(f"{name}: {what}"))
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, whatever the names in it hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _taken(path: Path) -> FileError:

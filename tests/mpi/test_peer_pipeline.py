@@ -84,7 +84,7 @@ def test_a_rank_that_fails_ends_all(tmp_path):
         (2, ("--parts", "99"), "no way of ours is left by --parts and --only; there are none"),
         (2, ("--only", "zb_h1"), "no way of torch is left by --parts and --only; there are torch GPipe M=2, "),
         (2, ("--cell", "rnn"), "--cell"),
-        (2, ("--out", "nowhere/r.json"), "nowhere"),
+        (2, ("--out", "."), "--out = '.': allowed is the name of a file (this is a directory)"),
     ],
 )
 def test_wrong_use_is_one_line(n_ranks, flags, words, tmp_path):

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from record_samples import EXCHANGE, assert_same, device_facts, make_case, make_record, make_timeline
 
 from hpcrnn.errors import FileError, SpecError
-from hpcrnn.records.hdf5 import check_writable, read_record, read_records, write_record
+from hpcrnn.records.hdf5 import read_record, read_records, write_record
+from hpcrnn.records.output import check_writable
 from hpcrnn.records.record import Verdict
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"

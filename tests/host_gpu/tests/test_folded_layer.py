@@ -3,12 +3,16 @@
 Executed by the stand-in for CuPy, or by a GPU where there is one.
 """
 
+import os
+
 import numpy as np
 import pytest
 
 from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, solve_layer
 from hpcrnn.benchmarks.layers import ALLOWED_ERROR, FOLD_TOLERANCE, main, measure, named_case
+from hpcrnn.execution.farewell import Farewell
 from hpcrnn.records.layers import read_layer_record
+from hpcrnn.records.output import Output
 from hpcrnn.reporting.layers import write_report
 
 EVEN, UNEVEN = 48, 50  # four segments of 12 steps, or two of 13 and two of 12
@@ -72,7 +76,8 @@ def test_what_the_solves_did():
 def test_a_case_is_measured_and_its_record_comes_back(tmp_path):
     path = tmp_path / "layers.h5"
     cases = [named_case("gru float32 B2 H16 T50 fold 4"), named_case("gru,float32,B2,H16,T50")]
-    measured = measure(cases, path, 6, 0.01, peer=False, ceilings_n=16)
+    output, farewell = Output(path, overwrite=False, key="--out"), Farewell(os._exit)
+    measured = measure(cases, output, farewell, 6, 0.01, peer=False, ceilings_n=16)
     assert not measured.wrong
     assert not measured.left_out
     record = read_layer_record(path)

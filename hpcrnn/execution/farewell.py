@@ -1,0 +1,132 @@
+"""A run that is told to end, by the batch system or from a keyboard, ends with one line that says what is left of it.
+
+A thread waits for SIGTERM and SIGINT, for a rank that sits in an MPI call hears nothing in Python until that call is
+over, and the rank it waits for may be gone.  Where all ranks are told, as a batch system and most launchers do, the
+first speaks for all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from hpcrnn.errors import FileError
+from hpcrnn.records.output import Output
+from hpcrnn.records.whole_file import printable
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+_WRITING_S = 3.0
+"""How long a write that has begun may take before the process ends all the same; a kill spoils no file."""
+
+_FIRST_RANK_S = 4.0
+"""How long other ranks wait for the first to speak and end all: longer than a write may take it."""
+
+_CLEAR_LINE = "\r\x1b[2K\x1b[?25h"
+"""Of a terminal, where a spinner may have hidden the cursor."""
+
+
+class Farewell:
+    """What to say where a process is told to end.
+
+    Parameters
+    ----------
+    end : callable
+        Ends all ranks with an exit code, and does not return.
+    rank, n_ranks : int
+    """
+
+    def __init__(self, end: Callable[[int], object], rank: int = 0, n_ranks: int = 1) -> None:
+        self._end, self._rank, self._n_ranks = end, rank, n_ranks
+        self._writing = threading.Lock()
+        self._kept: tuple[Path, float] | None = None
+        self._done: Path | None = None
+        self._complained = False
+
+    def keep(self, output: Output, content: bytes) -> Path | None:
+        """Write a state before the end, while a signal waits.
+
+        A disk that is full for a while ends nothing: it is said once, and None is returned.
+        """
+        try:
+            with self._writing:
+                path = output.keep(content)
+        except FileError as error:
+            if not self._complained:
+                sys.stderr.write(f"hpcrnn: warning: {error}; a kill would lose what is measured from here on\n")
+            self._complained = True
+            return None
+        self.heard_kept(path)
+        return path
+
+    def finish(self, output: Output, content: bytes) -> None:
+        """Put the complete file in its place, while a signal waits.
+
+        Raises
+        ------
+        FileError
+            As of :meth:`~hpcrnn.records.output.Output.finish`.
+        """
+        with self._writing:
+            output.finish(content)
+            self.heard_done(output.path)
+
+    def heard_kept(self, path: Path) -> None:
+        """Hear that what was measured until now lies in a file, whoever wrote it."""
+        self._kept = (path, time.monotonic())
+
+    def heard_done(self, path: Path) -> None:
+        """Hear that all results lie in a file, whoever wrote it."""
+        self._done = path
+
+    @property
+    def remains(self) -> str:
+        """Where what was measured lies; empty where nothing was written yet."""
+        if self._done is not None:
+            return f"the results are in {printable(str(self._done))}"
+        if self._kept is None:
+            return ""
+        path, when = self._kept
+        lost_s = round(time.monotonic() - when)
+        lost = f", but for the last {lost_s} s" if lost_s else ""
+        return f"what was measured is in {printable(str(path))}{lost}"
+
+    def listen(self) -> None:
+        """Wait for signals from now on; called on the main thread.
+
+        A signal that is ignored, as of a job in the background, stays so.
+        """
+        hears, says = os.pipe()
+        os.set_blocking(says, False)
+        signal.set_wakeup_fd(says, warn_on_full_buffer=False)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _leave_it_to_the_thread)
+        threading.Thread(target=self._wait, args=(hears,), name="farewell", daemon=True).start()
+
+    def _wait(self, hears: int) -> None:
+        number = 0
+        while number not in ENDING:
+            number = os.read(hears, 1)[0]
+        if self._rank:
+            time.sleep(_FIRST_RANK_S)
+        self._writing.acquire(timeout=_WRITING_S)  # and never released: nothing more is to be written
+        self._say(signal.Signals(number).name)
+        self._end(128 + number)
+
+    def _say(self, name: str) -> None:
+        where = f" on rank {self._rank} of {self._n_ranks}" if self._n_ranks > 1 else ""
+        start = _CLEAR_LINE if os.isatty(2) else ""
+        line = f"{start}hpcrnn: stopped by {name}{where}: {self.remains or 'nothing was written yet'}\n"
+        with suppress(OSError):  # a terminal that is gone
+            os.write(2, line.encode(errors="backslashreplace"))  # not by sys.stderr, which another thread may hold
+
+
+def _leave_it_to_the_thread(number: int, frame: object) -> None:
+    """Do nothing: a signal that has a handler is written to the pipe the thread reads."""
