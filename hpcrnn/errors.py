@@ -13,6 +13,8 @@ code  meaning
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_VALID = 0
 EXIT_WRONG_USE = 1
 EXIT_INVALID = 2
@@ -24,6 +26,11 @@ class HpcrnnError(Exception):
     """An error the user can act on; its text is one line that says how."""
 
     exit_code: int = EXIT_WRONG_USE
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to tell, a line an error: one, but where several things are wrong at once."""
+        return (str(self),)
 
 
 class SpecError(HpcrnnError):
@@ -62,6 +69,30 @@ def shorten(value: object) -> str:
 
 class FileError(HpcrnnError):
     """A file cannot be read, is damaged, or cannot be written."""
+
+
+class UnreadableError(FileError):
+    """Files cannot be read, and without them nothing is done.
+
+    Parameters
+    ----------
+    files : sequence of str
+        A line for each: its name, and why.
+    rest : str
+        What is therefore not done; empty where that goes without saying.
+    """
+
+    def __init__(self, files: Sequence[str], rest: str = "") -> None:
+        super().__init__("; ".join(filter(None, [*files, rest])))
+        self.files, self.rest = tuple(files), rest
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (*self.files, *([self.rest] if self.rest else []))
+
+    def __reduce__(self) -> tuple[type[UnreadableError], tuple[tuple[str, ...], str]]:
+        """Travel between ranks as what it was made of."""
+        return type(self), (self.files, self.rest)
 
 
 class LaunchError(HpcrnnError):

@@ -11,6 +11,7 @@ from importlib import import_module
 
 import hpcrnn
 from hpcrnn.cli.parser import Parser
+from hpcrnn.cli.reading import tell
 from hpcrnn.errors import HpcrnnError
 
 COMMANDS = {
@@ -39,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser().parse_args(argv)
         return int(arguments.command(arguments))
     except HpcrnnError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"hpcrnn: error: {error}\n")
+        tell(error.lines)
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("hpcrnn: interrupted\n")

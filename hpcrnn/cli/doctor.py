@@ -11,7 +11,7 @@ from hpcrnn.errors import EXIT_VALID, EXIT_WRONG_USE
 
 def add_flags(parser: Parser) -> None:
     """Add the flags."""
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="for programs, instead of lines")
     parser.set_defaults(command=doctor)
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hpcrnn.cli.parser import Parser
-from hpcrnn.errors import EXIT_VALID
+from hpcrnn.cli.reading import exit_code_of, read_and_tell
 
 
 def add_flags(parser: Parser) -> None:
@@ -32,18 +32,21 @@ def add_flags(parser: Parser) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Export files."""
-    from hpcrnn.records.hdf5 import read_records
     from hpcrnn.records.whole_file import check_output, write_output
     from hpcrnn.reporting.export.export import export as export_records
     from hpcrnn.reporting.export.export import write_standard_output
 
     output, overwrite = arguments.output, arguments.overwrite
     if output is None and arguments.to == "perfetto":
-        output, overwrite = arguments.files[0].with_suffix(".perfetto.json"), True  # a name of our own
+        first = arguments.files[0]
+        output, overwrite = first.with_name(f"{first.stem}.perfetto.json"), True  # a name of our own
     if output is not None:
         check_output(output, arguments.files, overwrite=overwrite)
+    reading = read_and_tell(arguments.files)
+    if not reading.records:
+        return exit_code_of(reading)
     options = {"summary": arguments.summary, "raw": arguments.raw, "series": arguments.series}
-    exported = export_records(read_records(arguments.files), arguments.to, **options)
+    exported = export_records(reading.records, arguments.to, **options)
     for note in exported.notes:
         sys.stderr.write(f"hpcrnn: note: {note}\n")
     if output is None:
@@ -51,4 +54,4 @@ def export(arguments: argparse.Namespace) -> int:
     else:
         write_output(output, exported.content, inputs=arguments.files, overwrite=overwrite)
         sys.stdout.write(f"written: {output}\n")
-    return EXIT_VALID
+    return exit_code_of(reading)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcrnn.cli.output import console
 from hpcrnn.cli.parser import Parser
-from hpcrnn.errors import EXIT_VALID
+from hpcrnn.cli.reading import exit_code_of, read_and_tell
 
 
 def add_flags(parser: Parser) -> None:
@@ -21,8 +21,9 @@ def add_flags(parser: Parser) -> None:
 
 def show(arguments: argparse.Namespace) -> int:
     """Show files."""
-    from hpcrnn.records.hdf5 import read_records
     from hpcrnn.reporting.terminal.show import show as show_records
 
-    show_records(read_records(arguments.files), console(), verbose=arguments.verbose)
-    return EXIT_VALID
+    reading = read_and_tell(arguments.files)
+    if reading.records:
+        show_records(reading.records, console(), verbose=arguments.verbose)
+    return exit_code_of(reading)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from hpcrnn.cli.parser import Parser
+from hpcrnn.cli.reading import exit_code_of, read_and_tell
+from hpcrnn.cli.report import write_and_tell
 
 
 def add_flags(parser: Parser) -> None:
@@ -24,9 +25,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 
     outcome = run_sweep(load_sweep(arguments.spec, arguments.output), dry_run=arguments.dry_run)
     if arguments.report and not arguments.dry_run and outcome.files:
-        from hpcrnn.records.hdf5 import read_records
-        from hpcrnn.reporting.report.write import write_report
-
-        for path in write_report(read_records(outcome.files), arguments.report):
-            sys.stdout.write(f"written: {path}\n")
+        reading = read_and_tell(outcome.files)
+        write_and_tell(reading, arguments.report)
+        return outcome.exit_code or exit_code_of(reading)
     return outcome.exit_code

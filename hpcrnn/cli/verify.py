@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcrnn.cli.output import console
 from hpcrnn.cli.parser import Parser
+from hpcrnn.cli.reading import tell
 
 
 def add_flags(parser: Parser) -> None:
@@ -17,7 +18,7 @@ def add_flags(parser: Parser) -> None:
         "one cannot be read; the others are looked at all the same."
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="for programs, instead of lines")
     parser.set_defaults(command=verify)
 
 
@@ -30,9 +31,7 @@ def verify(arguments: argparse.Namespace) -> int:
         outcomes.append(verify_file(path))
         if not arguments.json:
             print_outcome(outcomes[-1], console())
-            if outcomes[-1].error:
-                sys.stdout.flush()
-                sys.stderr.write(f"hpcrnn: error: {outcomes[-1].error}\n")
+            tell([outcomes[-1].error] if outcomes[-1].error else [])
     if arguments.json:
         sys.stdout.write(render_json(outcomes))
     return exit_code(outcomes)

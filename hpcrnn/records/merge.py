@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hpcrnn.errors import FileError
-from hpcrnn.records.hdf5 import read_file, write_merged
+from hpcrnn.errors import FileError, UnreadableError
+from hpcrnn.records.hdf5 import write_merged
 from hpcrnn.records.layout_fields import to_json
+from hpcrnn.records.reading import read_all
 from hpcrnn.records.record import Record
 from hpcrnn.records.whole_file import check_output
 
@@ -54,17 +55,20 @@ def merge_files(paths: Sequence[Path], output: Path, *, skip_damaged: bool, over
 
     Raises
     ------
+    UnreadableError
+        A file cannot be read; all of those are named, and nothing is written.
     FileError
-        A file cannot be read (all of those are named), two files hold different results of one run, nothing is
-        left to merge, or the output cannot be written; then nothing is written.
+        Two files hold different results of one run, or the output cannot be written;
+        then nothing is written.
     """
     check_output(output, paths, overwrite=overwrite)
-    found, damaged = _read_all(paths)
+    reading = read_all(paths)
+    damaged = reading.unreadable
+    if not reading.records:
+        raise UnreadableError(damaged, "nothing was merged, for no file can be read")
     if damaged and not skip_damaged:
-        rest = "; nothing was merged, --skip-damaged merges the rest"
-        raise FileError("; ".join(damaged) + rest)
-    if not found:
-        raise FileError(f"{output}: not written, for no file can be read: {'; '.join(damaged)}")
+        raise UnreadableError(damaged, "nothing was merged, --skip-damaged merges the rest")
+    found = [replace(record, origin=record.origin or _plain(record.source)) for record in reading.records]
     records, repeated = unite(found)
     write_merged(records, output, inputs=paths, overwrite=overwrite)
     return Merger(records, damaged, repeated)
@@ -104,19 +108,6 @@ def unite(records: Iterable[Record]) -> tuple[tuple[Record, ...], tuple[str, ...
                 f"{record.uuid}: leave one of them out"
             )
     return tuple(kept.values()), tuple(repeated)
-
-
-def _read_all(paths: Iterable[Path]) -> tuple[list[Record], tuple[str, ...]]:
-    found: list[Record] = []
-    damaged = []
-    for path in paths:
-        try:
-            records = read_file(path)
-        except FileError as error:
-            damaged.append(str(error))
-        else:
-            found += [replace(record, origin=record.origin or _plain(str(path))) for record in records]
-    return found, tuple(damaged)
 
 
 def _place(record: Record) -> str:

@@ -136,7 +136,7 @@ def test_all_damaged_files_are_named_and_nothing_is_written(tmp_path, capsys):
     command = ["merge", *files, "-o", str(tmp_path / "all.h5")]
     assert main(command) == 1
     output = capsys.readouterr()
-    assert output.err.count("\n") == 1
+    assert [line.startswith("hpcrnn: error: ") for line in output.err.splitlines()] == [True] * 4
     for text in (f"{cut}: is truncated", "text.h5: is not an hpcrnn record", "missing.h5: is not there"):
         assert text in output.err
     assert "--skip-damaged merges the rest" in output.err
@@ -151,7 +151,7 @@ def test_all_damaged_files_are_named_and_nothing_is_written(tmp_path, capsys):
 
 def test_nothing_left_to_merge(tmp_path):
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(FileError, match="not written, for no file can be read"):
+    with pytest.raises(FileError, match="nothing was merged, for no file can be read"):
         merge([tmp_path / "text.h5"], tmp_path / "all.h5", skip_damaged=True)
 
 

@@ -78,7 +78,7 @@ def test_a_wrong_comparison_is_one_line_and_code_1(arguments, words, folder, cap
 def test_a_gate_ends_with_3_where_results_fall_short(folder, tmp_path):
     written = hpcrnn("gate", folder / "a.h5", "--write-ref", "ref.toml", cwd=tmp_path)
     assert (written.code, written.out) == (0, "written: ref.toml\n")
-    ended = hpcrnn("gate", folder / "b.h5", "--ref", "ref.toml", "--json", "o.json", cwd=tmp_path)
+    ended = hpcrnn("gate", folder / "b.h5", "--ref", "ref.toml", "--json-out", "o.json", cwd=tmp_path)
     assert ended.code == 3, ended.err
     plain = json.loads((tmp_path / "o.json").read_text())
     assert ended.out.splitlines()[-1] == f"FAIL {plain['n_failed']} of {plain['n_checks']}"
@@ -107,10 +107,10 @@ def test_a_gate_is_passed_and_fails_what_is_invalid(folder, tmp_path, capsys):
         (["--ref", "a.h5"], "--tolerance = None"),
         (["--ref", "a.h5", "--tolerance", "x"], "invalid float"),
         (["--ref", "a.h5", "--tolerance", "nan"], "--tolerance = nan"),
-        (["--ref", "a.h5", "--tolerance", "1", "--json", "a.h5"], "is an input"),
+        (["--ref", "a.h5", "--tolerance", "1", "--json-out", "a.h5"], "is an input"),
         (["--ref", "a.h5", "--tolerance", "1", "--overwrite"], "--write-ref"),
         (["--write-ref", "s.toml", "--strict"], "--strict goes with --ref"),
-        (["--write-ref", "s.toml", "--json", "o"], "--json goes with --ref"),
+        (["--write-ref", "s.toml", "--json-out", "o"], "--json-out goes with --ref"),
         (["--write-ref", "a.h5", "--overwrite"], "ends in .toml"),
     ],
 )

@@ -8,7 +8,7 @@ it or not, one that has not the verdict that was asked for, and a speedup withou
 :func:`to_json` gives the outcome to programs; NaN is ``null`` there::
 
     {"schema": "hpcrnn-gate", "version": 1, "passed": bool, "strict": bool, "n_checks": int, "n_failed": int,
-     "n_undecided": int, "files": [str], "reference": str, "notes": [str],
+     "n_undecided": int, "files": [str], "unreadable": [str], "reference": str, "notes": [str],
      "checks": [{"name": of the expectation, "case": null | {"file", "id", "label", "kernel", "status"},
                  "metric": "step_s" | "speedup" | "efficiency" | "gflops" | "verdict" | "case",
                  "better": "lower" | "higher" | "",
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hpcrnn.errors import EXIT_GATE_FAILED, EXIT_VALID
+from hpcrnn.errors import EXIT_GATE_FAILED, EXIT_VALID, EXIT_WRONG_USE
 from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
@@ -34,7 +34,7 @@ from hpcrnn.reporting.comparison.compare import case_json, environment_differenc
 from hpcrnn.reporting.comparison.gate_reference import BETTER, Expectation, Limit, Reference
 from hpcrnn.reporting.comparison.matching import disagreements, has, value_text
 from hpcrnn.reporting.describe import case_name, source_name
-from hpcrnn.reporting.units import GIGA, has_bounds
+from hpcrnn.reporting.units import GIGA, has_bounds, plural
 
 Result = Literal["pass", "fail", "undecided"]
 
@@ -90,6 +90,8 @@ class Outcome:
         Where the reference came from.
     notes : tuple of str
         What of the reference was not taken, and why; on what else it ran, where it was a run.
+    unreadable : tuple of str
+        A line for each file that could not be read: with one, nothing is passed.
     """
 
     checks: tuple[Check, ...]
@@ -97,6 +99,12 @@ class Outcome:
     files: tuple[str, ...]
     reference: str
     notes: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that was asked holds, of every file that was given."""
+        return not self.failed and not self.unreadable
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -110,16 +118,24 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with."""
+        """What the command ends with: an answer that is not complete is none, whatever the files that were read say."""
+        if self.unreadable:
+            return EXIT_WRONG_USE
         return EXIT_GATE_FAILED if self.failed else EXIT_VALID
 
     @property
     def last_line(self) -> str:
-        """``PASS``, or ``FAIL 2 of 5``."""
-        return f"FAIL {len(self.failed)} of {len(self.checks)}" if self.failed else "PASS"
+        """``PASS``, ``FAIL 2 of 5``, or that a file cannot be read."""
+        answer = f"FAIL {len(self.failed)} of {len(self.checks)}" if self.failed else "PASS"
+        if not self.unreadable:
+            return answer
+        missing = f"{plural(len(self.unreadable), 'file')} cannot be read"
+        return f"{answer}; {missing}" if self.failed else f"NOT PASSED: {missing}"
 
 
-def judge(records: Sequence[Record], reference: Reference, *, strict: bool = False) -> Outcome:
+def judge(
+    records: Sequence[Record], reference: Reference, *, strict: bool = False, unreadable: Sequence[str] = ()
+) -> Outcome:
     """Hold results against a reference.
 
     Parameters
@@ -129,6 +145,8 @@ def judge(records: Sequence[Record], reference: Reference, *, strict: bool = Fal
     reference : Reference
     strict : bool
         Fail what the samples do not decide.
+    unreadable : sequence of str
+        A line for each file under test that could not be read.
     """
     entries = make_entries(list({record.uuid: record for record in records}.values()))
     checks = [check for expected in reference.expectations for check in _checks(expected, entries)]
@@ -137,7 +155,7 @@ def judge(records: Sequence[Record], reference: Reference, *, strict: bool = Fal
     files = tuple(dict.fromkeys(source_name(record) for record in records))
     apart = environment_differences(reference.records, records) if reference.records else ()
     notes = [f"differs: {d.key}: {value_text(d.a)} in the reference, {value_text(d.b)} here" for d in apart]
-    return Outcome(tuple(checks), strict, files, reference.source, (*reference.notes, *notes))
+    return Outcome(tuple(checks), strict, files, reference.source, (*reference.notes, *notes), tuple(unreadable))
 
 
 def decide(measured: Interval, limit: Limit, better: Better) -> Result:
@@ -186,12 +204,13 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "schema": "hpcrnn-gate",
         "version": 1,
-        "passed": not outcome.failed,
+        "passed": outcome.passed,
         "strict": outcome.strict,
         "n_checks": len(outcome.checks),
         "n_failed": len(outcome.failed),
         "n_undecided": len(outcome.undecided),
         "files": list(outcome.files),
+        "unreadable": list(outcome.unreadable),
         "reference": outcome.reference,
         "notes": list(outcome.notes),
         "checks": [_check_json(check) for check in outcome.checks],

@@ -67,7 +67,7 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
     if undecided := outcome.undecided:
         held = "which fails under --strict" if outcome.strict else "which passes without --strict"
         say(console, f"{plural(len(undecided), 'check')} undecided: the samples do not tell, {held}")
-    say(console, outcome.last_line, style="bold red" if outcome.failed else "bold green")
+    say(console, outcome.last_line, style="bold green" if outcome.passed else "bold red")
 
 
 def _names(outcome: Outcome) -> list[str]:
