@@ -22,7 +22,7 @@ from hpcrnn.reporting.analysis.scaling import (
     describe_bases,
     scaled,
 )
-from hpcrnn.reporting.describe import common_problem, distinctions, shortfalls
+from hpcrnn.reporting.describe import common_problem, shortfalls
 from hpcrnn.reporting.figures.canvas import (
     BLACK,
     GREY,
@@ -36,7 +36,9 @@ from hpcrnn.reporting.figures.canvas import (
     rank_axis,
     step_axis,
 )
+from hpcrnn.reporting.figures.fits import draw_fits, widen_rank_axis
 from hpcrnn.reporting.figures.rows import entry_labels
+from hpcrnn.reporting.tables.series import series_names, series_shortfalls
 from hpcrnn.reporting.units import (
     format_percent,
     format_ratio,
@@ -95,7 +97,10 @@ def draw_strong_speedup(name: str, series: Sequence[Series]) -> Drawing:
     )
     most = max(p.n_ranks for s in series for p in s.points)
     ax.plot([1, most], [1, most], label="ideal: speedup = ranks", **IDEAL)
+    fits = draw_fits(ax, series, lambda fit, ranks: ranks * fit.efficiency(ranks))
+    seen += fits.values
     rank_axis(ax, [p.n_ranks for s in series for p in s.points] + [1])
+    widen_rank_axis(ax)
     log_axis(ax, min([1.0, *seen]), max([float(most), *seen]), suffix="×")
     ax.set_ylabel("speedup over the base")
     ax.grid(axis="y")
@@ -106,10 +111,10 @@ def draw_strong_speedup(name: str, series: Sequence[Series]) -> Drawing:
     )
     caption = (
         "Time of the base over time of the case. The base is the best VALID serial run of the same problem. "
-        f"{INTERVAL_NOTE}{_notes(series)}"
+        f"{INTERVAL_NOTE}{_notes(series)}{fits.caption}"
     )
     finish(figure, ax, title, subtitle)
-    return Drawing(name, "strong", title, caption, alt, figure)
+    return Drawing(name, "strong", title, caption, alt + fits.alt, figure)
 
 
 def draw_strong_efficiency(name: str, series: Sequence[Series]) -> Drawing:
@@ -123,7 +128,7 @@ def draw_weak_efficiency(name: str, series: Sequence[Series]) -> Drawing:
 
 
 def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: str) -> Drawing:
-    figure, ax = new_axes()
+    figure, ax, weak = *new_axes(), kind == "weak"
     labels, subtitle = _labels_and_base(series)
     seen = _draw_curves(ax, series, labels, lambda p: p.efficiency and scaled(p.efficiency, 100.0))
     _name_values(
@@ -133,7 +138,11 @@ def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: st
         BELOW,
     )
     ax.axhline(100.0, label="ideal: 100 %", **IDEAL)
+    # Strong ones are drawn with the speedup, of which the laws are.
+    fits = draw_fits(ax, series if weak else (), lambda fit, ranks: 100 * fit.efficiency(ranks))
+    seen += fits.values
     rank_axis(ax, [p.n_ranks for s in series for p in s.points])
+    widen_rank_axis(ax)
     linear_axis(ax, max([100.0, *seen]), " %")
     ax.set_ylabel("efficiency")
     ax.grid(axis="y")
@@ -143,8 +152,8 @@ def _draw_efficiency(name: str, kind: str, series: Sequence[Series], meaning: st
         lambda p: f"{format_percent(p.efficiency.median)} on {plural(p.n_ranks, 'rank')}" if p.efficiency else "",
     )
     finish(figure, ax, title, subtitle, height_in=2.3)
-    caption = f"{meaning} {INTERVAL_NOTE}{_notes(series)}"
-    return Drawing(name, kind, title, caption, alt, figure)
+    caption = f"{meaning} {INTERVAL_NOTE}{_notes(series)}{fits.caption}"
+    return Drawing(name, kind, title, caption, alt + fits.alt, figure)
 
 
 def draw_weak_time(name: str, series: Sequence[Series]) -> Drawing:
@@ -246,7 +255,7 @@ def _draw_curves(
             seen += [interval.median, *ends]
         ax.plot(
             [], [], color=color, linestyle=dashes, marker=marker, label=label,
-            fillstyle="left" if _series_shortfalls(one) else "full", markerfacecoloralt="white",
+            fillstyle="left" if series_shortfalls(one) else "full", markerfacecoloralt="white",
         )  # fmt: skip
     return seen
 
@@ -275,26 +284,9 @@ def _name_values(
             )  # fmt: skip
 
 
-def _series_labels(series: Sequence[Series]) -> list[str]:
-    """Name each curve by strategy and backend, and by what else sets it apart."""
-    ignore = ("problem.batch",) if series[0].batch_per_rank else ()
-    extras = distinctions([s.widest.entry.case for s in series], ignore)
-    labels = []
-    for one, extra in zip(series, extras, strict=True):
-        per_rank = f"B{float(one.batch_per_rank):g} a rank" if one.batch_per_rank else ""
-        marks = [*(["simulated"] if one.widest.entry.case.simulated else []), *_series_shortfalls(one)]
-        labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, *marks))))
-    return labels
-
-
-def _series_shortfalls(series: Series) -> list[str]:
-    """Say what sets some point of a curve apart from the chain."""
-    return list({text: None for point in series.points for text in shortfalls(point.entry.case)})
-
-
 def _labels_and_base(series: Sequence[Series]) -> tuple[list[str], str]:
     """Name each curve with its base, and say what all have in common; a base they share is said once."""
-    labels, problem = _series_labels(series), common_problem(_cases(series))
+    labels, problem = series_names(series), common_problem(_cases(series))
     bases = [describe_bases(s.points) for s in series]
     if len(series) > 1 and len(set(bases)) == 1:
         return labels, f"{problem}; {bases[0]}"
@@ -308,11 +300,11 @@ def _cases(series: Sequence[Series]) -> list[Case]:
 def _sentences(series: Sequence[Series], words: Callable[[Point], str]) -> str:
     return " ".join(
         f"{label}: {', '.join(filter(None, map(words, one.line)))}."
-        for label, one in zip(_series_labels(series), series, strict=True)
+        for label, one in zip(series_names(series), series, strict=True)
     )
 
 
 def _notes(series: Sequence[Series]) -> str:
     """Say which points a line joins where a rank count was measured more than once, and what is not exact."""
     repeated = " Every measurement is drawn; the line joins the middle one of each rank count."
-    return repeated * any(s.repeated for s in series) + SHORTFALL_NOTE * any(map(_series_shortfalls, series))
+    return repeated * any(s.repeated for s in series) + SHORTFALL_NOTE * any(map(series_shortfalls, series))

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from hpcrnn.records.statistics import dependence, percentile
 from hpcrnn.reporting.analysis.entries import Entry
-from hpcrnn.reporting.analysis.scaling import Analysis, SerialRuns, Series, describe_base, make_point, phase_names
+from hpcrnn.reporting.analysis.scaling import Analysis, SerialRuns, describe_base, make_point, phase_names
 from hpcrnn.reporting.describe import (
     case_name,
     describe_problem,
     distinctions,
     mode_of,
     notable_settings,
-    shortfalls,
     worst_check,
 )
 from hpcrnn.reporting.tables.samples import dependence_text, percentile_text
@@ -42,25 +41,6 @@ def names(entries: Sequence[Entry]) -> dict[int, str]:
     return {
         e.number: " · ".join(filter(None, (case_name(e.case), extra))) for e, extra in zip(entries, extras, strict=True)
     }
-
-
-def series_names(series: Sequence[Series]) -> list[str]:
-    """Name each series by strategy and backend, and by what else sets it apart from the others."""
-    if not series:
-        return []
-    ignore = ("problem.batch",) if series[0].batch_per_rank else ()
-    extras = distinctions([s.widest.entry.case for s in series], ignore)
-    labels = []
-    for one, extra in zip(series, extras, strict=True):
-        per_rank = f"B{float(one.batch_per_rank):g} a rank" if one.batch_per_rank else ""
-        marks = [*(["simulated"] if one.widest.entry.case.simulated else []), *series_shortfalls(one)]
-        labels.append(" · ".join(filter(None, (one.strategy, one.backend, per_rank, extra, *marks))))
-    return labels
-
-
-def series_shortfalls(series: Series) -> list[str]:
-    """Say what sets some point of a series apart from the chain."""
-    return list({text: None for point in series.points for text in shortfalls(point.entry.case)})
 
 
 def glance_table(analysis: Analysis) -> Table:
