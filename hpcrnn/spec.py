@@ -225,6 +225,9 @@ class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         bool, Meta(description="on several ranks: measure the serial run too, interleaved, on rank 0")
     ] = True
     trace: Annotated[bool, Meta(description="keep the timeline of one step")] = False
+    ceilings: Annotated[
+        bool, Meta(description="measure what the machine can do before the steps, for the roofline: half a second each")
+    ] = True
     out: Annotated[Text | None, Meta(description="result file (default: a new name under results/)")] = None
     overwrite: Annotated[bool, Meta(description="replace the result file if it is there")] = False
 

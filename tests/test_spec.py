@@ -70,6 +70,7 @@ CHANGED = {
     "max_repeats": 60,
     "baseline": False,
     "trace": True,
+    "ceilings": False,
     "out": "results/x.h5",
     "overwrite": True,
 }

@@ -13,6 +13,7 @@ import msgspec
 from threadpoolctl import threadpool_limits
 
 from hpcrnn.backends.registry import check_backends, check_gpu, check_grid
+from hpcrnn.benchmarks.ceilings import measure_ceilings
 from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
@@ -90,10 +91,11 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
-        facts = facts_of(spec, workload, choice, world)
+        valid = all(v.status != "INVALID" for v in verdicts.values())
+        facts = facts_of(spec, workload, choice, world) | (measure_ceilings(ways, world) if valid else {})
         recording = Recording(plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
-        if all(v.status != "INVALID" for v in verdicts.values()):
+        if valid:
             watch = progress.watcher([variant.name for variant in variants], spec.measure)
             checkpoints = Checkpoints(output, recording, variants, world)
             samples = measure(variants, world, spec.measure, watch, checkpoints)

@@ -24,7 +24,7 @@ class Disclosure:
 
 def system_disclosures(records: Sequence[Record]) -> list[Disclosure]:
     """Lay the environment out section by section; files that agree in a section share it."""
-    sections = list({name: None for record in records for name in record.environment})
+    sections = list({name: None for record in records for name in record.environment if name not in _ELSEWHERE})
     ordered = [n for n in _SECTION_TITLES if n in sections] + [n for n in sections if n not in _SECTION_TITLES]
     found = []
     for name in ordered:
@@ -51,6 +51,9 @@ _SECTION_TITLES = {
     "variables": "Environment variables",
 }
 """Sections in the order a reader asks for them."""
+
+_ELSEWHERE = ("ceilings",)
+"""Sections that have tables of their own."""
 
 _OF_A_RANK = ("hostname", "rank", "local_rank", "pid", "affinity")
 """Facts of a rank, not of its host."""
