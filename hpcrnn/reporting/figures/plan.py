@@ -23,6 +23,7 @@ from hpcrnn.reporting.figures.curves import (
     draw_weak_efficiency,
     draw_weak_time,
 )
+from hpcrnn.reporting.figures.roofline import plan_rooflines
 from hpcrnn.reporting.figures.rows import ROWS_A_FIGURE, draw_phases, draw_steps
 from hpcrnn.reporting.figures.strategies import plan_contests
 from hpcrnn.reporting.figures.timelines import draw_timeline
@@ -74,6 +75,7 @@ def plan_all(analysis: Analysis) -> Iterator[Sheet]:
     phases = [b for b in analysis.phases if b.seconds]
     names = phase_names(phases)
     yield from pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
+    yield from plan_rooflines(analysis.included)
     traced = [e for e in analysis.included if e.case.timeline is not None and len(e.case.timeline)]
     traced = [e for e in traced if e.case.n_ranks > 1] or traced  # alone, a rank waits for nobody
     yield from pages(traced, 1, "timeline", lambda name, one: draw_timeline(name, one[0]))

@@ -8,6 +8,7 @@ from importlib import resources
 from hpcrnn.records.record import Record
 from hpcrnn.reporting.analysis.contest import contests
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.roofline import rooflines
 from hpcrnn.reporting.analysis.scaling import Analysis
 from hpcrnn.reporting.describe import (
     all_hosts_text,
@@ -35,6 +36,7 @@ from hpcrnn.reporting.tables.cases import (
 from hpcrnn.reporting.tables.certificates import certificate_table, error_text
 from hpcrnn.reporting.tables.devices import device_table, kernel_table
 from hpcrnn.reporting.tables.peers import pair_peers, peer_content
+from hpcrnn.reporting.tables.roofline import ceiling_table, roofline_table
 from hpcrnn.reporting.tables.splits import contest_table, split_table, wait_table
 from hpcrnn.reporting.tables.system import system_disclosures
 from hpcrnn.reporting.tables.table import Table
@@ -79,7 +81,7 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
     A picture stands in the section whose entry asks for it by ``drawn(...)``, the name its drawing gave.
     """
     entries, included, missing = analysis.entries, analysis.included, gaps(analysis)
-    called = names(entries)
+    called, limits = names(entries), rooflines(included)
     rows = pair_peers(included)
     timing = timing_table(entries) if entries else None
     results = [timing, result_table(entries), verdict_table(entries)] if timing else ["There are none."]
@@ -117,6 +119,7 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
             phase_table(analysis) if analysis.phases else None,
             device_table(included),
         ),
+        _section("roofline", "Roofline", *drawn("roofline"), roofline_table(limits), ceiling_table(limits)),
         _section("timelines", "Timelines", *drawn("timelines"), wait_table(included) if drawn("timelines") else None),
         _section("loss", "Loss", missing.get("loss"), *drawn("loss")),
         _section("cases", "All cases", *results),
