@@ -161,7 +161,7 @@ def test_an_invalid_case_is_in_no_figure(quick):
 def test_no_p99_under_a_hundred_samples(quick):
     out, _ = quick
     row = next(line for line in (out / "report.md").read_text().splitlines() if "32 + 2" in line)
-    assert row.split(" | ")[6] == "—"
+    assert row.split(" | ")[6] == "n too small"
     assert row.split(" | ")[5] == "421 ms"
 
 

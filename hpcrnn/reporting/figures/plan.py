@@ -23,9 +23,11 @@ from hpcrnn.reporting.figures.curves import (
     draw_weak_efficiency,
     draw_weak_time,
 )
+from hpcrnn.reporting.figures.ranks import plan_ranks
 from hpcrnn.reporting.figures.roofline import plan_rooflines
 from hpcrnn.reporting.figures.rows import ROWS_A_FIGURE, draw_phases, draw_steps
 from hpcrnn.reporting.figures.strategies import plan_contests
+from hpcrnn.reporting.figures.strategy_map import plan_maps
 from hpcrnn.reporting.figures.timelines import draw_timeline
 
 MOST_FIGURES = 40
@@ -70,8 +72,10 @@ def plan_all(analysis: Analysis) -> Iterator[Sheet]:
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
     yield from pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
     yield from plan_contests(analysis)
+    yield from plan_maps(analysis)
     yield from plan_certificates(analysis.included)
     yield from pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
+    yield from plan_ranks(analysis.included)
     phases = [b for b in analysis.phases if b.seconds]
     names = phase_names(phases)
     yield from pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))

@@ -10,6 +10,8 @@ from hpcrnn.reporting.analysis.contest import contests
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.roofline import rooflines
 from hpcrnn.reporting.analysis.scaling import Analysis
+from hpcrnn.reporting.analysis.stragglers import judge_all
+from hpcrnn.reporting.analysis.strategy_map import strategy_maps
 from hpcrnn.reporting.describe import (
     all_hosts_text,
     command_line,
@@ -35,9 +37,12 @@ from hpcrnn.reporting.tables.cases import (
 )
 from hpcrnn.reporting.tables.certificates import certificate_table, error_text
 from hpcrnn.reporting.tables.devices import device_table, kernel_table
+from hpcrnn.reporting.tables.fits import fit_table
 from hpcrnn.reporting.tables.peers import pair_peers, peer_content
+from hpcrnn.reporting.tables.ranks import straggler_table
 from hpcrnn.reporting.tables.roofline import ceiling_table, roofline_table
 from hpcrnn.reporting.tables.splits import contest_table, split_table, wait_table
+from hpcrnn.reporting.tables.strategy_map import map_tables
 from hpcrnn.reporting.tables.system import system_disclosures
 from hpcrnn.reporting.tables.table import Table
 from hpcrnn.reporting.units import plural, printable
@@ -101,17 +106,23 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
             kernel_table(entries),
         ),
         _section("glance", "At a glance", glance_table(analysis) if analysis.strong or analysis.weak else None),
-        _section("strong", "Strong scaling", missing.get("strong"), *drawn("strong"), data=times),
-        _section("weak", "Weak scaling", missing.get("weak"), *drawn("weak"), data=times),
+        _section(
+            "strong", "Strong scaling", missing.get("strong"), *drawn("strong"), fit_table(analysis.strong), data=times
+        ),
+        _section("weak", "Weak scaling", missing.get("weak"), *drawn("weak"), fit_table(analysis.weak), data=times),
         _section(
             "strategies",
             "Strategies at equal ranks",
             *drawn("strategies"),
             *[contest_table(contest, called) for contest in contests(included)],
         ),
+        _section(
+            "strategy-map", "Which strategy wins where", *drawn("strategy_map"), *map_tables(strategy_maps(included))
+        ),
         _section("over-time", "Over time", certificate_table(entries), *drawn("over_time")),
         _section("peers", "numpy beside torch", peer_content(rows) if rows else None),
         _section("steps", "Step times", *plotted, *drawn("steps"), data=times),
+        _section("ranks", "Ranks", *drawn("ranks"), straggler_table(judge_all(included), called)),
         _section(
             "phases",
             "Phases",
