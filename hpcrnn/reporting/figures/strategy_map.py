@@ -70,6 +70,8 @@ AXIS_LABELS = {
     HOSTS: "on",
 }
 
+_LETTERS = {"hidden": "H", "seq": "T", "batch": "B", "layers": "L"}
+
 MOST_PANELS = 12
 MOST_COLUMNS, MOST_ROWS = 6, 7
 MOST_HEIGHT_IN = 9.0
@@ -247,8 +249,8 @@ def _draw_part(ax: Axes, found: StrategyMap, part: Part) -> None:
     if found.y:
         ax.set_ylabel(AXIS_LABELS[found.y])
     if part.panel.facet:
-        room = int(_CHARACTERS * len(part.columns) * 0.8)
-        ax.set_title(shorten(facet_text(part.panel), room), loc="left", fontsize=8.5, fontweight="bold", pad=4)
+        heading = shorten(_heading(part.panel), int(_CHARACTERS * len(part.columns) * 0.8))
+        ax.set_title(heading, loc="left", fontsize=8.5, fontweight="bold", pad=4)
     for i, j, cell in part.cells:
         _draw_cell(ax, i, j, cell)
         _write_cell(ax, (i + 0.5, j + 0.5), cell, part.height_in)
@@ -257,6 +259,12 @@ def _draw_part(ax: Axes, found: StrategyMap, part: Part) -> None:
 def facet_text(panel: Panel) -> str:
     """Name what a panel holds: ``time steps 64, batch 32``."""
     return ", ".join(f"{AXIS_LABELS[name]} {printable(value)}" for name, value in panel.facet if value != "")
+
+
+def _heading(panel: Panel) -> str:
+    """Name the same as problems are named elsewhere: ``T64 B32``."""
+    values = [(_LETTERS.get(name, ""), printable(value)) for name, value in panel.facet]
+    return " ".join(letter + value for letter, value in values if value)
 
 
 def _draw_cell(ax: Axes, i: int, j: int, cell: Cell) -> None:
