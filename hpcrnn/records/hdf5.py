@@ -32,6 +32,7 @@ metadata may crash or hang.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 import uuid
@@ -43,12 +44,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.errors import FileError
+from hpcrnn.records.guard import check_structure
 from hpcrnn.records.layout import fill
 from hpcrnn.records.layout_fields import MalformedError
 from hpcrnn.records.layout_merged import fill_merged, parse_all
 from hpcrnn.records.layout_stored import StoredFile, parse_stored_file
 from hpcrnn.records.record import Record
-from hpcrnn.records.whole_file import unusable, write_output, write_whole
+from hpcrnn.records.whole_file import unusable, write_output
 
 if TYPE_CHECKING:
     import h5py
@@ -64,7 +66,9 @@ _REMARK = "An HDF5 file with a user block: h5dump, h5py and xarray open it as it
 
 
 def write_record(record: Record, path: Path, *, overwrite: bool = True) -> None:
-    """Write a record: under a temporary name beside its own, flushed to the disk, then renamed.
+    """Write a record, whole or not at all.
+
+    A run, whose record grows and must outlive a full disk, writes by :class:`~hpcrnn.records.output.Output`.
 
     Parameters
     ----------
@@ -72,24 +76,14 @@ def write_record(record: Record, path: Path, *, overwrite: bool = True) -> None:
     path : Path
         Its directory is made if need be.
     overwrite : bool
-        False: replace nothing but an earlier state of the same record.  Another run's file stays as it is,
-        and this record goes to a new name beside it.
+        Whether another file of the name may be replaced.
 
     Raises
     ------
     FileError
-        The disk is full, the directory cannot be written, or (only without ``overwrite``) another run has
-        taken the name; the message says where the results are.
+        The name is not free, the disk is full, or the directory cannot be written.
     """
-    path = Path(path)
-    content = encode_record(record)
-    try:
-        may_replace = overwrite or _holds(path, record.uuid)
-        written = write_whole(path, content, overwrite=may_replace, beside=True)
-    except OSError as error:
-        raise unusable(path, f"cannot be written: {error.strerror or error}") from None
-    if written != path:
-        raise unusable(path, f"another run has taken this name; the results of this one are in {written}")
+    write_output(Path(path), encode_record(record), inputs=(), overwrite=overwrite)
 
 
 def encode_record(record: Record) -> bytes:
@@ -251,21 +245,55 @@ def _encode(fill_file: Callable[[h5py.File], None]) -> bytes:
     return (MAGIC + head.encode()).ljust(USER_BLOCK_BYTES, b"\0") + body
 
 
-def _read(path: Path, parse_file: Callable[[h5py.File], Parsed]) -> Parsed:
-    """Check a file against its user block, and parse it."""
+def read_unsealed(path: Path, parse_file: Callable[[h5py.File], Parsed], kind: str) -> Parsed:
+    """Read a file of another schema, which has no checksum.
+
+    Parameters
+    ----------
+    path : Path
+    parse_file : callable
+    kind : str
+        What it should be, for messages.
+
+    Raises
+    ------
+    FileError
+        It is missing, empty, not HDF5, or ``parse_file`` can make nothing of it.
+    """
+
+    def check(stream: BinaryIO) -> None:
+        start = stream.read(len(MAGIC))
+        if not start.startswith((SIGNATURE, MAGIC)):
+            raise unusable(Path(path), f"is not HDF5, and {kind} is" if start else "is empty")
+
+    return _read(Path(path), parse_file, check, kind)
+
+
+def _read(
+    path: Path,
+    parse_file: Callable[[h5py.File], Parsed],
+    check: Callable[[BinaryIO], None] | None = None,
+    kind: str = "this record",
+) -> Parsed:
+    """Check a file before the HDF5 library sees it and its structure before its values, and parse it."""
     try:
         _require_file(path)
-        # One descriptor for both: whoever renames another file to this name meanwhile changes nothing of this one.
+        # One descriptor for all: whoever renames another file to this name meanwhile changes nothing of this one.
         with path.open("rb") as stream:
-            _check_seal(path, stream)
+            if check is None:
+                _check_seal(path, stream)
+            else:
+                check(stream)
+            n_bytes = os.fstat(stream.fileno()).st_size
             import h5py
 
             with h5py.File(stream, "r") as file:
+                check_structure(file, n_bytes)
                 return parse_file(file)
     except FileError:
         raise
     except MalformedError as error:
-        what = f"in this record, {error}"
+        what = f"in {kind}, {error}"
     except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
         what = _reason(error)
     raise unusable(path, what)
@@ -279,26 +307,17 @@ def _check_seal(path: Path, stream: BinaryIO) -> None:
     if not block.startswith(MAGIC):
         kind = "is HDF5, but not an hpcrnn record" if block.startswith(SIGNATURE) else "is not an hpcrnn record"
         raise unusable(path, kind)
-    digest, n_read = hashlib.sha256(), 0
-    while piece := stream.read(_PIECE_BYTES):
-        digest.update(piece)
-        n_read += len(piece)
     seal = re.match(rb"sha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block[len(MAGIC) :])
     if not seal:
         raise unusable(path, "is damaged: its user block cannot be read")
-    n_bytes = int(seal[2])
+    n_bytes, n_read = int(seal[2]), os.fstat(stream.fileno()).st_size - USER_BLOCK_BYTES
+    digest = hashlib.sha256()
+    while n_read == n_bytes and (piece := stream.read(_PIECE_BYTES)):
+        digest.update(piece)
     if n_read < n_bytes:
         raise unusable(path, f"is truncated: {n_read} of {n_bytes} bytes are left")
     if n_read > n_bytes or digest.hexdigest() != seal[1].decode():
         raise unusable(path, "is damaged, or was edited: its checksum does not match")
-
-
-def _holds(path: Path, record_uuid: str) -> bool:
-    """Whether a file is an earlier state of this very record."""
-    try:
-        return read_record(path).uuid == record_uuid
-    except FileError:
-        return False
 
 
 def _require_file(path: Path) -> None:

@@ -6,12 +6,18 @@ Both take an open ``h5py.File``; what surrounds it (names, checksums, disks) is 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from hpcrnn.records.baseline import best_serial, by_problem
 from hpcrnn.records.layout_case import fill_case, parse_case, read_case
-from hpcrnn.records.layout_fields import MalformedError, read_attribute, read_member, to_json
+from hpcrnn.records.layout_fields import (
+    MalformedError,
+    parse_json,
+    read_attribute,
+    read_group,
+    read_json,
+    to_json,
+)
 from hpcrnn.records.record import SCHEMA_NAME, SCHEMA_VERSION, Case, Record
 
 if TYPE_CHECKING:
@@ -98,20 +104,30 @@ def check_version(file: h5py.Group, newest: int) -> int:
 
 def case_groups(file: h5py.File) -> list[tuple[str, h5py.Group]]:
     """Return the cases' groups with their names, in the order they were recorded in."""
-    return sorted(read_member(file, "cases").items(), key=lambda item: read_attribute(item[1], "index", int))
+    cases = read_group(file, "cases")
+    found = [(name, read_group(cases, name)) for name in cases]
+    return sorted(found, key=lambda item: read_attribute(item[1], "index", int))
 
 
 def _parse(file: h5py.File, cases: tuple[Case, ...], source: str) -> Record:
+    environment = read_group(file, "environment")
     return Record(
         uuid=read_attribute(file, "uuid", str),
         created_utc=read_attribute(file, "created_utc", str),
         hpcrnn_version=read_attribute(file, "hpcrnn_version", str),
-        argv=tuple(str(word) for word in json.loads(read_attribute(file, "argv", str))),
-        environment={name: json.loads(item.asstr()[()]) for name, item in read_member(file, "environment").items()},
+        argv=_read_argv(file),
+        environment={name: read_json(environment, name) for name in environment},
         cases=cases,
         complete=read_attribute(file, "complete", bool),
         source=source,
     )
+
+
+def _read_argv(file: h5py.File) -> tuple[str, ...]:
+    words = parse_json(read_attribute(file, "argv", str), f"{file.name}@argv")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise MalformedError(file.name, "has an argv that is no list of texts")
+    return tuple(words)
 
 
 def fill_baselines(group: h5py.Group, cases: tuple[Case, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import nan
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,20 +18,18 @@ from hpcrnn.records.layout_fields import (
     read_array,
     read_attribute,
     read_choice,
-    read_member,
+    read_group,
     read_texts,
     texts,
     to_json,
 )
 from hpcrnn.records.record import STEP, Case, Check, Status, Strategy, Verdict
 from hpcrnn.records.statistics import is_outlier
+from hpcrnn.records.stored_spec import parse_spec
 from hpcrnn.records.timeline import Timeline
 
 if TYPE_CHECKING:
     import h5py
-
-SECTIONS = ("model", "problem", "training", "parallel", "machine")
-"""Sections of a specification that make the identity of a case; ``recurrence`` is there from version 3 on."""
 
 TIMES = ("rep", "rank", "phase")
 WARMUPS = ("warmup_rep", "rank", "phase")
@@ -62,6 +59,8 @@ UNITS: dict[str, str] = {
 def shape_fault(case: Case) -> str:
     """Say which array of a case does not fit the others; empty where all do."""
     n_ranks, n_phases = case.n_ranks, len(case.phases)
+    if fault := _axis_fault(case):
+        return fault
     n_steps = len(case.time_s) + len(case.warmup_s)
     wanted: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
         "time": (case.time_s, (len(case.time_s), n_ranks, n_phases)),
@@ -81,8 +80,6 @@ def shape_fault(case: Case) -> str:
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             return f"{name} has shape {array.shape}, not {shape}"
-    if STEP not in case.phases:
-        return f"phase has no {STEP}"
     if case.certificate is not None and (fault := case.certificate.fault(n_steps)):
         return fault
     if case.timeline is None:
@@ -91,6 +88,14 @@ def shape_fault(case: Case) -> str:
         return f"timeline shows repetition {case.timeline.repetition} of {len(case.time_s)}"
     fault = case.timeline.fault(n_ranks)
     return f"timeline: {fault}" if fault else ""
+
+
+def _axis_fault(case: Case) -> str:
+    if case.n_ranks < 1:
+        return f"n_ranks is {case.n_ranks}"
+    if len(set(case.phases)) < len(case.phases):
+        return "phase names one twice"
+    return "" if STEP in case.phases else f"phase has no {STEP}"
 
 
 def fill_case(group: h5py.Group, case: Case, index: int) -> None:
@@ -194,29 +199,29 @@ def read_case(group: h5py.Group, version: int) -> Case:
         Something is missing or has the wrong type.
     """
     phases = read_texts(group, "phase")
-    n_ranks = read_attribute(group, "n_ranks", int)
+    bytes_sent = read_array(group, "bytes_sent", np.int64)
     since_2, since_3 = version >= 2, version >= 3
     return Case(
-        spec=_specification(group),
+        spec=parse_spec(read_attribute(group, "params_json", str), group.name),
         strategy=read_choice(group, "strategy", get_args(Strategy)),
         backend=read_attribute(group, "backend", str),
         kernel=read_attribute(group, "kernel", str),
-        n_ranks=n_ranks,
+        n_ranks=read_attribute(group, "n_ranks", int),
         phases=phases,
         time_s=read_array(group, "time", np.float64),
         warmup_s=read_array(group, "warmup", np.float64),
         loss=read_array(group, "loss", np.float64),
         gradient_norm=read_array(group, "gradient_norm", np.float64),
         flops=read_attribute(group, "flops", float),
-        bytes_sent=read_array(group, "bytes_sent", np.int64),
+        bytes_sent=bytes_sent,
         peak_memory_bytes=read_array(group, "peak_memory_bytes", np.int64),
-        memory_bytes=read_array(group, "memory_bytes", np.int64) if since_2 else np.zeros(n_ranks, dtype=np.int64),
+        memory_bytes=read_array(group, "memory_bytes", np.int64) if since_2 else np.zeros_like(bytes_sent),
         stop_reason=read_attribute(group, "stop_reason", str),
-        verdict=_parse_validation(read_member(group, "validation"), read_choice(group, "verdict", get_args(Status))),
+        verdict=_parse_validation(read_group(group, "validation"), read_choice(group, "verdict", get_args(Status))),
         simulated=not read_attribute(group, "measured", bool),
-        timeline=_parse_timeline(group["timeline"]) if since_2 and "timeline" in group else None,
+        timeline=_parse_timeline(read_group(group, "timeline")) if since_2 and "timeline" in group else None,
         bubble_bound=read_attribute(group, "bubble_bound", float) if since_2 else nan,
-        certificate=parse_certificate(group["certificate"]) if since_3 and "certificate" in group else None,
+        certificate=parse_certificate(read_group(group, "certificate")) if since_3 and "certificate" in group else None,
         kernel_details=read_texts(group, "kernel_details") if "kernel_details" in group else (),
         device_time_s=_optional(group, "device_time", np.float64),
         device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
@@ -226,15 +231,6 @@ def read_case(group: h5py.Group, version: int) -> Case:
 def _optional(group: h5py.Group, name: str, dtype: type[np.generic]) -> npt.NDArray[Any] | None:
     """Read a dataset that only some files have."""
     return read_array(group, name, dtype) if name in group else None
-
-
-def _specification(group: h5py.Group) -> dict[str, Any]:
-    spec = json.loads(read_attribute(group, "params_json", str))
-    if not isinstance(spec, dict) or not all(isinstance(spec.get(name), dict) for name in SECTIONS):
-        raise MalformedError(group.name, f"has a params_json without the sections {', '.join(SECTIONS)}")
-    if not isinstance(spec.get("recurrence", {}), dict):
-        raise MalformedError(group.name, "has a params_json whose recurrence is no section")
-    return spec
 
 
 def _fill_validation(group: h5py.Group, verdict: Verdict) -> None:

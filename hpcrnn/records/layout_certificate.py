@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from hpcrnn.records.layout_fields import (
     fill_scales,
     read_array,
     read_attribute,
-    read_member,
+    read_json,
     read_texts,
     read_truths,
     texts,
@@ -85,7 +84,7 @@ def parse_certificate(group: h5py.Group) -> Certificate:
         raise MalformedError(group.name, f"has a direction that is not {' or '.join(DIRECTIONS)}")
     if read_array(group, "quantile", np.float64).tolist() != list(QUANTILES):
         raise MalformedError(group.name, "has other quantiles than this hpcrnn knows")
-    choice = json.loads(read_member(group, "choice").asstr()[()])
+    choice = read_json(group, "choice")
     if not isinstance(choice, dict):
         raise MalformedError(group.name, "has a choice that is no JSON object")
     rounds, critical_steps, row_steps, n_unmet = (read_array(group, name, np.int64) for name in _COUNTS)

@@ -16,6 +16,11 @@ Scalar = TypeVar("Scalar", str, int, float, bool)
 Text = TypeVar("Text", bound=str)
 
 _WORTH_COMPRESSING = 256
+_DEEPEST_JSON = 64
+_LARGEST_INTEGER = 2**63
+_MOST_TEXT = 2**26
+"""Characters in a column of texts: pieces of a column may all be one and the same text of the file."""
+_TEXTS_AT_ONCE = 64
 
 
 class MalformedError(Exception):
@@ -93,20 +98,30 @@ def read_member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     return group[name]
 
 
+def read_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """Return a group of groups or datasets that must be there."""
+    group = read_member(parent, name)
+    if not hasattr(group, "items"):
+        raise MalformedError(group.name, "is no group")
+    return group
+
+
 def read_attribute(group: h5py.Group, name: str, kind: type[Scalar]) -> Scalar:
     """Return an attribute that must be there, of a type."""
     if name not in group.attrs:
         raise MalformedError(group.name, f"has no attribute {name}")
     value = group.attrs[name]
     plain = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(plain, kind):
+    if not isinstance(plain, kind) or isinstance(plain, bool) != (kind is bool):
         raise MalformedError(group.name, f"has an attribute {name} that is not of type {kind.__name__}")
     return plain
 
 
 def read_array(group: h5py.Group, name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
     """Read a dataset that must be there, of a dtype."""
-    dataset = read_member(group, name)
+    dataset = _read_dataset(group, name)
+    if dataset.shape is None:
+        raise MalformedError(dataset.name, "is empty")
     if dataset.dtype != dtype:
         raise MalformedError(dataset.name, f"has type {dataset.dtype}, not {np.dtype(dtype)}")
     return np.asarray(dataset[()])
@@ -114,7 +129,35 @@ def read_array(group: h5py.Group, name: str, dtype: type[np.generic]) -> npt.NDA
 
 def read_texts(group: h5py.Group, name: str) -> tuple[str, ...]:
     """Read a column of texts that must be there."""
-    return tuple(str(text) for text in read_member(group, name).asstr()[()])
+    dataset = _read_dataset(group, name)
+    if dataset.shape is None or dataset.ndim != 1 or dataset.dtype.kind not in "OS":
+        raise MalformedError(dataset.name, "is no column of texts")
+    if dataset.dtype.kind == "S":  # of one length, within what a file may hold
+        return tuple(str(text) for text in dataset.asstr()[()])
+    column: list[str] = []
+    n_characters = 0
+    for start in range(0, len(dataset), _TEXTS_AT_ONCE):
+        piece = [str(text) for text in dataset.asstr()[start : start + _TEXTS_AT_ONCE]]
+        n_characters += sum(map(len, piece))
+        if n_characters > _MOST_TEXT:
+            raise MalformedError(dataset.name, f"holds more than {_MOST_TEXT} characters")
+        column += piece
+    return tuple(column)
+
+
+def read_json(group: h5py.Group, name: str) -> Any:
+    """Read a JSON text that must be there."""
+    dataset = _read_dataset(group, name)
+    if dataset.shape != () or dataset.dtype.kind not in "OS":
+        raise MalformedError(dataset.name, "is no text")
+    return parse_json(str(dataset.asstr()[()]), dataset.name)
+
+
+def _read_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    member = read_member(group, name)
+    if not hasattr(member, "dtype") or not hasattr(member, "shape"):
+        raise MalformedError(member.name, "is no dataset")
+    return member
 
 
 def read_truths(group: h5py.Group, name: str) -> npt.NDArray[np.bool_]:
@@ -134,3 +177,32 @@ def read_choice(group: h5py.Group, name: str, allowed: tuple[Text, ...]) -> Text
 def to_json(value: object) -> str:
     """Make JSON text; what JSON has no form for becomes a text: no result may be lost to a type."""
     return json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else str(x))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Turn JSON text into values that everything can be done with: written again, shown, counted with.
+
+    Raises
+    ------
+    MalformedError
+        It is no JSON, is nested too deeply, or holds an integer that nothing of ours writes.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: of integers with thousands of digits too
+        raise MalformedError(where, f"is no JSON text: {error}") from None
+    _check_plain(value, where, 0)
+    return value
+
+
+def _check_plain(value: object, where: str, depth: int) -> None:
+    if depth > _DEEPEST_JSON:
+        raise MalformedError(where, f"is JSON nested more than {_DEEPEST_JSON} deep")
+    if isinstance(value, dict):
+        for inner in value.values():
+            _check_plain(inner, where, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner, where, depth + 1)
+    elif isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+        raise MalformedError(where, "holds an integer of more than 64 bits")

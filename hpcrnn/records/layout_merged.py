@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import hpcrnn
 from hpcrnn.records.layout import check_version, fill, fill_baselines, parse
-from hpcrnn.records.layout_fields import MalformedError, read_attribute, read_member
+from hpcrnn.records.layout_fields import MalformedError, read_attribute, read_group
 from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import median_interval
 
@@ -84,8 +84,8 @@ def run_groups(file: h5py.File) -> list[h5py.Group]:
         There are none, one is missing, or the file comes from a newer version.
     """
     check_version(file, MERGED_VERSION)
-    runs = read_member(file, "runs")
-    groups = [runs[name] for name in map(str, range(len(runs))) if name in runs]
+    runs = read_group(file, "runs")
+    groups = [read_group(runs, name) for name in map(str, range(len(runs))) if name in runs]
     if not groups or len(groups) < len(runs):
         raise MalformedError(runs.name, "does not hold runs numbered from 0")
     return groups

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.records.layout import case_groups, parse_unchecked
-from hpcrnn.records.layout_fields import read_attribute, read_member, read_truths
+from hpcrnn.records.layout_fields import read_attribute, read_group, read_truths
 from hpcrnn.records.layout_merged import is_merged, run_groups
 from hpcrnn.records.record import Baseline, Record
 
@@ -112,15 +112,17 @@ def parse_stored_file(file: h5py.File, source: str) -> StoredFile:
     runs = tuple((parse_unchecked(group, source), _parse_stored(group)) for group in groups)
     if not merged:
         return StoredFile(runs, None)
-    bases = read_member(file, "baseline").items()
-    return StoredFile(runs, {name: (_parse_baseline(base), read_attribute(base, "run", int)) for name, base in bases})
+    bases = read_group(file, "baseline")
+    found = {name: (_parse_baseline(bases[name]), read_attribute(bases[name], "run", int)) for name in bases}
+    return StoredFile(runs, found)
 
 
 def _parse_stored(group: h5py.Group) -> Stored:
+    bases = read_group(group, "baseline")
     return Stored(
         version=read_attribute(group, "schema_version", int),
         cases=tuple(_parse_case(case, name) for name, case in case_groups(group)),
-        baselines={name: _parse_baseline(base) for name, base in read_member(group, "baseline").items()},
+        baselines={name: _parse_baseline(bases[name]) for name in bases},
     )
 
 

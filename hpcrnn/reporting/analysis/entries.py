@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hpcrnn.records.record import Case, Record
 from hpcrnn.records.statistics import Interval, is_outlier, median_interval
 from hpcrnn.reporting.describe import worst_check
 from hpcrnn.reporting.units import plural, printable, scientific
+
+_LONGEST_S = 1e12
+"""No step takes as long; sums and ratios of what is shorter are numbers."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,26 @@ def exclusion_reason(case: Case) -> str:
         return "no counted repetition"
     if not (np.isfinite(step).all() and (step > 0).all()):
         return "a step time is not a positive finite number"
-    return ""
+    return _number_fault(case)
+
+
+def _number_fault(case: Case) -> str:
+    """Say which other number of a case none could have measured or counted; empty where there is none.
+
+    A loss or an error that is NaN is none of these: a computation may come to it.
+    """
+    device = case.device_time_s
+    faults = {
+        "a time is not a finite number >= 0": not (_are_times(case.time_s) and _are_times(case.warmup_s)),
+        "a device's time is not a finite number >= 0": device is not None and not _are_times(device[~np.isnan(device)]),
+        "its operations are not a finite number >= 0": not 0 <= case.flops < math.inf,
+        "it counts bytes below zero": any((n < 0).any() for n in (case.bytes_sent, case.memory_bytes)),
+    }
+    return next((fault for fault, found in faults.items() if found), "")
+
+
+def _are_times(seconds: npt.NDArray[np.float64]) -> bool:
+    return bool(((seconds >= 0) & (seconds <= _LONGEST_S)).all())
 
 
 def _verdict_fault(case: Case) -> str:
