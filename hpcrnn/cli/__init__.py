@@ -31,12 +31,12 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Under mpirun an error must be told once, whatever it is: ranks are known before flags are read.
-    if argv[:1] == ["run"] and not {"-h", "--help"} & set(argv):
-        from hpcrnn.cli.run import run_on_ranks
-
-        return run_on_ranks(argv, make_parser())
     try:
+        # Under mpirun an error must be told once, whatever it is: ranks are known before flags are read.
+        if argv[:1] == ["run"] and not {"-h", "--help"} & set(argv):
+            from hpcrnn.cli.run import run_on_ranks
+
+            return run_on_ranks(argv, make_parser())
         arguments = make_parser().parse_args(argv)
         return int(arguments.command(arguments))
     except HpcrnnError as error:

@@ -69,6 +69,7 @@ def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> in
     if record is None:
         code = EXIT_VALID
     else:
+        from hpcrnn.records.whole_file import printable
         from hpcrnn.reporting.terminal.show import show
 
         show([record], console())
@@ -79,7 +80,7 @@ def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> in
                 f"hpcrnn: INVALID: {case.label}: {worst.quantity}: relative error {worst.error:.3g}, "
                 f"allowed {worst.tolerance:.3g}\n"
             )
-        sys.stdout.write(f"written: {record.source}\n")
+        sys.stdout.write(f"written: {printable(record.source)}\n")
         code = EXIT_INVALID if invalid else EXIT_VALID
     return int(world.comm.bcast(code))
 

@@ -152,7 +152,7 @@ def measure(
         if due:
             slept_s += _keep(keeper, samples)
     for variant, found in zip(variants, samples, strict=True):
-        found.stop_reason = reason or "max_repeats"
+        found.stop_reason = reason
         if variant.solves:
             _keep_exponents(variant, found, world)
     if limits.trace:
@@ -259,4 +259,4 @@ def _reason_to_stop(samples: Sequence[Samples], elapsed_s: float, limits: Measur
         return "ci_width"
     if elapsed_s >= limits.max_time:
         return "max_time"
-    return ""
+    return "max_repeats" if n >= limits.max_repeats else ""

@@ -51,7 +51,7 @@ class Output:
         self.path = Path(path)
         self.kept: Path | None = None
         self._overwrite, self._key = overwrite, key
-        self._own: tuple[int, int] | None = None
+        self._own: tuple[int, ...] | None = None
 
     def check(self) -> None:
         """Find out before anything is measured whether the file can be written; make its folder.
@@ -165,13 +165,16 @@ def _other_places(path: Path) -> Iterator[Path]:
             yield name_beside(folder() / plain)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """By which a file is known again under its name: replaced by another's it has another; None where it is gone."""
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """By which a file is known again under its name; another's has another, and what is gone None.
+
+    The number of a file that was removed may be given to the next one: when it was written counts too.
+    """
     try:
         found = path.lstat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _is_taken(path: Path) -> bool:

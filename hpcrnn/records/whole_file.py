@@ -11,6 +11,7 @@ name and filling it; readers say that it is empty.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -192,7 +193,10 @@ def _are_one(first: Path, second: Path) -> bool:
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it so that they outlast a power cut."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # "File exists" would be said of the file to be written
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     for place in missing:
         _sync_folder(place.parent)
 

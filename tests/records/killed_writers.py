@@ -21,7 +21,7 @@ _CONTENT = hdf5._encode(lambda file: hdf5.fill(file, RECORD))
 hdf5._encode = lambda _: _CONTENT  # what is made in memory no kill can spoil, and making it takes most of the time
 
 LINE, DONE = b".", b"!"
-LINES_OF_A_RECORD = 90
+LINES_OF_A_RECORD = 100
 """Lines traced a record, about: random kills fall on the first three."""
 ENDLESS = 60_000
 """Lines, more than a writer comes to, and no more bytes than a pipe holds."""

@@ -3,11 +3,9 @@
 import errno
 import hashlib
 import os
-import re
 import resource
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -225,8 +223,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     assert_same(read_record(path), old)
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(("there", "overwrite"), [(False, False), (False, True), (True, True)])
 def test_a_write_that_stops_half_way(tmp_path, there, overwrite):
     old = make_record()
     if there:
@@ -290,85 +287,3 @@ def test_a_directory_of_the_name(tmp_path):
 def test_a_directory_that_went_away_is_made_again(tmp_path):
     write_record(make_record(), tmp_path / "gone" / "a.h5")
     assert read_record(tmp_path / "gone" / "a.h5")
-
-
-# --- two jobs, one name -----------------------------------------------------------------------------
-
-
-def test_an_earlier_state_of_the_same_record_is_replaced(tmp_path):
-    first = make_record(make_case(1), complete=False)
-    write_record(first, tmp_path / "a.h5", overwrite=False)
-    final = make_record(make_case(1), make_case(2), uuid=first.uuid)
-    write_record(final, tmp_path / "a.h5", overwrite=False)
-    assert_same(read_record(tmp_path / "a.h5"), final)
-    assert names_in(tmp_path) == ["a.h5"]
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_no_job_loses_its_results(tmp_path, monkeypatch, links):
-    if not links:
-        monkeypatch.setattr(Path, "hardlink_to", lambda self, target: os.link(target, "/proc/none"))
-    records = [make_record() for _ in range(6)]
-    complaints = []
-
-    def job(record):
-        try:
-            write_record(record, tmp_path / "a.h5", overwrite=False)
-        except FileError as error:
-            complaints.append(str(error))
-
-    threads = [threading.Thread(target=job, args=[record]) for record in records]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    kept = [read_record(path) for path in tmp_path.iterdir()]
-    assert sorted(record.uuid for record in kept) == sorted(record.uuid for record in records)
-    assert len(complaints) == len(records) - 1
-    for complaint in complaints:
-        found = re.search(r"another run has taken this name; the results of this one are in (\S+)$", complaint)
-        assert read_record(Path(found[1])).uuid in {record.uuid for record in records}
-
-
-# --- check_writable ---------------------------------------------------------------------------------
-
-
-def test_a_free_name_in_a_directory_to_be_made(tmp_path):
-    check_writable(tmp_path / "new" / "deep" / "a.h5", overwrite=False)
-    assert names_in(tmp_path / "new" / "deep") == []
-
-
-def test_a_taken_name(tmp_path):
-    (tmp_path / "a.h5").write_bytes(b"precious")
-    with pytest.raises(SpecError, match=r"measure\.out = .*: allowed is a name that is not taken"):
-        check_writable(tmp_path / "a.h5", overwrite=False)
-    check_writable(tmp_path / "a.h5", overwrite=True)
-    assert (tmp_path / "a.h5").read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("", "this is a directory"),
-        ("/dev/null", "this is a device, a pipe or a socket"),
-        ("/proc/none/a.h5", "a file that can be written"),
-        ("/proc/a.h5", "a file that can be written"),
-        ("file/a.h5", "Not a directory"),
-        ("x" * 300, "File name too long"),
-        ("a\0b", "null"),
-    ],
-)
-def test_names_that_cannot_be(tmp_path, name, reason, overwrite):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SpecError, match=reason) as caught:
-        check_writable(tmp_path / name, overwrite)
-    assert str(caught.value).isprintable()
-    assert names_in(tmp_path) == ["file"]
-
-
-def test_a_dangling_link_is_taken_but_may_be_replaced(tmp_path):
-    (tmp_path / "a.h5").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(SpecError, match="not taken"):
-        check_writable(tmp_path / "a.h5", overwrite=False)
-    check_writable(tmp_path / "a.h5", overwrite=True)
