@@ -66,6 +66,9 @@ class Probe(Protocol):
     def stream(self, footprint_bytes: int, limit_s: float) -> Stream:
         """Make arrays of about that size together, or of less where to touch them takes longer than the limit."""
 
+    def release(self) -> None:
+        """Give back what is kept of arrays that nobody has any more."""
+
 
 def make_probe(backend: BackendName, spec: RunSpec, local_rank: int, cache_bytes: int | None) -> Probe:
     """Return the probe of a backend; heavy libraries are imported here and not before.
@@ -103,11 +106,12 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def random_matrices(n: int, dtype: npt.DTypeLike) -> tuple[Array, Array]:
-    """Draw two matrices (n, n) from N(0, 1): a processor may take less time, or power, for zeros."""
-    rng = np.random.default_rng(0)
-    row = rng.standard_normal(16 * (n + 1))  # its period is no multiple of a row
-    a = np.resize(row, (n, n)).astype(dtype)
-    return a, a.T.copy()
+    """Make two matrices (n, n) of numbers from N(0, 1): a processor may take less time, or power, for zeros.
+
+    They repeat themselves, but not from row to row: to draw them all takes longer than to multiply them.
+    """
+    drawn = np.random.default_rng(0).standard_normal(16 * (n + 1)).astype(dtype)
+    return np.resize(drawn, (n, n)), np.resize(drawn[::-1], (n, n))
 
 
 def touched_arrays(n_arrays: int, footprint_bytes: int, limit_s: float) -> list[Array]:

@@ -70,7 +70,7 @@ def _measure(way: Way, world: World, cache_bytes: int | None) -> dict[str, Any] 
     takes_part = world.rank < way.n_ranks
     sharers = max(1, sum(rank < way.n_ranks for rank in world.node.allgather(world.rank)))
     mine = _Measurement(way, world.local_rank, sharers, cache_bytes)
-    for part in (mine.products, mine.touch, mine.passes):
+    for part in (mine.products, mine.touch, mine.passes, mine.release):
         world.quiet_barrier()  # together
         if takes_part:
             mine.attempt(part)
@@ -147,7 +147,12 @@ class _Measurement:
             "bandwidth_sample_s": samples,
             "cache_bytes": self._probe.cache_bytes,
         }
-        self._stream = None  # gives its memory back before anything is timed
+
+    def release(self) -> None:
+        """Have no memory any more."""
+        self._stream = None
+        if self._probe is not None:
+            self._probe.release()
 
     def _memory(self, probe: Probe) -> int:
         """Bytes that this rank may take."""

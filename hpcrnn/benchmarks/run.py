@@ -87,12 +87,14 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             progress.say(f"method auto: {choice['reason']}")
         progress.say(f"verifying {', '.join(way.name for way in ways)}")
         verdicts = verify(ways, workload, world)
+        valid = all(v.status != "INVALID" for v in verdicts.values())
+        # While there are no engines: memory for both at once would be in the peak that is recorded.
+        ceilings = measure_ceilings(ways, world) if valid else {}
         variants = _variants(workload, plans, world)
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
-        valid = all(v.status != "INVALID" for v in verdicts.values())
-        facts = facts_of(spec, workload, choice, world) | (measure_ceilings(ways, world) if valid else {})
+        facts = facts_of(spec, workload, choice, world) | ceilings
         recording = Recording(plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
         if valid:

@@ -31,6 +31,9 @@ class NumpyProbe:
     def free_bytes(self) -> int:
         return free_host_bytes()
 
+    def release(self) -> None:
+        """Nothing is kept."""
+
     def product(self, n: int) -> Callable[[], float]:
         a, b = random_matrices(n, self._dtype)
         out = np.empty_like(a)

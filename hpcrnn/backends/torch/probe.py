@@ -31,6 +31,9 @@ class TorchProbe:
     def free_bytes(self) -> int:
         return free_host_bytes()
 
+    def release(self) -> None:
+        """Nothing is kept."""
+
     def product(self, n: int) -> Callable[[], float]:
         a, b = map(torch.from_numpy, random_matrices(n, self._dtype))
         out = torch.empty_like(a)
