@@ -335,7 +335,9 @@ def test_a_fit_through_shared_cores_is_called_so():
     table = fit_table(series)
     assert fit_series(series[0])[0].shared == (4,)
     assert table.rows[0][9].endswith("; ranks share cores on 4 ranks")
-    assert "more than the cores (2)" in table.note
+    assert "more than cores (2)" in table.note
+    with drawing_style():
+        assert "ranks that share cores" in draw_strong_speedup("x", series).caption
     assert "cores" not in fit_table(analyse([make_record(strong(usl, (1, 2, 4)))]).strong).note
 
 
@@ -346,7 +348,7 @@ def test_the_table_of_forty_cases():
     table = fit_table(analyse([make_record(many_cases())]).strong)
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert [row[2] for row in table.rows] == ["Amdahl", "USL"] * 5
-    assert table.rows[0][:2] == ["1–8", "data · numpy · H128"]
+    assert table.rows[0][:2] == ["2–8", "data · numpy · H128"]
     assert "extrapolated by the fit, not measured" in table.note
     assert "Gustafson" not in table.note
     assert all(" ranks" in row[6] for row in table.rows if row[2] == "USL")
@@ -355,7 +357,7 @@ def test_the_table_of_forty_cases():
 def test_series_without_a_fit_share_a_row_that_says_why():
     cases = [c for k in (1, 2, 3) for c in strong(usl, (1, 2), hidden=64 * k)]
     table = fit_table(analyse([make_record(cases)]).strong)
-    assert [row[:3] for row in table.rows] == [["1–6", "3 series", "Amdahl, USL"]]
+    assert [row[:3] for row in table.rows] == [["2, 4, 6", "3 series", "Amdahl, USL"]]
     assert table.rows[0][9] == "not made: at least 2 rank counts beside 1 are needed, there is 1"
     assert fit_table([]) is None
 

@@ -98,6 +98,8 @@ def _caption(drawn: Sequence[Fit], n_shown: int, n_fitted: int, n_series: int) -
     elif n_fitted < n_series:
         which = f" A fit was made of {n_fitted} of the {n_series} series."
     spelt = "".join(f" {short}: {law.name}." for law, short in SHORT_NAMES.items() if any(f.law is law for f in drawn))
+    if any(fit.shared for fit in drawn):
+        which += " Some go through ranks that share cores, and describe the sharing."
     return (
         f" Thin lines are fits, not measurements, dotted beyond the measured ranks.{spelt} Their intervals, and "
         f"whether they fit, are in the table of fits.{which}"

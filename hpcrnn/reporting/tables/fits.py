@@ -156,7 +156,8 @@ def _listed(counts: Sequence[int]) -> str:
 
 
 def _numbers(members: Sequence[Series]) -> str:
-    return spans(sorted({p.entry.number for s in members for p in s.points}))
+    """Number the parallel cases: serial ones are in most series, the base of all files among them."""
+    return spans(sorted({p.entry.number for s in members for p in s.points if p.n_ranks > 1}))
 
 
 def _note(fits: Sequence[Fit], cores: Sequence[int]) -> str:
@@ -177,5 +178,5 @@ def _note(fits: Sequence[Fit], cores: Sequence[int]) -> str:
         )
     if any(fit.shared for fit in fits):
         there = " or ".join(map(str, cores))
-        said.append(f"Ranks share cores where they are more than the cores ({there}): there the fit describes that.")
+        said.append(f"Where ranks are more than cores ({there}) they share them, and the fit describes the sharing.")
     return " ".join(said)
