@@ -8,6 +8,7 @@ code  meaning
 2     the result is INVALID: the numbers computed are not right
 3     a gate failed
 4     the launch is wrong: ranks, threads, devices, MPI
+130   ended by SIGINT; 143: by SIGTERM (128 and its number, as in shells)
 ====  =============================================================
 """
 

@@ -339,7 +339,7 @@ class Record:
         ``git``, ``slurm``, ``clock``, ``workload``: plain values.
     cases : tuple of Case
     complete : bool
-        False in a file written while cases were still to come.
+        False in a file written before the run had come to its end.
     """
 
     uuid: str
