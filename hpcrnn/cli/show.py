@@ -14,7 +14,7 @@ def add_flags(parser: Parser) -> None:
     """Add the flags."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument(
-        "--verbose", action="store_true", help="of GPUs: their time of each phase, how kernels are laid out"
+        "--verbose", action="store_true", help="percentiles, busy and waiting time of ranks, checks, and what GPUs say"
     )
     parser.set_defaults(command=show)
 

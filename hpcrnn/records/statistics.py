@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 PERCENTILE_NEEDS = {90: 10, 99: 100}
 """Samples a percentile needs before it is more than the largest sample by another name: one beyond it on average."""
 
-DEPENDENCE_LEVEL = 0.01
+DEPENDENCE_LEVEL = 0.02
 """How often samples that are independent are said not to be, at the most."""
 
 

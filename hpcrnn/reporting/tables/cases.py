@@ -122,7 +122,7 @@ def timing_table(entries: Sequence[Entry]) -> Table:
         "Time of a step, the slowest rank's. p90 needs 10 samples and p99 100; their 95 % intervals, in brackets, need "
         "36 and 368. Outliers are counted, never removed. Where samples are not independent, as in drift or in fewer "
         "runs about the median than the number expected, an interval may be too narrow; independent samples are said "
-        "not to be in at most 1 of 100 cases."
+        "not to be in at most 1 of 50 cases."
     )
     return Table("Step times", columns, rows, text_columns=(1, 10, 11), note=note)
 

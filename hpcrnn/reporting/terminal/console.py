@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 ASCII = str.maketrans(
     {
         "×": "x", "·": "|", "–": "-", "—": "-", "→": ">", "µ": "u", "…": "~", "“": '"', "”": '"', "∞": "inf",
-        "≤": "<=", "≥": ">=", "\xa0": " ",
+        "≤": "<=", "≥": ">=", "−": "-", "\xa0": " ",
     }
 )  # fmt: skip
 """For a terminal that cannot show them."""
@@ -23,6 +25,15 @@ def say(console: Console, text: str, style: str = "", *, wrap: bool = True) -> N
     from rich.text import Text
 
     console.print(Text(fit(text, console), style=style), soft_wrap=not wrap, highlight=False)
+
+
+_BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:[nµm]?s|[KMGT]?i?B|%)(?![^\W\d_]))")
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a line between words, never between a number and its unit."""
+    lines = textwrap.wrap(_BEFORE_UNIT.sub("\xa0", text), width, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def is_ascii(console: Console) -> bool:

@@ -6,16 +6,13 @@ columns.  The case table holds to 80 characters; what needs more room stands in 
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.record import Record
-from hpcrnn.records.statistics import median_interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
-from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, describe_base, make_point, phase_breakdown
+from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, describe_base, make_point
 from hpcrnn.reporting.describe import (
     case_name,
     command_line,
@@ -25,28 +22,22 @@ from hpcrnn.reporting.describe import (
     git_text,
     host_names,
     hosts_text,
-    loss_unit,
-    mode_of,
     mpi_text,
     section,
     shortfalls,
     source_name,
 )
-from hpcrnn.reporting.tables.certificates import certificate_lines
-from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
-from hpcrnn.reporting.terminal.console import fit, plain_table, print_rows, say
+from hpcrnn.reporting.terminal.console import fit, plain_table, print_rows, say, wrap
+from hpcrnn.reporting.terminal.details import CASES_IN_FULL, CELLS, Manner, details, steps_cell
 from hpcrnn.reporting.units import (
     MISSING,
     format_gflops,
     format_interval,
-    format_percent,
     format_ratio,
     format_seconds,
     in_two,
-    plural,
     printable,
     shorten,
-    significant,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +58,8 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
     console : rich.console.Console
         Where to; its width and whether it is a terminal decide the form.
     verbose : bool
-        Say of cases on GPUs how long the GPU took of each phase and how kernels are laid out.
+        Say percentiles, what each rank was busy, the checks, and of GPUs how long they took of each phase and how
+        kernels are laid out.
     """
     entries = make_entries(records)
     serial = SerialRuns(entries)
@@ -80,9 +72,13 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
         _print_header(record, console)
         if file not in problems:
             say(console, "  no case was recorded")
+        brief = len(record.cases) > CASES_IN_FULL and not verbose
+        manner = Manner(verbose=verbose, brief=brief)
         for members in problems.get(file, {}).values():
             console.print()
-            _print_problem(members, serial, console, verbose=verbose)
+            _print_problem(members, serial, console, manner)
+        if brief:
+            say(console, "\n  phases, losses and more of each case: hpcrnn show --verbose", style="dim")
 
 
 def show_runs(records: Sequence[Record], console: Console) -> None:
@@ -123,7 +119,7 @@ def _print_header(record: Record, console: Console) -> None:
         say(console, "  incomplete: written while cases were still to come", style="yellow")
 
 
-def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Console, *, verbose: bool) -> None:
+def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Console, manner: Manner) -> None:
     from rich.text import Text
 
     say(console, describe_problem(entries[0].case), style="bold")
@@ -133,20 +129,23 @@ def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Consol
     names = _names(entries)
     room = console.width - OTHER_COLUMNS - max(len(str(entry.step.n)) for entry in entries)
     room -= max(len(entry.case.verdict.status) for entry in entries) - len("INVALID")
-    rated = max(map(len, names)) <= room
+    longest = max(map(len, names))
+    rated, drawn = longest <= room, longest <= room - CELLS - 2
     room += 0 if rated else RATE_COLUMN
     for heading in ("n", "median step", "95 % interval", "speedup", *(["GFLOP/s"] if rated else [])):
         table.add_column(heading, justify="right", no_wrap=True)
+    if drawn:
+        table.add_column("steps", no_wrap=True)
     bases: dict[str, Base] = {}
     for entry, name in zip(entries, names, strict=True):
         cells = _cells(entry, "\n ".join(in_two(name, room)), serial, bases)
-        cells = cells if rated else cells[:-1]
+        cells = [*(cells if rated else cells[:-1]), *([steps_cell(entry, console)] if drawn else [])]
         styles = ("", _verdict_style(entry), *[""] * (len(cells) - 2))
         table.add_row(*(Text(fit(c, console), style=s) for c, s in zip(cells, styles, strict=True)))
     console.print(table)
     for text in bases:
         say(console, f"  base: {text}")
-    _print_details(console, names, entries, verbose=verbose)
+    _print_details(console, names, entries, replace(manner, steps=not drawn))
 
 
 def _verdict_style(entry: Entry) -> str:
@@ -172,46 +171,7 @@ def _cells(entry: Entry, name: str, serial: SerialRuns, bases: dict[str, Base]) 
     return [name, status, *times, speedup, rate]
 
 
-def _details(entry: Entry, *, verbose: bool) -> list[tuple[str, str]]:
-    """Say what the columns have no room for: a line a subject, with its style."""
-    certified = [(line, "bold yellow" if loud else "") for line, loud in certificate_lines(entry.case)]
-    if not entry.included:
-        return [(line, "red") for line in (entry.exclusion, *(line for line, _ in certified))]
-    return [*certified, *((line, "") for line in _plain_details(entry, verbose=verbose))]
-
-
-def _plain_details(entry: Entry, *, verbose: bool) -> list[str]:
-    shares = phase_breakdown(entry).shares
-    phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
-    lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
-    lines += _split_details(entry)
-    if verbose:
-        lines += [line for line in (device_line(entry.case), *layout_lines(entry.case)) if line]
-    loss, parts = entry.case.loss, []
-    if mode_of(entry.case) == "train" and loss.size:
-        unit = f" {loss_unit(entry.case)}".rstrip()
-        parts.append(f"loss {significant(float(loss[0]))} → {significant(float(loss[-1]))}{unit}")
-    if entry.n_outliers:
-        parts.append(f"{plural(entry.n_outliers, 'outlier')} kept")
-    if entry.case.stop_reason:
-        parts.append(f"stopped: {printable(entry.case.stop_reason)}")
-    return [*lines, "; ".join(parts)] if parts else lines
-
-
-def _split_details(entry: Entry) -> list[str]:
-    """Say what the split costs in waiting and saves in memory; of a serial run, what it holds on a GPU."""
-    case, parts = entry.case, []
-    if case.n_ranks == 1 and not case.on_gpu:
-        return []
-    if case.n_ranks > 1 and math.isfinite(case.bubble_bound):
-        bubble = median_interval(measured_bubble(case)).median
-        parts.append(f"bubble {format_percent(bubble)}, bound {format_percent(case.bubble_bound)}")
-    if held := held_text(case):
-        parts.append(held)
-    return ["; ".join(parts)] if parts else []
-
-
-def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry], *, verbose: bool) -> None:
+def _print_details(console: Console, names: Sequence[str], entries: Sequence[Entry], manner: Manner) -> None:
     """Print the details beside their cases' names; on a narrow terminal, below them."""
     width = max(map(len, names))
     beside = width <= console.width // 3
@@ -219,12 +179,12 @@ def _print_details(console: Console, names: Sequence[str], entries: Sequence[Ent
     for entry, name in zip(entries, names, strict=True):
         lines = [
             (piece, style)
-            for line, style in _details(entry, verbose=verbose)
-            for piece in textwrap.wrap(line, max(20, console.width - indent), break_on_hyphens=False)
+            for line, style in details(entry, console, manner)
+            for piece in wrap(line, max(20, console.width - indent))
         ]
         if beside:
             lines = [(f"  {name if k == 0 else '':{width}}  {line}", style) for k, (line, style) in enumerate(lines)]
-        else:
+        elif lines:
             lines = [(f"  {name}", ""), *((" " * indent + line, style) for line, style in lines)]
         for line, style in lines:
             say(console, line, style=style)
