@@ -264,16 +264,16 @@ def read_unsealed(path: Path, parse_file: Callable[[h5py.File], Parsed], kind: s
     def check(stream: BinaryIO) -> None:
         start = stream.read(len(MAGIC))
         if not start.startswith((SIGNATURE, MAGIC)):
-            raise unusable(Path(path), f"is not HDF5, and {kind} is" if start else "is empty")
+            raise unusable(Path(path), f"cannot be read as {kind}: it is not HDF5" if start else "is empty")
 
-    return _read(Path(path), parse_file, check, kind)
+    return _read(Path(path), parse_file, check, f"cannot be read as {kind}:")
 
 
 def _read(
     path: Path,
     parse_file: Callable[[h5py.File], Parsed],
     check: Callable[[BinaryIO], None] | None = None,
-    kind: str = "this record",
+    malformed: str = "in this record,",
 ) -> Parsed:
     """Check a file before the HDF5 library sees it and its structure before its values, and parse it."""
     try:
@@ -293,7 +293,7 @@ def _read(
     except FileError:
         raise
     except MalformedError as error:
-        what = f"in {kind}, {error}"
+        what = f"{malformed} {error}"
     except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
         what = _reason(error)
     raise unusable(path, what)

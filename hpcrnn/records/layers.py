@@ -20,11 +20,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.errors import FileError
+from hpcrnn.errors import shorten
+from hpcrnn.records.hdf5 import read_unsealed
+from hpcrnn.records.layout import check_schema
+from hpcrnn.records.layout_fields import (
+    MalformedError,
+    parse_json,
+    read_array,
+    read_attribute,
+    read_group,
+    read_texts,
+)
 from hpcrnn.records.whole_file import write_output
 
 SCHEMA_NAME = "hpcrnn-layers"
 SCHEMA_VERSION = 1
+
+PASSES = ("inference", "training")
+"""What is timed: forward, and forward with backward."""
+
+_TABLES = ("environment", "ceilings")
+_OF_A_SOLVE = ("rounds", "steps", "meeting", "unmet", "residual")
+_LONGEST_S = 1e12
+_LARGEST = 1e30
+"""Beyond all operations, bytes and rates: quotients and products of what is smaller are numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,33 +135,74 @@ def read_layer_record(path: Path) -> LayerRecord:
     Raises
     ------
     FileError
-        It is not there, or not such a file.
+        It is not there, not such a file, damaged, or from a newer hpcrnn.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("schema_name") != SCHEMA_NAME:
-                raise FileError(f"{path}: not a layer benchmark ({SCHEMA_NAME})")
-            return LayerRecord(
-                str(file.attrs["created_utc"]),
-                str(file.attrs["device"]),
-                json.loads(file.attrs["environment"]),
-                json.loads(file.attrs["ceilings"]),
-                tuple(_read_case(group) for _, group in sorted(file["cases"].items())),
-            )
-    except (OSError, KeyError) as error:
-        raise FileError(f"{path}: cannot be read as a layer benchmark: {error}") from None
+    return read_unsealed(path, _parse, f"a layer benchmark ({SCHEMA_NAME})")
 
 
-def _read_case(group: Any) -> LayerTiming:
-    passes = [name for name, member in group.items() if hasattr(member, "items")]
-    names = [str(name) for name in group["quantity"].asstr()[()]]
-    ours, peers = (dict(zip(names, group[name][()].tolist(), strict=True)) for name in ("error", "peer_error"))
-    return LayerTiming(
-        {name: value.item() if hasattr(value, "item") else value for name, value in group.attrs.items()},
-        {which: group[which]["ours"][()] for which in passes},
-        {which: group[which]["peer"][()] for which in passes},
-        ours,
-        {name: error for name, error in peers.items() if not np.isnan(error)},
+def _parse(file: Any) -> LayerRecord:
+    check_schema(file, SCHEMA_NAME, SCHEMA_VERSION)
+    cases = read_group(file, "cases")
+    environment, ceilings = (parse_json(read_attribute(file, name, str), f"/@{name}") for name in _TABLES)
+    if not isinstance(environment, dict) or not isinstance(ceilings, dict):
+        raise MalformedError("/", f"has no table in {' or '.join(_TABLES)}")
+    if not all(_is_positive(rate) for rate in ceilings.values()):
+        raise MalformedError("/@ceilings", "has a rate that is not a positive finite number")
+    if "copy_bytes_per_s" not in ceilings:
+        raise MalformedError("/@ceilings", "has no copy_bytes_per_s")
+    return LayerRecord(
+        read_attribute(file, "created_utc", str),
+        read_attribute(file, "device", str),
+        environment,
+        ceilings,
+        tuple(_parse_case(read_group(cases, name), ceilings) for name in sorted(cases)),
     )
+
+
+def _parse_case(group: Any, ceilings: dict[str, float]) -> LayerTiming:
+    names = read_texts(group, "quantity")
+    ours, peers = (read_array(group, name, np.float64) for name in ("error", "peer_error"))
+    if not len(names) == len(set(names)) == ours.size == peers.size > 0 or ours.ndim != 1 or peers.ndim != 1:
+        raise MalformedError(group.name, "has columns of several lengths, or none")
+    facts = {name: group.attrs[name] for name in group.attrs}
+    facts = {name: value.item() if isinstance(value, np.generic) else value for name, value in facts.items()}
+    passes = {name: read_group(group, name) for name in PASSES}
+    _check_facts(group, facts, ceilings)
+    return LayerTiming(
+        facts,
+        {which: _read_samples(samples, "ours", least=1) for which, samples in passes.items()},
+        {which: _read_samples(samples, "peer") for which, samples in passes.items()},
+        dict(zip(names, ours.tolist(), strict=True)),
+        {name: error for name, error in zip(names, peers.tolist(), strict=True) if not np.isnan(error)},
+    )
+
+
+def _check_facts(group: Any, facts: dict[str, Any], ceilings: dict[str, float]) -> None:
+    """Refuse facts that a report could not be made of."""
+    for name in ("name", "precision", "group", "kernel"):
+        read_attribute(group, name, str)
+    if f"{facts['precision']}_flops_per_s" not in ceilings:
+        raise MalformedError(
+            group.name, f"has precision = {shorten(facts['precision'])}, of which no rate was measured"
+        )
+    folded = "fold" in facts
+    solves = [f"{name}_{way}" for way in ("forward", "backward") if f"rounds_{way}" in facts for name in _OF_A_SOLVE]
+    counts = ("B", "T", "H", "D", "error_steps", *(["fold"] if folded else []))
+    rates = (f"{name}_{which}" for name in ("flops", "least_bytes") for which in PASSES)
+    for name in (*counts, *rates, *(["tolerance"] if folded else [])):
+        if not _is_positive(facts.get(name)) or (name in counts and not isinstance(facts[name], int)):
+            raise MalformedError(group.name, f"has {name} = {shorten(facts.get(name))}, which is no size")
+    for name in solves if folded else []:
+        if not isinstance(facts.get(name), int | float):
+            raise MalformedError(group.name, f"has {name} = {shorten(facts.get(name))}, which is no number")
+
+
+def _read_samples(group: Any, name: str, least: int = 0) -> npt.NDArray[np.float64]:
+    samples = read_array(group, name, np.float64)
+    if samples.ndim != 1 or samples.size < least or not ((samples > 0) & (samples < _LONGEST_S)).all():
+        raise MalformedError(f"{group.name}/{name}", "holds what is no time")
+    return samples
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LARGEST

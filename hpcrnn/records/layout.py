@@ -82,9 +82,20 @@ def read_version(file: h5py.File) -> int:
     MalformedError
         The file is of another kind, or from a newer version.
     """
-    if file.attrs.get("schema_name") != SCHEMA_NAME:
-        raise MalformedError(file.name, f"has no attribute schema_name = {SCHEMA_NAME}")
-    return check_version(file, SCHEMA_VERSION)
+    return check_schema(file, SCHEMA_NAME, SCHEMA_VERSION)
+
+
+def check_schema(file: h5py.Group, name: str, newest: int) -> int:
+    """Return the version of a file that must be of a schema.
+
+    Raises
+    ------
+    MalformedError
+        It is of another, or of a newer version.
+    """
+    if "schema_name" not in file.attrs or read_attribute(file, "schema_name", str) != name:
+        raise MalformedError(file.name, f"has no attribute schema_name = {name}")
+    return check_version(file, newest)
 
 
 def check_version(file: h5py.Group, newest: int) -> int:
@@ -96,6 +107,8 @@ def check_version(file: h5py.Group, newest: int) -> int:
         There is none, or a newer one.
     """
     version = read_attribute(file, "schema_version", int)
+    if version < 1:
+        raise MalformedError(file.name, f"has schema version {version}, which there never was")
     if version > newest:
         what = f"has schema version {version}, and this hpcrnn reads up to {newest}: update hpcrnn"
         raise MalformedError(file.name, what)

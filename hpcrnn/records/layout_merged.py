@@ -72,7 +72,7 @@ def parse_all(file: h5py.File, source: str) -> tuple[Record, ...]:
 
 def is_merged(file: h5py.File) -> bool:
     """Whether a file holds merged runs."""
-    return bool(file.attrs.get("schema_name") == MERGED_NAME)
+    return "schema_name" in file.attrs and read_attribute(file, "schema_name", str) == MERGED_NAME
 
 
 def run_groups(file: h5py.File) -> list[h5py.Group]:

@@ -21,7 +21,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.errors import FileError
+from hpcrnn.records.hdf5 import read_unsealed
+from hpcrnn.records.layout import check_schema
+from hpcrnn.records.layout_fields import (
+    MalformedError,
+    parse_json,
+    read_array,
+    read_attribute,
+    read_group,
+    read_json,
+    read_member,
+    read_texts,
+)
 from hpcrnn.records.whole_file import write_output
 
 SCHEMA_NAME = "hpcrnn-time-study"
@@ -134,33 +145,17 @@ def read_study_record(path: Path) -> StudyRecord:
     FileError
         It is not there, not such a file, damaged, or from a newer hpcrnn.
     """
-    import h5py
+    return read_unsealed(path, _parse, f"a study of time-parallel methods ({SCHEMA_NAME})")
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{path}: is not there, or not a file")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("schema_name") != SCHEMA_NAME:
-                raise FileError(f"{path}: not a study of time-parallel methods ({SCHEMA_NAME})")
-            version = int(file.attrs["schema_version"])
-            if version > SCHEMA_VERSION:
-                newest = f"this hpcrnn reads up to {SCHEMA_VERSION}: update hpcrnn"
-                raise FileError(f"{path}: has schema version {version}, and {newest}")
-            record = StudyRecord(
-                str(file.attrs["created_utc"]),
-                json.loads(file["environment"].asstr()[()]),
-                tuple(_parse(name, group) for name, group in file["tables"].items()),
-            )
-    except FileError:
-        raise
-    except Exception as error:  # noqa: BLE001 - h5py raises anything where the layout is another
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise FileError(f"{path}: cannot be read as a study of time-parallel methods: {reason}") from None
-    for table in record.tables:
-        if table.fault:
-            raise FileError(f"{path}: table {table.name}: {table.fault}")
-    return record
+
+def _parse(file: Any) -> StudyRecord:
+    check_schema(file, SCHEMA_NAME, SCHEMA_VERSION)
+    environment = read_json(file, "environment")
+    if not isinstance(environment, dict):
+        raise MalformedError("/environment", "is no table")
+    tables = read_group(file, "tables")
+    found = tuple(_parse_table(name, read_group(tables, name)) for name in tables)
+    return StudyRecord(read_attribute(file, "created_utc", str), environment, found)
 
 
 def _fill(group: Any, table: StudyTable) -> None:
@@ -184,18 +179,25 @@ def _kept(column: Column) -> Column:
     return values.astype(np.int64 if values.dtype.kind in "iub" else np.float64)
 
 
-def _parse(name: str, group: Any) -> StudyTable:
-    names = [str(column) for column in json.loads(group.attrs["columns"])]
-    datasets = {column: group[column] for column in names}
-    units = {column: str(dataset.attrs["units"]) for column, dataset in datasets.items() if "units" in dataset.attrs}
-    columns = {column: _read_column(dataset) for column, dataset in datasets.items()}
-    return StudyTable(name, columns, units, json.loads(group.attrs["facts"]))
+def _parse_table(name: str, group: Any) -> StudyTable:
+    names, facts = (parse_json(read_attribute(group, key, str), f"{group.name}@{key}") for key in ("columns", "facts"))
+    if not isinstance(names, list) or not all(isinstance(column, str) for column in names):
+        raise MalformedError(group.name, "has columns that are no list of names")
+    if not isinstance(facts, dict):
+        raise MalformedError(group.name, "has facts that are no table")
+    columns = {column: _read_column(group, column) for column in names}
+    units = {column: read_attribute(group[column], "units", str) for column in names if "units" in group[column].attrs}
+    table = StudyTable(name, columns, units, facts)
+    if table.fault:
+        raise MalformedError(group.name, f"is no table: {table.fault}")
+    return table
 
 
-def _read_column(dataset: Any) -> Column:
-    if dataset.dtype.kind == "O":
-        return np.array([str(text) for text in dataset.asstr()[()]], dtype=np.str_)
-    return np.asarray(dataset[()])
+def _read_column(group: Any, name: str) -> Column:
+    kind = getattr(getattr(read_member(group, name), "dtype", None), "kind", "")
+    if kind in ("O", "S"):
+        return np.array(read_texts(group, name), dtype=np.str_)
+    return read_array(group, name, np.int64 if kind == "i" else np.float64)
 
 
 def _plain(value: object) -> object:

@@ -18,6 +18,7 @@ import numpy as np
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.layers import LayerRecord, LayerTiming, read_layer_record
 from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
+from hpcrnn.records.whole_file import unusable
 from hpcrnn.reporting.figures.canvas import (
     BLACK,
     BLUE,
@@ -279,7 +280,22 @@ def _figure(width_in: float, height_in: float, *, left: float, bottom_in: float)
 
 
 def write_report(record: LayerRecord, folder: Path) -> None:
-    """Write ``layers.md`` and the figures as PNG; of ratios there is one where a peer was timed."""
+    """Write ``layers.md`` and the figures as PNG; of ratios there is one where a peer was timed.
+
+    Raises
+    ------
+    FileError
+        The folder cannot be written, or the record, whose facts are free, holds what cannot be drawn.
+    """
+    try:
+        _write(record, folder)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise unusable(folder, f"was not written, for a case cannot be drawn: {error!r:.200}") from error
+    except OSError as error:
+        raise unusable(folder, f"cannot be written: {error.strerror or error}") from None
+
+
+def _write(record: LayerRecord, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "layers.md").write_text(markdown(record), encoding="utf-8")
     figures = {"layers_roofline": roofline_figure} | ({"layers_ratio": ratio_figure} if has_peer(record) else {})

@@ -123,7 +123,7 @@ def raise_version(file):
     ("change", "reason"),
     [
         (drop_column, "cannot be read as a study"),
-        (shorten_column, "table speedup: its columns are of several lengths"),
+        (shorten_column, "/tables/speedup is no table: its columns are of several lengths"),
         (break_facts, "cannot be read as a study"),
         (raise_version, "has schema version 2, and this hpcrnn reads up to 1: update hpcrnn"),
     ],

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.study import StudyRecord, StudyTable, read_study_record
+from hpcrnn.records.whole_file import unusable
 from hpcrnn.reporting.figures.canvas import PNG_DPI, Drawing, drawing_style
 from hpcrnn.reporting.study.chaos import draw_chaos
 from hpcrnn.reporting.study.theory import draw_speedup, draw_tolerance
@@ -39,7 +41,21 @@ def write_report(record: StudyRecord, folder: Path) -> list[Path]:
     -------
     list of Path
         The page first.
+
+    Raises
+    ------
+    FileError
+        The folder cannot be written, or a table, which may hold anything, holds what cannot be drawn.
     """
+    try:
+        return _write(record, folder)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise unusable(folder, f"was not written, for a table cannot be drawn: {error!r:.200}") from error
+    except OSError as error:
+        raise unusable(folder, f"cannot be written: {error.strerror or error}") from None
+
+
+def _write(record: StudyRecord, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Parallel over time", "", f"Measured {escape_markdown(record.created_utc)}.", ""]
     written = []
@@ -63,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("plots/time"))
     arguments = parser.parse_args(argv)
-    for path in write_report(read_study_record(arguments.file), arguments.out):
+    try:
+        written = write_report(read_study_record(arguments.file), arguments.out)
+    except HpcrnnError as error:
+        sys.stderr.write(f"hpcrnn: error: {error}\n")
+        return error.exit_code
+    for path in written:
         sys.stdout.write(f"written: {path}\n")
     return 0
