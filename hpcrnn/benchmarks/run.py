@@ -85,10 +85,11 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             progress.say(f"warning: {warning}")
         if choice:
             progress.say(f"method auto: {choice['reason']}")
-        progress.say(f"verifying {', '.join(way.name for way in ways)}")
-        verdicts = verify(ways, workload, world)
+        verdicts = verify(ways, workload, world, progress.verifying([way.name for way in ways]))
         valid = all(v.status != "INVALID" for v in verdicts.values())
         # While there are no engines: memory for both at once would be in the peak that is recorded.
+        if valid and spec.measure.ceilings:
+            progress.doing("measuring ceilings")
         ceilings = measure_ceilings(ways, world) if valid else {}
         variants = _variants(workload, plans, world)
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]

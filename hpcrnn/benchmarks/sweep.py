@@ -26,8 +26,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +35,9 @@ import msgspec
 from msgspec import Meta
 
 from hpcrnn.backends.registry import check_backends, check_grid
+from hpcrnn.benchmarks.progress.estimates import State
+from hpcrnn.benchmarks.progress.items import Items
+from hpcrnn.benchmarks.progress.words import duration
 from hpcrnn.errors import EXIT_VALID, FileError, LaunchError, SpecError
 from hpcrnn.grid import resolve_grid
 from hpcrnn.records.hdf5 import read_record
@@ -237,32 +239,58 @@ def run_sweep(sweep: Sweep, *, dry_run: bool) -> SweepOutcome:
     -------
     SweepOutcome
     """
-    total = len(sweep.points)
-    code = EXIT_VALID
-    for number, point in enumerate(sweep.points, start=1):
-        prefix = f"[{number}/{total}] {point.name}"
-        if point.is_done():
-            _say(f"{prefix}: done before")
-            continue
-        command = sweep.command(point)
-        if dry_run:
-            _say(f"{prefix}: {shlex.join(command)}")
-            continue
-        _say(f"{prefix}: {point.ranks} rank(s) ...")
-        start = time.monotonic()
-        status, last = _launch(command, point, sweep.section.timeout)
-        took = time.monotonic() - start
-        if status != EXIT_VALID:
-            code = code or status
-            _say(f"{prefix}: FAILED with exit code {status} after {took:.1f} s: {last}")
-            _say(f"{prefix}: everything it said is in {_log_path(point)}")
-        else:
-            _say(f"{prefix}: done in {took:.1f} s")
+    if dry_run:
+        for prefix, point in zip(_prefixes(sweep), sweep.points, strict=True):
+            _say(f"{prefix}: {'done before' if point.is_done() else shlex.join(sweep.command(point))}")
+        code = EXIT_VALID
+    else:
+        kinds = [f"on {point.ranks} rank{'s' * (point.ranks > 1)}" for point in sweep.points]
+        with Items(f"sweep {sweep.section.name}", kinds, "point", has_lines=True) as items:
+            code = _run_points(sweep, items)
     files = tuple(point.path for point in sweep.points if point.path.exists())
     return SweepOutcome(files, code)
 
 
-def _launch(command: Sequence[str], point: Point, timeout_s: float) -> tuple[int, str]:
+def _prefixes(sweep: Sweep) -> list[str]:
+    """Name each point with its number."""
+    return [f"[{number}/{len(sweep.points)}] {point.name}" for number, point in enumerate(sweep.points, start=1)]
+
+
+def _run_points(sweep: Sweep, items: Items) -> int:
+    """Run what is not done; return the first failing exit code."""
+    code = EXIT_VALID
+    prefixes = _prefixes(sweep)
+    to_do = []
+    # All of them first: how much is left is then known from the start.
+    for index, point in enumerate(sweep.points):
+        if point.is_done():
+            items.end(State.DONE_BEFORE, index)
+            items.line(f"{prefixes[index]}: done before")
+        else:
+            to_do.append((index, prefixes[index], point))
+    for index, prefix, point in to_do:
+        items.begin(index, point.name)
+        if not items.is_live:
+            items.line(f"{prefix}: started on {point.ranks} rank{'s' * (point.ranks > 1)}; {items.so_far()}")
+
+        def pass_on(text: str, prefix: str = prefix) -> None:
+            if items.is_live and not text.startswith("warning"):
+                items.note(text)
+            else:
+                items.line(f"{prefix}: {text}")
+
+        status, last = _launch(sweep.command(point), point, sweep.section.timeout, pass_on)
+        took = duration(items.end(State.DONE if status == EXIT_VALID else State.FAILED))
+        if status != EXIT_VALID:
+            code = code or status
+            items.line(f"{prefix}: FAILED with exit code {status} after {took}: {last}")
+            items.line(f"{prefix}: everything it said is in {_log_path(point)}")
+        else:
+            items.line(f"{prefix}: done in {took}" + ("" if items.is_live else f"; {items.so_far()}"))
+    return code
+
+
+def _launch(command: Sequence[str], point: Point, timeout_s: float, pass_on: Callable[[str], None]) -> tuple[int, str]:
     """Start one point, pass its progress on, log everything; return the exit code and the telling line."""
     log_path = _log_path(point)
     try:
@@ -297,7 +325,7 @@ def _launch(command: Sequence[str], point: Point, timeout_s: float) -> tuple[int
                 log.write(line)
                 if line.startswith("hpcrnn:"):
                     telling = line.strip()
-                    _say(f"    {telling.removeprefix('hpcrnn: ')}")
+                    pass_on(telling.removeprefix("hpcrnn: "))
             status = process.wait()
         except BaseException:
             _stop(process)

@@ -8,7 +8,7 @@ trusted unseen: finite differences check the reference, and the yardstick has an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -77,7 +77,13 @@ def checked_spec(ways: Sequence[Way], workload: Workload) -> tuple[RunSpec, str]
     return small, f"reduced to {size}"
 
 
-def verify(ways: Sequence[Way], workload: Workload, world: World) -> dict[Way, Verdict]:
+def _unseen(name: str) -> None:
+    """Show nothing."""
+
+
+def verify(
+    ways: Sequence[Way], workload: Workload, world: World, begin: Callable[[str], None] = _unseen
+) -> dict[Way, Verdict]:
     """Verify several ways of running one problem.
 
     Every rank calls this with the same arguments.
@@ -89,15 +95,19 @@ def verify(ways: Sequence[Way], workload: Workload, world: World) -> dict[Way, V
     workload : Workload
         Of the full size.
     world : World
+    begin : callable
+        Hears what is run next: the name of a way, or of what they are held against.
     """
     small, size = checked_spec(ways, workload)
     small_workload = open_workload(small)
     boundary = random_boundary(Way("numpy", small).plan(small_workload).network, small)
 
     precisions = sorted({way.spec.machine.precision for way in ways})
+    begin("the float64 reference")
     trusted = world.on_root(lambda: trusted_outcomes(small, precisions, small_workload, boundary, world))
     verdicts: dict[Way, Verdict] = {}
     for way in ways:
+        begin(way.name)
         own = way.spec
         reduced = msgspec.structs.replace(small, parallel=own.parallel, recurrence=own.recurrence, machine=own.machine)
         checked = Way(way.backend, reduced)

@@ -116,7 +116,7 @@ def launcher_facts(
 
 def find_launcher(root: Path = ROOT, pid: int | None = None) -> Launcher | None:
     """Return the nearest ancestor of a process that is a launcher; None where none is seen."""
-    for ancestor in _ancestors(root, os.getpid() if pid is None else pid):
+    for ancestor in ancestors(root, os.getpid() if pid is None else pid):
         argv = attempt(partial(_argv, root, ancestor))
         if argv == UNKNOWN:
             continue
@@ -173,7 +173,7 @@ def _masked_value(name: str, value: str) -> str:
     return value if may_be_shown(name, value) else MASK
 
 
-def _ancestors(root: Path, pid: int) -> Iterator[int]:
+def ancestors(root: Path, pid: int) -> Iterator[int]:
     """Yield the processes above one, the parent first, as far as the system tells."""
     for _ in range(MAX_ANCESTORS):
         found = attempt(partial(_parent, root, pid))
