@@ -10,15 +10,15 @@ What competes with what::
                 middle measurement, so that none wins for having been tried more often
 
 The fastest strategy is the one with the lowest median step.  That it is the fastest is *decided* only where it is so
-against each of the others, by the rule of ``hpcrnn compare``; and, for cases of different files, only where it also
-has the larger speedup over its own file's serial run, for a machine that slows down between two files is no merit of
-either.  Only exact ways compete: one that is not is named where it is faster still, and wins nothing.
+against each of the others, by the rule of ``hpcrnn compare``; and, for cases of different files, only where the same
+rule decides the same of their speedups, each over its own file's serial run: a machine that slows down between two
+files is no merit of either.  Only exact ways compete: one that is not is named where it is faster still, and wins
+nothing.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +29,7 @@ from hpcrnn.records.statistics import Interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.finding import finding_of
 from hpcrnn.reporting.analysis.machines import Machine, hosts_of, machines_of, oversubscribed
-from hpcrnn.reporting.analysis.scaling import SerialRuns
+from hpcrnn.reporting.analysis.scaling import SerialRuns, make_point
 from hpcrnn.reporting.describe import shortfalls, threads_of
 from hpcrnn.reporting.units import has_bounds
 
@@ -42,7 +42,7 @@ SERIAL, FOLDED = "serial", "folded"
 LEAST_CONTESTS = 2
 """Fewer are no map: the table says who won."""
 
-Reason = Literal["", "intervals overlap", "n too small", "speedups disagree"]
+Reason = Literal["", "intervals overlap", "n too small", "speedups overlap"]
 """Why a duel is undecided; empty where it is decided."""
 Place = Mapping[str, int | str]
 """Ranks and quantities to their values; ``hosts`` too where equal ranks of one problem ran on different ones."""
@@ -85,15 +85,15 @@ class Duel:
     winner, rival : Contender
     ratio : Interval
         Median step of the rival over that of the winner: above 1 the winner is faster.
-    speedups : float
-        Speedup of the winner over that of the rival, each over the serial run of its own file; equal to the ratio
-        within a file, NaN where a file has no serial run.
+    speedups : Interval or None
+        Speedup of the winner over that of the rival, each over the serial run of its own file; None within a file,
+        and where a file has no serial run.
     """
 
     winner: Contender
     rival: Contender
     ratio: Interval
-    speedups: float
+    speedups: Interval | None
 
     @property
     def reason(self) -> Reason:
@@ -102,7 +102,8 @@ class Duel:
             return "n too small"
         if finding_of(self.ratio, "higher") != "faster":
             return "intervals overlap"
-        return "speedups disagree" if self.speedups <= 1.0 else ""
+        drifted = self.speedups is not None and finding_of(self.speedups, "higher") != "faster"
+        return "speedups overlap" if drifted else ""
 
 
 @dataclass(frozen=True)
@@ -374,11 +375,10 @@ def _duel(winner: Contender, rival: Contender, serial: SerialRuns) -> Duel:
     mine = winner.entry
     theirs = rival.beside(mine.file)
     ratio = ratio_interval(theirs.step, mine.step)
-    if mine.file == theirs.file:
-        return Duel(winner, rival, ratio, ratio.median)
-    bases = [serial.base_of(entry) for entry in (mine, theirs)]
-    own = [base.entry.step.median for base in bases if base is not None and base.same_file]
-    return Duel(winner, rival, ratio, ratio.median * own[0] / own[1] if len(own) == 2 else math.nan)
+    points = [make_point(entry, serial.base_of(entry)) for entry in (mine, theirs)]
+    own = [p.speedup for p in points if p.speedup is not None and p.base is not None and p.base.same_file]
+    steadied = mine.file != theirs.file and len(own) == 2
+    return Duel(winner, rival, ratio, ratio_interval(*own) if steadied else None)
 
 
 def _ascending(facet: tuple[tuple[str, int | str], ...]) -> list[tuple[int, str]]:

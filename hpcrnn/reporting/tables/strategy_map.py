@@ -140,7 +140,7 @@ def map_note(found: StrategyMap) -> str:
         "strategy its best variant competes; the best of many looks better than it is, and no interval knows that. "
         "Ratio: step of the runner-up over that of the fastest, with the interval that follows from both medians' "
         "95 % intervals. Decided: that interval lies above 1 against every other strategy; and, where two cases are of "
-        "different files, the speedups over each file's own serial run name the same winner. Over serial: speedup of "
+        "different files, so does that of their speedups over each file's own serial run. Over serial: speedup of "
         "the fastest way of splitting over one rank, of the same file where it holds one."
     )
     if any(cell.inexact for cell in found.cells):
