@@ -10,7 +10,7 @@ from hpcrnn.reporting.analysis.fits import AMDAHL, GUSTAFSON, UNIVERSAL, Estimat
 from hpcrnn.reporting.analysis.scaling import Series
 from hpcrnn.reporting.tables.series import series_names
 from hpcrnn.reporting.tables.table import Table, spans
-from hpcrnn.reporting.units import MISSING, TOO_FEW, plural, scientific, significant
+from hpcrnn.reporting.units import MISSING, TOO_FEW, format_ratio, plural, scientific, significant
 
 MEANING = {
     AMDAHL: "Amdahl: S = P / (1 + f (P − 1)), f the serial share.",
@@ -46,15 +46,12 @@ def fit_table(scaling: Sequence[Series]) -> Table | None:
     for (laws, reason), members in refused.items():
         which = members[0][0] if len(members) == 1 else f"{len(members)} series"
         numbers = _numbers([series for _, series in members])
-        rows.append([numbers, which, laws, *[MISSING] * 6, f"not made: {reason}"])
+        rows.append([numbers, which, laws, *[MISSING] * 4, f"not made: {reason}"])
     if not rows:
         return None
-    columns = ["No.", "Series", "Law", "Ranks", "Parameters", "95 % interval", "Limit by the fit", "95 % interval"]
-    columns += ["Worst point", "Finding"]
-    kind = "weak" if scaling[0].batch_per_rank else "strong"
-    return Table(
-        f"Laws fitted to {kind} scaling", columns, rows, text_columns=(1, 2, 9), note=_note(fits, sorted(cores))
-    )
+    columns = ["No.", "Series", "Law", "Ranks", "Parameters", "Limit by the fit", "Worst point", "Finding"]
+    title = f"Laws fitted to {'weak' if scaling[0].batch_per_rank else 'strong'} scaling"
+    return Table(title, columns, rows, text_columns=tuple(range(1, 8)), note=_note(fits, sorted(cores)))
 
 
 def short_name(law: Law) -> str:
@@ -64,9 +61,13 @@ def short_name(law: Law) -> str:
 
 def parameters_text(fit: Fit) -> str:
     """State what a fit found: ``σ 0.0172, κ 8.71e-5``, ``serial share 5.25 %``."""
-    if len(fit.parameters) == 1:
-        return f"{fit.law.parameters[0]} {significant(100 * fit.values[0])} %"
-    return ", ".join(f"{name} {_small(v)}" for name, v in zip(fit.law.parameters, fit.values, strict=True))
+    return ", ".join(f"{name} {write(e.value)}" for name, e, write in _parameters(fit))
+
+
+def _parameters(fit: Fit) -> list[tuple[str, Estimate, Callable[[float], str]]]:
+    """Return name, estimate and way of writing of each parameter: a share alone is per cent."""
+    write = _percent if len(fit.parameters) == 1 else _small
+    return [(name, e, write) for name, e in zip(fit.law.parameters, fit.parameters, strict=True)]
 
 
 def _fit_cells(fit: Fit) -> list[str]:
@@ -74,54 +75,41 @@ def _fit_cells(fit: Fit) -> list[str]:
     return [
         short_name(fit.law),
         ", ".join(map(str, sorted({r.n_ranks for r in fit.residuals} | {1}))),
-        parameters_text(fit),
-        _intervals_text(fit),
-        *_limit_cells(fit),
-        f"{100 * worst.error:+.1f} % at {worst.n_ranks}",
+        ", ".join(f"{name} {_with_interval(e, write)}" for name, e, write in _parameters(fit)),
+        _limit(fit),
+        f"{100 * worst.error:+.1f} % on {plural(worst.n_ranks, 'rank')}",
         "; ".join([_judgement(fit), *_remarks(fit)]),
     ]
 
 
-def _intervals_text(fit: Fit) -> str:
-    if math.isnan(fit.parameters[0].low):
-        return TOO_FEW
-    if len(fit.parameters) == 1:
-        return f"{_bounds(fit.parameters[0], lambda v: significant(100 * v))} %"
-    named = zip(fit.law.parameters, fit.parameters, strict=True)
-    return ", ".join(f"{name} {_bounds(estimate, _small)}" for name, estimate in named)
+def _limit(fit: Fit) -> str:
+    """State the largest speedup and the ranks it is on, with the intervals of both."""
+    most, peak = fit.most_speedup, fit.peak_ranks
+    if math.isinf(most.value) and not most.low < math.inf:
+        return "none"
+    speedup = _with_interval(most, format_ratio)
+    if math.isfinite(peak.value):
+        return f"{speedup} on {_with_interval(peak, _ranks)} {'rank' if round(peak.value) == 1 else 'ranks'}"
+    return f"{speedup}; no peak ({_ranks(peak.low)} to ∞ ranks)" if math.isfinite(peak.low) else speedup
 
 
-def _bounds(estimate: Estimate, write: Callable[[float], str]) -> str:
+def _with_interval(estimate: Estimate, write: Callable[[float], str]) -> str:
+    """Write a number and its interval: ``10.9× (10.8× to 11.0×)``."""
     low, high = write(estimate.low), write(estimate.high)
-    return low if low == high else f"{low}–{high}"
+    bounds = TOO_FEW if math.isnan(estimate.low) else low if low == high else f"{low} to {high}"
+    return f"{write(estimate.value)} ({bounds})"
 
 
 def _small(value: float) -> str:
     return scientific(value, 3) if 0 < value < 1e-3 else significant(value)
 
 
-def _limit_cells(fit: Fit) -> list[str]:
-    """State the largest speedup and the ranks it is on, and the interval of both."""
-    most, peak = fit.most_speedup, fit.peak_ranks
-    if math.isinf(most.value):
-        value = "none"
-    elif math.isinf(peak.value):
-        value = f"{significant(most.value)}×"
-    else:
-        on = plural(max(1, round(peak.value)), "rank")
-        value = f"{significant(most.value)}× on {on}"
-    if fit.law.weak:
-        return [value, MISSING]
-    if math.isnan(most.low):
-        return [value, TOO_FEW]
-    if math.isinf(most.low):
-        return [value, "none"]
-    on = f" on {_bounds(peak, _ranks)}" if math.isfinite(peak.low) else ""
-    return [value, f"{_bounds(most, significant)}×{on}"]
+def _percent(value: float) -> str:
+    return f"{significant(100 * value)} %"
 
 
 def _ranks(value: float) -> str:
-    return f"{value:.0f}" if math.isfinite(value) else "∞"
+    return f"{value:.0f}" if math.isfinite(value) else significant(value)
 
 
 def _judgement(fit: Fit) -> str:
@@ -167,8 +155,8 @@ def _note(fits: Sequence[Fit], cores: Sequence[int]) -> str:
     laws = [text for law, text in MEANING.items() if any(fit.law is law for fit in fits)]
     models = (
         "Fits are models, not measurements. Each takes all points of its series, against their base, with equal "
-        "relative errors; its interval comes from drawing the repetitions of points and base again, and says nothing "
-        "of whether the law is right: the finding does."
+        "relative errors. In brackets the 95 % interval: it comes from drawing the repetitions of points and base "
+        "again, and says nothing of whether the law is right; the finding does."
     )
     said = [models, *laws, "Worst point: speedup of the fit over that measured, less 1."]
     if any(not fit.law.weak for fit in fits):
