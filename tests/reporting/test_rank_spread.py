@@ -68,10 +68,12 @@ def test_rows_cover_every_rank_once(n_ranks):
         assert len(spread.busy) == n_ranks
 
 
-def test_a_case_without_steps_or_phases_has_no_spread():
+def test_a_case_without_steps_or_phases_has_no_spread_and_no_figure():
     case = make_case(2, n=10)
-    assert rank_spread(replace(case, time_s=case.time_s[:0])) is None
-    assert rank_spread(replace(case, phases=("step", *"abcdef"))) is None
+    for lacking in (replace(case, time_s=case.time_s[:0]), replace(case, phases=("step", *"abcdef"))):
+        with pytest.raises(ValueError, match="data 2"):
+            rank_spread(lacking)
+        assert drawn(make_entries([make_record([lacking])])) == []
 
 
 def test_one_rank_has_no_figure():

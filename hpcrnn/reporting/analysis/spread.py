@@ -61,7 +61,7 @@ class Spread:
     waiting: tuple[Band, ...]
 
 
-def rank_spread(case: Case, apart: Sequence[int] = ()) -> Spread | None:
+def rank_spread(case: Case, apart: Sequence[int] = ()) -> Spread:
     """Sum up what each rank of a case is busy and waits.
 
     Waiting is what is left of a rank's own step, with what the executor itself takes.
@@ -74,18 +74,22 @@ def rank_spread(case: Case, apart: Sequence[int] = ()) -> Spread | None:
 
     Returns
     -------
-    Spread or None
-        None of a case without counted steps, or without the phases that are work.
+    Spread
+
+    Raises
+    ------
+    ValueError
+        The case has no counted step, or none of the phases that are work.
     """
     busy = busy_s(case)
     if busy is None or not busy.size:
-        return None
+        raise ValueError(case.label)
     waiting = case.phase_s(STEP) - busy
-    groups = _groups(case.n_ranks, apart)
+    groups = rows_of_ranks(case.n_ranks, apart)
     return Spread(*(tuple(_band(values, *group) for group in groups) for values in (busy, waiting)))
 
 
-def _groups(n_ranks: int, apart: Sequence[int]) -> list[tuple[int, int]]:
+def rows_of_ranks(n_ranks: int, apart: Sequence[int] = ()) -> list[tuple[int, int]]:
     """Cut ranks into runs of neighbours, first and last, as even as can be; those to be shown apart are alone."""
     if n_ranks <= MOST_ROWS:
         return [(rank, rank) for rank in range(n_ranks)]

@@ -6,14 +6,14 @@ A rank is a category: rows are never joined by lines.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpcrnn.records.bubble import busy_s
 from hpcrnn.reporting.analysis.entries import Entry
-from hpcrnn.reporting.analysis.spread import Band, Spread, rank_spread
+from hpcrnn.reporting.analysis.spread import Band, Spread, rank_spread, rows_of_ranks
 from hpcrnn.reporting.analysis.stragglers import Judgement, judge_all
 from hpcrnn.reporting.describe import common_problem
 from hpcrnn.reporting.figures.canvas import (
@@ -46,12 +46,27 @@ OFFSET = 0.14
 HEADING_LENGTH = 62
 
 
-@dataclass(frozen=True, eq=False)
 class _Ranked:
-    """A case, how its ranks differ, and which of them stand out."""
+    """A case, how its ranks differ, and which of them stand out.
 
-    judgement: Judgement
-    spread: Spread
+    Parameters
+    ----------
+    judgement : Judgement
+    """
+
+    def __init__(self, judgement: Judgement) -> None:
+        self.judgement = judgement
+        self._apart = [s.ranks[0] for s in judgement.stragglers if not s.is_host]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that it takes, its name with them."""
+        return len(rows_of_ranks(self.entry.case.n_ranks, self._apart)) + 1
+
+    @cached_property
+    def spread(self) -> Spread:
+        """What each rank is busy and waits: to be asked for when it is drawn, for it takes a while."""
+        return rank_spread(self.entry.case, self._apart)
 
     @property
     def entry(self) -> Entry:
@@ -68,16 +83,14 @@ def plan_ranks(entries: Sequence[Entry]) -> Iterator[Sheet]:
     sheets: list[list[_Ranked]] = []
     room = 0
     for judgement in judge_all(entries):
-        apart = [s.ranks[0] for s in judgement.stragglers if not s.is_host]
-        spread = rank_spread(judgement.entry.case, apart)
-        if spread is None:
+        if busy_s(judgement.entry.case) is None:
             continue
-        rows = len(spread.busy) + 1
-        if rows > room:
+        ranked = _Ranked(judgement)
+        if ranked.n_rows > room:
             sheets.append([])
             room = ROWS_A_FIGURE
-        sheets[-1].append(_Ranked(judgement, spread))
-        room -= rows
+        sheets[-1].append(ranked)
+        room -= ranked.n_rows
     for index, sheet in enumerate(sheets, 1):
         name = "ranks" if len(sheets) == 1 else f"ranks_{index}"
         yield Sheet("ranks", name, partial(draw_ranks, name, sheet))
