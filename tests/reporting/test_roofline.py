@@ -269,10 +269,16 @@ def test_the_report_has_the_section_where_there_are_ceilings_and_only_there(tmp_
     assert "## Roofline" in page
     assert "Below the roofline" in page
     assert (tmp_path / "with" / "roofline.png").exists()
-    assert "Roofline" not in (tmp_path / "without" / "report.md").read_text()
+    assert "## Roofline" not in (tmp_path / "without" / "report.md").read_text()
 
 
 def test_the_system_section_leaves_ceilings_to_their_table():
     record = make_record([sized(1)])
     record.environment["ceilings"] = measured(1)
     assert not any("ceilings" in part.title.lower() for part in system_disclosures([record]))
+
+
+def test_a_specification_this_version_does_not_know_is_passed_over():
+    case = sized(1)
+    spec = {**case.spec, "model": {**case.spec["model"], "cell": "lstm2"}}
+    assert rooflines(entries_of([replace(case, spec=spec)], measured(1))).left_out == {NOT_UNDERSTOOD: (1,)}

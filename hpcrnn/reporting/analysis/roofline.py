@@ -20,6 +20,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hpcrnn.errors import HpcrnnError
@@ -32,7 +33,7 @@ from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.describe import threads_of
 from hpcrnn.reporting.units import printable
 from hpcrnn.schedules.placement import split
-from hpcrnn.spec import HALVED, Grid, RunSpec, build_spec
+from hpcrnn.spec import HALVED, Grid, RunSpec
 from hpcrnn.workloads import Interface
 from hpcrnn.workloads.adding import INTERFACE as ADDING
 from hpcrnn.workloads.text import INTERFACE as TEXT
@@ -177,9 +178,9 @@ def _place(entry: Entry) -> Reached | str:
     if ceilings is None:
         return NO_CEILINGS
     try:
-        spec = spec_of(entry.case)
+        spec = msgspec.convert(entry.case.spec, RunSpec)
         network = build_network(spec, interface_of(spec, entry.record))
-    except (HpcrnnError, LookupError, TypeError, ValueError):
+    except (HpcrnnError, msgspec.ValidationError, LookupError, TypeError, ValueError):
         return NOT_UNDERSTOOD
     problem = spec.problem
     flops = network.flops(problem.seq, problem.batch, backward=spec.training.mode != "forward")
@@ -211,7 +212,7 @@ def _ceilings(facts: Mapping[str, Any], case: Case) -> Ceilings | None:
         return None
     products, memory = zip(*known, strict=True)
     in_cache = any(not _outgrows(rank) for rank in ranks)
-    library = " / ".join({printable(rank.get("library", "")): None for rank in ranks})
+    library = printable(" / ".join({str(rank.get("library", "")): None for rank in ranks}))
     return Ceilings(case.backend, case.precision, library, case.n_ranks, threads_of(case), products, memory, in_cache)
 
 
@@ -226,17 +227,6 @@ def _outgrows(rank: Mapping[str, Any]) -> bool:
     """Whether a rank's arrays were larger than its last-level cache, where that is known."""
     cache, footprint = rank.get("cache_bytes"), rank.get("bandwidth_footprint_bytes")
     return not (isinstance(cache, int) and isinstance(footprint, int) and footprint <= cache)
-
-
-def spec_of(case: Case) -> RunSpec:
-    """Return the specification of a case.
-
-    Raises
-    ------
-    SpecError
-        This version does not know all of it.
-    """
-    return build_spec(case.spec)
 
 
 def interface_of(spec: RunSpec, record: Record) -> Interface:

@@ -110,7 +110,7 @@ class Drawing:
         Stem of its files.
     section : str
         Where in the report it belongs: ``strong``, ``weak``, ``strategies``, ``strategy_map``, ``over_time``,
-        ``steps``, ``ranks``, ``phases``, ``timelines`` or ``loss``.
+        ``steps``, ``ranks``, ``phases``, ``roofline``, ``timelines`` or ``loss``.
     title, caption, alt : str
         ``alt`` says in words what the picture shows.
     figure : matplotlib.figure.Figure
