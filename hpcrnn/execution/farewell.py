@@ -7,6 +7,7 @@ first speaks for all.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -28,8 +29,8 @@ _WRITING_S = 3.0
 _FIRST_RANK_S = 4.0
 """How long other ranks wait for the first to speak and end all: longer than a write may take it."""
 
-_CLEAR_LINE = "\r\x1b[2K\x1b[?25h"
-"""Of a terminal, where a spinner may have hidden the cursor."""
+_LEAVE_DISPLAY = "\n\x1b[?25h"
+"""Of a terminal, where a display that is drawn again and again may have hidden the cursor."""
 
 
 class Farewell:
@@ -109,6 +110,7 @@ class Farewell:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _leave_it_to_the_thread)
         threading.Thread(target=self._wait, args=(hears,), name="farewell", daemon=True).start()
+        atexit.register(_let_signals_kill)
 
     def _wait(self, hears: int) -> None:
         number = 0
@@ -122,10 +124,17 @@ class Farewell:
 
     def _say(self, name: str) -> None:
         where = f" on rank {self._rank} of {self._n_ranks}" if self._n_ranks > 1 else ""
-        start = _CLEAR_LINE if os.isatty(2) else ""
+        start = _LEAVE_DISPLAY if os.isatty(2) else ""
         line = f"{start}hpcrnn: stopped by {name}{where}: {self.remains or 'nothing was written yet'}\n"
         with suppress(OSError):  # a terminal that is gone
             os.write(2, line.encode(errors="backslashreplace"))  # not by sys.stderr, which another thread may hold
+
+
+def _let_signals_kill() -> None:
+    """Let signals end the process at once: Python's threads do not run while MPI is finalized, which may hang."""
+    for number in ENDING:
+        if signal.getsignal(number) is _leave_it_to_the_thread:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _leave_it_to_the_thread(number: int, frame: object) -> None:

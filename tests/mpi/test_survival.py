@@ -13,11 +13,12 @@ import pytest
 from launching import case_script, mpirun
 
 from hpcrnn.benchmarks import layers
-from hpcrnn.benchmarks.sweep import default_launcher
+from hpcrnn.benchmarks.sweep import Point, default_launcher
 from hpcrnn.cli import main as hpcrnn
 from hpcrnn.records.hdf5 import read_record, read_stored
 from hpcrnn.records.invariants import examine
 from hpcrnn.records.study import read_study_record
+from hpcrnn.spec import RunSpec
 
 pytestmark = pytest.mark.mpi
 
@@ -137,6 +138,8 @@ def test_a_signal_ends_a_run_with_one_line(told, number, tmp_path, monkeypatch, 
     out = capsys.readouterr().out
     assert "k.h5.partial: ok (2 cases, " in out
     assert "incomplete" in out
+    left = tmp_path / "k.h5.partial"
+    assert not Point("k", 2, RunSpec(), left).is_done()  # a sweep runs it again
 
 
 FEW = ("--min-repeats", "6", "--max-repeats", "6", "--out", "out/r.h5")
