@@ -21,6 +21,7 @@ def add_flags(parser: Parser) -> None:
             f"--{side}", dest=f"of_{side}", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text
         )
     parser.add_argument("--across", action="store_true", help="compare different problems and precisions too")
+    parser.add_argument("--all", action="store_true", help="show every pair; default: the first 40")
     parser.add_argument("--json", action="store_true", help="for programs, instead of tables")
     parser.set_defaults(command=compare)
 
@@ -42,5 +43,5 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json_text(to_json(comparison)))
     else:
-        show_comparison(comparison, console())
+        show_comparison(comparison, console(), every=arguments.all)
     return EXIT_VALID

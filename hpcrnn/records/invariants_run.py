@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import isclose, isfinite
+from typing import TypeVar
 
 from hpcrnn.records.baseline import best_serial, by_problem
 from hpcrnn.records.layout_stored import Stored, StoredFile
 from hpcrnn.records.record import Baseline, Case, Record
 from hpcrnn.records.statistics import median_interval, ratio_interval
 from hpcrnn.records.wrong import CLOSE, Wrong, listed, named
+
+Named = TypeVar("Named")
 
 
 def check_order(_: Record, stored: Stored) -> Iterator[Wrong]:
@@ -22,13 +25,23 @@ def check_order(_: Record, stored: Stored) -> Iterator[Wrong]:
 def check_bases(record: Record, stored: Stored) -> Iterator[Wrong]:
     """The base of each problem is its best serial run, and the speedups over it are positive numbers."""
     problems = by_problem(record.cases)
-    for problem in dict.fromkeys([*problems, *stored.baselines]):
+    bases = _by_problem_now(stored.baselines, record.cases)
+    for problem in dict.fromkeys([*problems, *bases]):
         cases = problems.get(problem, [])
-        found, wanted = stored.baselines.get(problem), best_serial(cases)
+        found, wanted = bases.get(problem), best_serial(cases)
         if not _same(found, wanted):
             yield Wrong(f"baseline/{problem}", named(found), named(wanted))
         if wanted is not None:
             yield from _faults_of_speedups(cases, wanted.case_id)
+
+
+def _by_problem_now(stored: Mapping[str, Named], cases: Iterable[Case]) -> dict[str, Named]:
+    """Name bases as problems are named today: an older file tells problems apart by the words they were asked in."""
+    now = {case.problem_id_as_asked: case.problem_id for case in cases}
+    # Of two that are one today, the one under today's name comes last, and stays.
+    return {
+        now.get(name, name): base for name, base in sorted(stored.items(), key=lambda item: item[0] in now.values())
+    }
 
 
 def _faults_of_speedups(cases: Iterable[Case], base_id: str) -> Iterator[Wrong]:
@@ -42,8 +55,9 @@ def _faults_of_speedups(cases: Iterable[Case], base_id: str) -> Iterator[Wrong]:
 
 def check_merged_bases(file: StoredFile) -> Iterator[Wrong]:
     """The base of each problem of a merged file is the best serial run of all its runs, and the run named has it."""
-    problems = by_problem(case for record, _ in file.runs for case in record.cases)
-    stored = file.merged_baselines or {}
+    every = [case for record, _ in file.runs for case in record.cases]
+    problems = by_problem(every)
+    stored = _by_problem_now(file.merged_baselines or {}, every)
     for problem in dict.fromkeys([*problems, *stored]):
         found, run = stored.get(problem, (None, -1))
         wanted = best_serial(problems.get(problem, []))

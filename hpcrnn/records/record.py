@@ -223,7 +223,7 @@ class Case:
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that name the case: what was run and how."""
-        named = [self.problem, self.how, self.strategy, self.backend, self.kernel, self.n_ranks]
+        named = [self._problem_as_asked, self.how, self.strategy, self.backend, self.kernel, self.n_ranks]
         return _digest([*named, self.transport] if self.transport else named)
 
     @cached_property
@@ -232,8 +232,24 @@ class Case:
         return _digest(self.problem)
 
     @property
+    def problem_id_as_asked(self) -> str:
+        """The same of the problem in the words it was asked in, by which older files name its base."""
+        return _digest(self._problem_as_asked)
+
+    @property
     def problem(self) -> dict[str, Any]:
-        """What is computed, whoever computes it: model, data and training sections, and a coarser precision."""
+        """What is computed, whoever computes it: model, data and training sections, and a coarser precision.
+
+        An input size that was asked for and is the default one is the default.
+        """
+        asked = self._problem_as_asked
+        model = asked["model"]
+        is_default = input_size(model) == model.get("hidden") and "embed" in model
+        return asked | {"model": model | {"embed": None}} if is_default else asked
+
+    @property
+    def _problem_as_asked(self) -> dict[str, Any]:
+        """What is computed, in the words it was asked in: ids that were given once stay."""
         sections = {
             name: {key: value for key, value in self.spec[name].items() if _ADDED.get((name, key), _NEVER) != value}
             for name in ("model", "problem", "training")
@@ -353,6 +369,11 @@ class Record:
     """Path this record was read from; empty where it was not."""
     origin: str = field(default="", compare=False)
     """File it lay in before it was merged into another; empty where it was not."""
+
+
+def input_size(model: Mapping[str, Any]) -> Any:
+    """Input size D of the first recurrent layer, from a stored section ``model``: ``hidden`` where none was asked."""
+    return model.get("embed") or model.get("hidden")
 
 
 def _closeness(check: Check) -> float:

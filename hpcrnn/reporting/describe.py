@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from hpcrnn.records.record import Case, Check, Record, Verdict
+from hpcrnn.records.record import Case, Check, Record, Verdict, input_size
 from hpcrnn.records.split import CHAIN
 from hpcrnn.recurrence import CORRECTED
 from hpcrnn.reporting.units import format_bytes, format_hertz, format_seconds, plural, printable, shorten
+from hpcrnn.workloads import registry
 
 PLAIN_VALUES = {
     "model.activation": "tanh",
@@ -67,7 +68,7 @@ def _main_tokens(case: Case) -> dict[str, str]:
         "model.cell": printable(model.get("cell", "?")),
         "model.hidden": f"H{model.get('hidden', '?')}",
         "model.layers": f"L{model.get('layers', '?')}",
-        "model.embed": f"D{model.get('embed') or model.get('hidden', '?')}",
+        "model.embed": f"D{input_size(model) or '?'}",
         "problem.batch": f"B{data.get('batch', '?')}",
         "problem.seq": f"T{data.get('seq', '?')}",
         "model.dtype": printable(case.precision),
@@ -201,8 +202,7 @@ def mode_of(case: Case) -> str:
 
 def loss_unit(case: Case) -> str:
     """Return the unit of the loss; empty where the workload alone defines it."""
-    workload = str(_section(case, "problem").get("workload", ""))
-    return "nats per byte" if workload == "stdlib" or workload.startswith("file:") else ""
+    return registry.loss_unit(str(_section(case, "problem").get("workload", "")))
 
 
 def worst_check(verdict: Verdict) -> Check | None:

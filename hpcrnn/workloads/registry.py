@@ -18,6 +18,14 @@ _NAMED: dict[str, Callable[[RunSpec], Workload]] = {
 }
 _WITH_PATH: dict[str, Callable[[RunSpec, str], Workload]] = {"file": open_file, "series": open_series}
 
+_LOSS_UNITS = {"stdlib": "nats per byte", "file": "nats per byte"}
+"""Of cross-entropies; what is not here has squared errors, or a sum, in the unit of its data."""
+
+
+def loss_unit(workload: str) -> str:
+    """Return the unit of a workload's loss, by its name; empty for a plain number."""
+    return _LOSS_UNITS.get(workload.partition(":")[0], "")
+
 
 def open_workload(spec: RunSpec) -> Workload:
     """Open the workload a specification names.

@@ -2,10 +2,14 @@
 
 import math
 
+import h5py
 import numpy as np
 import pytest
-from record_samples import device_facts, make_case
+from record_samples import device_facts, make_case, make_record
 
+from hpcrnn.records.hdf5 import read_record, write_record
+from hpcrnn.records.invariants import examine
+from hpcrnn.records.layout_stored import parse_stored_file
 from hpcrnn.records.record import Check, Verdict, strategy_of
 
 
@@ -128,3 +132,19 @@ def test_the_name_of_a_case_says_how_it_is_split():
     assert make_case(1, overrides={"method": "picard", "fold": 128}).label == "picard 128 · numpy"
     assert make_case(2).memory_known
     assert not make_case(2, memory_bytes=np.zeros(2, dtype=np.int64)).memory_known
+
+
+def test_an_input_size_that_is_the_default_makes_no_other_problem(tmp_path):
+    plain, said, other = (make_case(1, overrides={"hidden": 16, "embed": embed}) for embed in (None, 16, 17))
+    assert plain.problem_id == said.problem_id == plain.problem_id_as_asked != other.problem_id
+    assert len({plain.id, said.id, other.id}) == 3  # ids that were given once stay
+    record = make_record(plain, said)
+    write_record(record, tmp_path / "a.h5")
+    assert [case.id for case in read_record(tmp_path / "a.h5").cases] == [plain.id, said.id]
+    # A file from before names the base by the words the problem was asked in.
+    write_record(make_record(said), tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        file.move(f"baseline/{said.problem_id}", f"baseline/{said.problem_id_as_asked}")
+        stored = parse_stored_file(file, "old.h5")
+        assert said.problem_id_as_asked in stored.runs[0][1].baselines
+    assert [v for v in examine(stored).violations if v.check == "bases"] == []

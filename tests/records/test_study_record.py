@@ -94,7 +94,7 @@ def test_other_files_are_refused_on_one_line(tmp_path, path):
     for name, reason in (
         ("none", "is not there"),
         ("text", "cannot be read as a study"),
-        ("other.h5", "not a study of time-parallel methods"),
+        ("other.h5", "cannot be read as a study of time-parallel methods"),
         ("cut.h5", "cannot be read as a study"),
     ):
         with pytest.raises(FileError, match=reason) as caught:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from hpcrnn.errors import SpecError, shorten
-from hpcrnn.records.record import Case, Strategy
+from hpcrnn.records.record import Case, Strategy, input_size
 from hpcrnn.records.split import CHAIN
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.spec import AXES, BackendName, Size, convert, describe, options, parse_grid
@@ -128,7 +128,7 @@ def facts(case: Case) -> Facts:
     axes = dict(split.axes)
     if axes.get("data", 1) == 1:
         found.pop("allreduce", None)
-    found["embed"] = found["embed"] or found["hidden"]
+    found["embed"] = input_size(found)
     grid = ",".join(f"{axis}={axes[axis]}" for axis in AXES if axis in axes) or "data=1"
     return found | {
         "method": split.method,

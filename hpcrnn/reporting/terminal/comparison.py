@@ -5,6 +5,7 @@ A table a pair: the step, then every phase.  On a narrow terminal the intervals 
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from hpcrnn.reporting.units import (
     format_ratio_interval,
     format_seconds,
     has_bounds,
+    plural,
     printable,
     significant,
 )
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 
 WIDE = 104
 """Columns from which each interval has a column of its own."""
+SHOWN = 40
+"""Runs, pairs and lone cases that are shown unless all are asked for."""
 STYLES = {"faster": "green", "slower": "bold red", "undecided": "yellow"}
 
 
-def show_comparison(comparison: Comparison, console: Console) -> None:
+def show_comparison(comparison: Comparison, console: Console, *, every: bool = False) -> None:
     """Print a comparison.
 
     Parameters
@@ -43,23 +47,35 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     comparison : Comparison
     console : rich.console.Console
         Its width decides where intervals stand.
+    every : bool
+        Show all there is; else the first :data:`SHOWN` runs, pairs and cases without a partner.
     """
+    most = sys.maxsize if every else SHOWN
     for side, records in (("A", comparison.a), ("B", comparison.b)):
-        for record in records:
+        for record in records[:most]:
             _print_record(side, record, console)
+        _print_rest("run", len(records) - most, console)
     for difference in comparison.environment:
         a, b = (value_text(printable(value)) for value in (difference.a, difference.b))
         _hang(console, f"  differs: {difference.key}: ", f"{a} | {b}")
-    for pair in comparison.pairs:
+    for pair in comparison.pairs[:most]:
         console.print()
         _print_pair(pair, console)
+    _print_rest("pair", len(comparison.pairs) - most, console)
     if comparison.lone:
         console.print()
         say(console, "compared with nothing", style="bold")
-        for lone in comparison.lone:
+        for lone in comparison.lone[:most]:
             _hang(console, f"  {lone.side}: ", f"{case_name(lone.entry.case)}: {lone.reason}")
+        _print_rest("case", len(comparison.lone) - most, console)
     console.print()
     _hang(console, "", "Times: lower is better; a B / A below 1 means that B is faster. " + _caution(comparison))
+
+
+def _print_rest(what: str, count: int, console: Console) -> None:
+    """Say how many are not shown, and how to get them."""
+    if count > 0:
+        _hang(console, "", f"{plural(count, f'more {what}')} not shown: --all shows, --json gives all", style="yellow")
 
 
 def _caution(comparison: Comparison) -> str:
