@@ -71,7 +71,7 @@ def test_few_samples_missing_facts_and_no_cases():
     assert "n too small" in text
     assert "host not recorded · MPI library not recorded" in text
     assert "git commit not recorded" in text
-    assert "incomplete: written while cases were still to come" in text
+    assert "incomplete: written before the run had come to its end" in text
     assert "no case was recorded" in text
 
 

@@ -255,5 +255,5 @@ def _run(record: Record) -> Run:
         version=f"hpcrnn {printable(record.hpcrnn_version)}, {git_text(record)}",
         hosts=hosts_text(record),
         command=command_line(record) or "command line not recorded",
-        incomplete="" if record.complete else "incomplete: written while cases were still to come",
+        incomplete="" if record.complete else "incomplete: written before the run had come to its end",
     )

@@ -116,7 +116,7 @@ def _print_header(record: Record, console: Console) -> None:
         # On one line, however long: it is there to be copied.
         say(console, f"  $ {command}", style="dim", wrap=False)
     if not record.complete:
-        say(console, "  incomplete: written while cases were still to come", style="yellow")
+        say(console, "  incomplete: written before the run had come to its end", style="yellow")
 
 
 def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Console, manner: Manner) -> None:
