@@ -75,7 +75,7 @@ def check_page(path):
 
 
 def check_files(paths, out):
-    assert [p.name for p in paths[:2]] == ["report.html", "report.md"]
+    assert [p.name for p in paths[:3]] == ["report.html", "report.md", "report.pdf"]
     assert all(p.is_file() and p.stat().st_size > 0 for p in paths)
     assert {p.name for p in out.iterdir()} == {p.name for p in paths}
     for name in re.findall(r"\]\(([^)]+)\)", (out / "report.md").read_text(encoding="utf-8")):

@@ -64,8 +64,9 @@ def svg_text(drawing: Drawing) -> str:
 
 
 _NUMBERS = {colour.lower(): number for number, colour in enumerate(DARK)}
-_STYLE = "<style>@media (prefers-color-scheme: dark) {{ :root {{ {} }} }}</style>".format(
-    " ".join(f"--c{number}: {DARK[colour]};" for number, colour in enumerate(DARK))
+_STYLE = "<style>@media (prefers-color-scheme: dark) {{ :root {{ fill: {}; {} }} }}</style>".format(
+    DARK[BLACK],  # matplotlib names no colour where it is black
+    " ".join(f"--c{number}: {DARK[colour]};" for number, colour in enumerate(DARK)),
 )
 
 
@@ -76,5 +77,7 @@ def _with_variables(svg: str) -> str:
         colour = found[0].lower()
         return f"var(--c{_NUMBERS[colour]}, {colour})" if colour in _NUMBERS else colour
 
+    # The ground of a hatch is an attribute, where no variable can stand.
+    svg = re.sub(r' fill="(#[0-9a-fA-F]{6})"', r' style="fill: \1"', svg)
     # Only where a style says so: an address inside the picture may look like a colour.
     return re.sub(r"(?<=: )#[0-9a-fA-F]{6}\b", variable, svg)

@@ -26,11 +26,26 @@ def render_html(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["column_classes"] = _column_classes
     environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
     script = resource("report.js")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     template = environment.get_template("report.html.j2")
     return template.render(page=page, script=script, script_hash=allowed, anchors=_Anchors(page))
+
+
+_SHORT = 13
+"""Characters of words that no column need break."""
+
+
+def _column_classes(table: Table) -> list[str]:
+    """Return each column's class: words are set left, names of cases have room, short words stay on one line."""
+    found = []
+    for index, column in enumerate(table.columns):
+        short = max(len(row[index]) for row in (table.columns, *table.rows)) <= _SHORT
+        words = "text" + (" name" if column == "Case" else " short" if short else "")
+        found.append(words if index in table.text_columns else "")
+    return found
 
 
 class _Anchors:

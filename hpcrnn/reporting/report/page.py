@@ -105,6 +105,8 @@ class Page:
     Attributes
     ----------
     title, subtitle : str
+    measured : str
+        When the newest file was written, ISO 8601.
     facts : sequence of (str, str)
         What a reader looks for first: where, when, with what.
     standing : str
@@ -121,6 +123,7 @@ class Page:
 
     title: str
     subtitle: str
+    measured: str
     facts: Sequence[tuple[str, str]]
     standing: str
     verdict: tuple[str, str]

@@ -71,6 +71,7 @@ def make_page(
     return Page(
         title="hpcrnn scaling report",
         subtitle=common_problem([e.case for e in analysis.entries]),
+        measured=max((record.created_utc for record in analysis.records), default=""),
         facts=[*_facts(analysis), *([("Figures", left_out)] if left_out else [])],
         standing=_standing(analysis),
         verdict=(VERDICTS[_standing(analysis)], _verdict_sentence(analysis) + missing),

@@ -17,6 +17,7 @@ from hpcrnn.reporting.figures.save import save, svg_text
 from hpcrnn.reporting.report.html import render_html
 from hpcrnn.reporting.report.markdown import render_markdown
 from hpcrnn.reporting.report.page import Picture
+from hpcrnn.reporting.report.pdf import render_pdf
 from hpcrnn.reporting.report.sections import make_page
 from hpcrnn.reporting.units import printable
 
@@ -43,7 +44,7 @@ def write_report(
     Returns
     -------
     list of Path
-        ``report.html``, ``report.md``, then the figures.
+        ``report.html``, ``report.md``, ``report.pdf``, then the figures.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def write_report(
             figures = [f"{p.name}{suffix}" for p in pictures for suffix in (".png", ".pdf")]
             (made / "report.html").write_text(render_html(page), encoding="utf-8")
             (made / "report.md").write_text(render_markdown(page), encoding="utf-8")
-            pages = ["report.html", "report.md"]
+            (made / "report.pdf").write_bytes(render_pdf(page))
+            pages = ["report.html", "report.md", "report.pdf"]
             for name in [*figures, *pages]:
                 os.replace(made / name, out_dir / name)  # noqa: PTH105 - the name of the guarantee
     except OSError as error:
