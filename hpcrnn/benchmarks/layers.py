@@ -28,6 +28,8 @@ import numpy.typing as npt
 
 from hpcrnn.backends.layer_case import PASSES, LayerArrays, LayerCase, TimedLayer, solve_layer
 from hpcrnn.benchmarks.arguments import OneLineParser, add_output, positive, positive_seconds
+from hpcrnn.benchmarks.progress import Items
+from hpcrnn.benchmarks.progress.estimates import State
 from hpcrnn.errors import (
     EXIT_INVALID,
     EXIT_VALID,
@@ -316,36 +318,38 @@ def measure(
     record = LayerRecord(datetime.now(UTC).isoformat(timespec="seconds"), device.name, facts, ceilings, ())
     wrong: list[str] = []
     left_out: tuple[str, ...] = ()
-    for index, case in enumerate(cases):
-        start = time.perf_counter()
-        if start - begin > total_s:
-            left_out = tuple(case.name for case in cases[index:])
-            break
-        free_memory()
-        try:
-            timing = measure_case(case, device, repetitions, limit_s, peer=peer)
-        except WrongLayerError as error:
-            wrong.append(case.name)
-            _complain(str(error))
-            continue
-        record = replace(record, cases=(*record.cases, timing))
-        farewell.keep(output, encode_layer_record(record))
-        _report_progress(timing, time.perf_counter() - start)
+    kinds = [f"of {case.group}" for case in cases]
+    with Items("layers", kinds, "case", most_s=total_s - (time.perf_counter() - begin)) as items:
+        for index, case in enumerate(cases):
+            if time.perf_counter() - begin > total_s:
+                left_out = tuple(case.name for case in cases[index:])
+                break
+            items.begin(index, case.name)
+            free_memory()
+            try:
+                timing = measure_case(case, device, repetitions, limit_s, peer=peer)
+            except WrongLayerError as error:
+                wrong.append(case.name)
+                items.end(State.FAILED)
+                items.line(f"error: {error}")
+                continue
+            record = replace(record, cases=(*record.cases, timing))
+            farewell.keep(output, encode_layer_record(record))
+            items.result(_result_line(timing, items.end(State.DONE)))
     if record.cases:
         farewell.finish(output, encode_layer_record(record))
     return Outcome(record, tuple(wrong), left_out)
 
 
-def _report_progress(timing: LayerTiming, took_s: float) -> None:
+def _result_line(timing: LayerTiming, took_s: float) -> str:
     both = (timing.ours_s, timing.peer_s)
     ours, peer = ([median_interval(samples[which]).median for which in PASSES] for samples in both)
     steps = [seconds / timing.facts["T"] * 1e6 for seconds in ours]
     ratios = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
-    sys.stdout.write(
+    return (
         f"{timing.facts['name']:41s} {steps[0]:9.3f} {steps[1]:9.3f} us/step  ratio {ratios[0]:7.2f} {ratios[1]:7.2f}  "
         f"({took_s:.1f} s)\n"
     )
-    sys.stdout.flush()
 
 
 def _complain(text: str) -> None:

@@ -271,7 +271,7 @@ def _run_points(sweep: Sweep, items: Items) -> int:
     for index, prefix, point in to_do:
         items.begin(index, point.name)
         if not items.is_live:
-            items.line(f"{prefix}: started on {point.ranks} rank{'s' * (point.ranks > 1)}; {items.so_far()}")
+            items.line(f"{prefix}: started on {point.ranks} rank{'s' * (point.ranks > 1)}")
 
         def pass_on(text: str, prefix: str = prefix) -> None:
             if items.is_live and not text.startswith("warning"):

@@ -12,7 +12,6 @@ Four tables on one rank, counted and not timed, so that the machine does not mat
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import product
@@ -27,6 +26,7 @@ from hpcrnn.backends.numpy.engine import NumpyEngine
 from hpcrnn.benchmarks.arguments import add_output, positive
 from hpcrnn.benchmarks.comparison import relative_error
 from hpcrnn.benchmarks.planning import make_plan
+from hpcrnn.benchmarks.progress import Items
 from hpcrnn.benchmarks.script import ScriptParser, check_ranks, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
 from hpcrnn.execution.executor import Executor
@@ -46,6 +46,7 @@ SPEEDUP_CELLS = (("lstm", 0.0), ("gru", 0.0), ("elman", 0.0), ("lstm", 1.0))
 """Cells and forget biases."""
 SPEEDUP_SEGMENTS = (2, 4, 8, 16, 32, 64)
 SPEEDUP_STEPS = (1024, 4096)
+TOLERANCE_CELLS = ("lstm", "gru", "elman")
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 CHAOS_SEGMENTS = 16
 CHAOS_STEPS = (8, 16, 32, 64, 128, 256)
@@ -175,7 +176,7 @@ def speedup_rows(world: World) -> Iterator[Row]:
 
 def tolerance_rows(world: World) -> Iterator[Row]:
     """The gradient's error over the tolerance."""
-    for cell in ("lstm", "gru", "elman"):
+    for cell in TOLERANCE_CELLS:
         base = layer_spec(cell, 128, 2048, 16)
         reference = Reference(base, world, open_workload(base))
         for tolerance in TOLERANCES:
@@ -306,19 +307,26 @@ def study(world: World, output: Output, names: Sequence[str], steps: int, every:
     tables: list[StudyTable] = []
     facts = environment([host_facts()], world.facts())
     record = StudyRecord(datetime.now(UTC).isoformat(timespec="seconds"), facts, ())
-    for number, name in enumerate(names, start=1):
-        rows = []
-        for row in makers[name]():
-            rows.append(row)
-            sys.stderr.write(f"\rhpcrnn: {name}: {len(rows)} rows ")
-            sys.stderr.flush()
-        sys.stderr.write("\n")
-        tables.append(table(name, rows, FACTS[name] | ({"training_steps": steps} if name == "training" else {})))
-        record = StudyRecord(record.created_utc, facts, tuple(tables))
-        if number < len(names):
-            world.farewell.keep(output, encode_study_record(record))
+    kinds = [f"of {name}" for name in names for _ in range(n_rows(name, steps, every))]
+    with Items("time study", kinds, "row") as items:
+        for number, name in enumerate(names, start=1):
+            rows = list(items.each(makers[name](), name))
+            tables.append(table(name, rows, FACTS[name] | ({"training_steps": steps} if name == "training" else {})))
+            record = StudyRecord(record.created_utc, facts, tuple(tables))
+            if number < len(names):
+                world.farewell.keep(output, encode_study_record(record))
     world.farewell.finish(output, encode_study_record(record))
     return record
+
+
+def n_rows(name: str, steps: int, every: int) -> int:
+    """Count the rows a table will have; parameters as of :func:`study`."""
+    return {
+        "speedup": 2 * len(SPEEDUP_CELLS) * len(SPEEDUP_STEPS) * len(SPEEDUP_SEGMENTS),  # both directions
+        "tolerance": len(TOLERANCE_CELLS) * len(TOLERANCES),
+        "training": len(TRAINED) * (steps // every + 1),
+        "chaos": 2 * len(CHAOS_STEPS) * (len(FORGET_BIASES) + len(CHRONO_SPANS) + len(GAINS)),  # two methods
+    }[name]
 
 
 FACTS: dict[str, dict[str, Any]] = {

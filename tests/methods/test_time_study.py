@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from launching import mpirun
 
+from hpcrnn.benchmarks import time_study
 from hpcrnn.records.study import read_study_record
 
 MODULE = "hpcrnn.benchmarks.time_study"
@@ -30,6 +32,58 @@ def test_training_is_looked_at_and_drawn(tmp_path):
     # Only the last step of a sequence of `adding` has a loss: its gradient is truncated where it has died out.
     assert columns["truncated_backward"].tolist()[:2] == [0, 0]
     assert list(plots.glob("*.png"))
+
+
+def test_the_rows_are_counted_before_they_are_made(monkeypatch):
+    class Parameters(dict):
+        def __call__(self):
+            return self
+
+    class Anything:
+        """Stands for a problem and its solves: rows are counted here, not filled."""
+
+        def __init__(self, *_arguments):
+            self.workload = self.executor = self.engine = self
+            self.parameters = Parameters()
+            self.loss = 0.0
+
+        def batch(self, step):
+            return step
+
+        def errors(self, *_arguments):
+            return 0.0, 0.0
+
+        def gradients(self, *_arguments):
+            return {}
+
+        def exponents(self):
+            return {"layer0": 0.0}
+
+        def solves(self):
+            return (found("forward"), found("backward"))
+
+        def step(self, _batch):
+            return self.solves()
+
+    def found(direction):
+        solve = SimpleNamespace(meeting=np.zeros(1), steps=[1], truncated=False)
+        return SimpleNamespace(direction=direction, solve=solve)
+
+    Anything.load_parameters = lambda self, _parameters: None
+    for name in ("Problem", "Reference"):
+        monkeypatch.setattr(time_study, name, Anything)
+    monkeypatch.setattr(time_study, "open_workload", lambda _spec: None)
+    monkeypatch.setattr(time_study, "_training_row", lambda *_arguments: {})
+    for steps, every in ((300, 15), (7, 3), (1, 5)):
+        made = {
+            "speedup": time_study.speedup_rows(None),
+            "tolerance": time_study.tolerance_rows(None),
+            "training": time_study.training_rows(None, steps, every),
+            "chaos": time_study.chaos_rows(None),
+        }
+        assert set(made) == set(time_study.TABLES)
+        for name, rows in made.items():
+            assert len(list(rows)) == time_study.n_rows(name, steps, every), name
 
 
 @pytest.mark.mpi

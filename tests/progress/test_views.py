@@ -257,6 +257,22 @@ def test_work_without_lines_of_its_own_is_told_now_and_then(capsys):
     assert 5 < len(lines) < 20
 
 
+def test_items_that_are_made_one_by_one(capsys):
+    clock = Clock()
+
+    def made(n):
+        for k in range(n):
+            clock.now += 6.0
+            yield k
+
+    with Items("study", ["of a", "of a", "of b", "of b"], "row", screen=Screen(enabled=True, clock=clock)) as items:
+        assert list(items.each(made(2), "a")) == [0, 1]
+        assert list(items.each(made(3), "b")) == [0, 1, 2]  # one more than was thought ends nothing
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "hpcrnn: study: 2 of 4 rows, 12 s so far, about 12 s left, by the 2 rows done, none of b"
+    assert lines[-1] == "hpcrnn: study: 4 of 4 rows, 30 s so far"
+
+
 def test_a_limit_of_time_is_said(capsys):
     clock = Clock()
     with Items("layers", [""] * 10, "case", most_s=30.0, screen=Screen(enabled=True, clock=clock)) as items:

@@ -139,8 +139,8 @@ class Ledger:
         expected = [known.get(kind, on_average) for kind in kinds]
         if expected:
             expected[0] = max(expected[0] - running_s, 0.0)
-        if kinds and not sum(expected):
-            return None  # the last one takes longer than those before did
+        if not sum(expected):
+            return None  # nothing is to go, or the last one takes longer than those before did
         unseen = [kind for kind in dict.fromkeys(kinds) if kind not in known]
         basis = f"by the {n_done} {self._noun}s done" if n_done > 1 else f"by the one {self._noun} done"
         if unseen:

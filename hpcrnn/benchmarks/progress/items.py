@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from hpcrnn.benchmarks.progress.estimates import Ledger, State, TimeLeft
 from hpcrnn.benchmarks.progress.screen import Line, Screen
 from hpcrnn.benchmarks.progress.words import duration, shortened
+
+T = TypeVar("T")
 
 
 class Items:
@@ -48,6 +50,7 @@ class Items:
         self._has_lines = has_lines
         self._screen = screen or Screen(enabled=True)
         self._running: int | None = None
+        self._n_made = 0
         self._name = self._since = self._note = ""
         self._begun_s = 0.0
 
@@ -66,12 +69,30 @@ class Items:
         """Whether a view is drawn on a terminal."""
         return self._screen.is_live
 
-    def begin(self, index: int, name: str) -> None:
-        """Begin an item."""
+    def each(self, made: Iterable[T], name: str) -> Iterator[T]:
+        """Hand on what is made one by one, of items that are to go; all are told under one name."""
+        makes = iter(made)
+        while True:
+            index = self._n_made
+            if index < len(self._ledger.states):
+                self.begin(index, name, now=not index)
+            try:
+                thing = next(makes)
+            except StopIteration:
+                self._running = None
+                self._show()
+                return
+            self._n_made += 1
+            if self._running is not None:
+                self._settle(State.DONE, self._running)
+            yield thing
+
+    def begin(self, index: int, name: str, *, now: bool = True) -> None:
+        """Begin an item; ``now`` is drawn at once."""
         self._running, self._name, self._note = index, name, ""
         self._begun_s = self._screen.elapsed_s()
         self._since = f"{datetime.now().astimezone():%H:%M:%S}"
-        self._show(now=True)
+        self._show(now=now)
 
     def note(self, text: str) -> None:
         """Pass on what the running item says of its own progress; on a terminal only."""
@@ -81,11 +102,14 @@ class Items:
     def end(self, state: State, index: int | None = None) -> float:
         """End the running item, or settle another that never began; return how long it took."""
         index = self._running if index is None else index
-        took_s = self._screen.elapsed_s() - self._begun_s if index == self._running else 0.0
-        if index is not None:
-            self._ledger.settle(index, state, took_s)
-        self._running, self._note = None, ""
+        took_s = 0.0 if index is None else self._settle(state, index)
         self._show()
+        return took_s
+
+    def _settle(self, state: State, index: int) -> float:
+        took_s = self._screen.elapsed_s() - self._begun_s if index == self._running else 0.0
+        self._ledger.settle(index, state, took_s)
+        self._running, self._note = None, ""
         return took_s
 
     def line(self, text: str) -> None:
