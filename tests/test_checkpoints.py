@@ -1,6 +1,6 @@
 """When what has been measured is written: seldom enough to cost nothing, by a clock that is not the machine's."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcrnn.benchmarks.checkpoints import LEAST_S, SPARSE, Pace
@@ -23,6 +23,7 @@ class Run:
         self.now += write_s
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1e-3, 100), st.floats(0, 10)), max_size=200))
 def test_writing_costs_a_two_hundredth_but_for_the_latest_write(steps):
     run = Run()
@@ -33,6 +34,7 @@ def test_writing_costs_a_two_hundredth_but_for_the_latest_write(steps):
         assert all(start >= LEAST_S for start, _ in run.writes)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1), st.floats(1e-4, 0.5))
 def test_writes_that_take_alike_take_a_hundredth_at_the_most(step_s, write_s):
     run = Run()
@@ -42,6 +44,7 @@ def test_writes_that_take_alike_take_a_hundredth_at_the_most(step_s, write_s):
         assert sum(took for _, took in run.writes) <= run.now / 100
 
 
+@settings(deadline=None)
 @given(st.floats(0, 100), st.floats(0, 1))
 def test_no_write_is_put_off_for_longer_than_that_takes(step_s, write_s):
     run = Run()
