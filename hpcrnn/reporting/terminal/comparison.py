@@ -93,7 +93,7 @@ def _print_record(side: str, record: Record, console: Console) -> None:
     created = f"{printable(record.created_utc).replace('T', ' ')[:19]} UTC"
     say(console, f"   {created} · hpcrnn {printable(record.hpcrnn_version)} · {git_text(record)}")
     if not record.complete:
-        say(console, "   incomplete: written while cases were still to come", style="yellow")
+        say(console, "   incomplete: written before the run had come to its end", style="yellow")
 
 
 def _print_pair(pair: Pair, console: Console) -> None:
