@@ -33,36 +33,45 @@ def check_structure(file: h5py.File, n_bytes: int) -> None:
     """
     from h5py import h5l, h5o
 
-    def check_link(name: bytes, info: h5l.LinkInfo) -> None:
-        if info.type != h5l.TYPE_HARD:
-            raise MalformedError(_text(name), "is a link that leads elsewhere, which no result file has")
-
     most = SPARE_BYTES + MOST_EXPANSION * n_bytes
     n_held = 0
 
-    def count(name: bytes, info: h5o.ObjInfo) -> None:
+    # What a callback returns ends the visit; what it raises would not always come out of the library.
+    def find_link(name: bytes, info: h5l.LinkInfo) -> MalformedError | None:
+        elsewhere = info.type != h5l.TYPE_HARD
+        return (
+            MalformedError(_text(name), "is a link that leads elsewhere, as in no result file") if elsewhere else None
+        )
+
+    def find_data(name: bytes, info: h5o.ObjInfo) -> MalformedError | None:
         nonlocal n_held
-        if info.type == h5o.TYPE_DATASET:
-            n_held += _checked_bytes(h5o.open(file.id, name), name)
-            if n_held > most:
-                what = f"says that it holds {n_held} bytes, which a file of {n_bytes} bytes does not"
-                raise MalformedError(_text(name), what)
+        if info.type != h5o.TYPE_DATASET:
+            return None
+        dataset = h5o.open(file.id, name)
+        if fault := _fault_of(dataset):
+            return MalformedError(_text(name), fault)
+        n_held += int(dataset.get_space().get_simple_extent_npoints()) * int(dataset.get_type().get_size())
+        if n_held <= most:
+            return None
+        return MalformedError(
+            _text(name), f"says that it holds {n_held} bytes, which a file of {n_bytes} bytes does not"
+        )
 
-    file.id.links.visit(check_link, info=True)
-    h5o.visit(file.id, count, info=True)
+    if fault := file.id.links.visit(find_link, info=True) or h5o.visit(file.id, find_data, info=True):
+        raise fault
 
 
-def _checked_bytes(dataset: h5py.h5d.DatasetID, name: bytes) -> int:
-    """Return the bytes a dataset says it holds; texts of any length count as what points to them."""
+def _fault_of(dataset: h5py.h5d.DatasetID) -> str:
+    """Say why a dataset is not one of ours, by where and how it is kept; empty where it may be."""
     from h5py import h5d, h5z
 
     layout = dataset.get_create_plist()
     if layout.get_layout() == h5d.VIRTUAL or layout.get_external_count():
-        raise MalformedError(_text(name), "is kept in another file, which no result file is")
+        return "is kept in another file, as in no result file"
     known = (h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
     if any(layout.get_filter(k)[0] not in known for k in range(layout.get_nfilters())):
-        raise MalformedError(_text(name), "is compressed in a way that no result file is")
-    return int(dataset.get_space().get_simple_extent_npoints()) * int(dataset.get_type().get_size())
+        return "is compressed in another way than result files are"
+    return ""
 
 
 def _text(name: bytes) -> str:
