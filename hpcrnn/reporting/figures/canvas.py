@@ -190,14 +190,20 @@ def finish(
     below_in = _extent(ax.xaxis, renderer).height / figure.dpi + 0.16
     total_in = top_in + height_in + below_in + legend_in
     figure.set_size_inches(width_in, total_in)
-    ax.set_position(
-        (
-            left_in / width_in,
-            (below_in + legend_in) / total_in,
-            1 - (left_in + right_in) / width_in,
-            height_in / total_in,
-        )
-    )
+
+    def place(right_in: float) -> None:
+        wide, high = 1 - (left_in + right_in) / width_in, height_in / total_in
+        ax.set_position((left_in / width_in, (below_in + legend_in) / total_in, wide, high))
+
+    place(right_in)
+    # A number beside the last marker may be longer than the room there.
+    ends = [text.get_window_extent(renderer).x1 for text in ax.texts]
+    beyond_in = max(ends, default=0.0) / figure.dpi - width_in
+    if beyond_in > 0:
+        place(right_in + beyond_in + 0.04)
+    # Under narrow axes a label is wider than these: it grows to the left, where the names of the rows are.
+    if ax.xaxis.label.get_window_extent(renderer).x1 / figure.dpi > width_in:
+        ax.set_xlabel(ax.get_xlabel(), loc="right")
     if handles:
         legend.set_bbox_to_anchor((0.1 / width_in, 0.08 / total_in), transform=figure.transFigure)
     x, y = 0.12 / width_in, 1 - 0.24 / total_in

@@ -6,6 +6,7 @@ import io
 import re
 from pathlib import Path
 
+from hpcrnn.reporting.figures import canvas
 from hpcrnn.reporting.figures.canvas import (
     BLACK,
     BLUE,
@@ -13,7 +14,6 @@ from hpcrnn.reporting.figures.canvas import (
     GREY,
     ORANGE,
     PALE,
-    PNG_DPI,
     PURPLE,
     SILVER,
     SKY,
@@ -49,7 +49,7 @@ and of text that stands on a colour."""
 def save(drawing: Drawing, stem: Path) -> None:
     """Write a figure as ``.png`` and ``.pdf``: the same bytes whatever the time of day."""
     figure = drawing.figure
-    figure.savefig(stem.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
+    figure.savefig(stem.with_suffix(".png"), dpi=canvas.PNG_DPI, metadata={"Software": None})
     figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 

@@ -135,7 +135,7 @@ def _name_bars(
             middle = scale * (float(timeline.start_s[row]) + duration / 2)
             ax.text(
                 middle, int(timeline.rank[row]), text, fontsize=6, ha="center", va="center", zorder=4,
-                color="white" if kinds[row] in ("forward", "update") else ON_COLOUR,
+                color="white" if kinds[row] == "forward" else ON_COLOUR,
             )  # fmt: skip
 
 

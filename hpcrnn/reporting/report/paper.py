@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-INK, SOFT, LINE, TINT, LINK = (27, 30, 35), (86, 92, 101), (205, 208, 214), (245, 246, 248), (11, 92, 148)
+INK, SOFT, LINE, TINT = (27, 30, 35), (86, 92, 101), (205, 208, 214), (245, 246, 248)
 TONES: dict[str, tuple[Colour, Colour]] = {
     "good": ((0, 102, 74), (232, 245, 240)),
     "bad": ((166, 58, 0), (253, 240, 232)),
