@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcrnn.records.sparkline import ABOVE, ASCII_ABOVE, ASCII_BARS, ASCII_BELOW, BARS, BELOW, sparkline
@@ -44,6 +44,7 @@ def test_an_outlier_survives_among_neighbours():
     assert line.count(ABOVE) == 1
 
 
+@settings(derandomize=True, deadline=None, max_examples=200)
 @given(samples=ANY, width=st.integers(0, 40), ascii_only=st.booleans())
 def test_any_samples_can_be_drawn(samples, width, ascii_only):
     line = sparkline(samples, width, ascii_only=ascii_only)

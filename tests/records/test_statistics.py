@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcrnn.records.statistics import (
@@ -57,6 +57,7 @@ def test_six_samples_reach_from_the_first_to_the_last():
     assert median_interval([3, 1, 2, 6, 5, 4]) == Interval(6, 3.5, 1, 6)
 
 
+@settings(derandomize=True, deadline=None, max_examples=100)
 @given(samples=st.lists(TIMES, min_size=1, max_size=50), data=st.data())
 def test_the_interval_holds_the_median_whatever_the_order(samples, data):
     interval = median_interval(samples)
@@ -201,6 +202,7 @@ def test_nothing_speaks_against_the_independence_of_few_or_equal_samples(samples
     assert dependence(samples) is None
 
 
+@settings(derandomize=True, deadline=None, max_examples=100)
 @given(samples=st.lists(TIMES, max_size=80))
 def test_dependence_can_be_asked_of_any_samples(samples):
     found = dependence(samples)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factory import make_case, make_record
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_samples import ranked_case, ranked_entry
 
@@ -179,6 +179,7 @@ def test_there_is_no_table_without_a_straggler():
     assert straggler_table(judge_all(entries), names(entries)) is None
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     n_ranks=st.integers(2, 9),
     factors=st.lists(st.floats(0.5, 2.0), min_size=9, max_size=9),
