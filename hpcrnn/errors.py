@@ -68,6 +68,11 @@ def shorten(value: object) -> str:
     return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, whatever the names in it hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class FileError(HpcrnnError):
     """A file cannot be read, is damaged, or cannot be written."""
 

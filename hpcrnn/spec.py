@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import msgspec
 from msgspec import Meta
 
-from hpcrnn.errors import FileError, SpecError, shorten
+from hpcrnn.errors import FileError, SpecError, printable, shorten
 
 # Far above any machine, far below where a product of two of them leaves an int64.
 _LARGEST = 2**31 - 1
@@ -344,6 +344,8 @@ def convert(raw: Mapping[str, Any], into: type[StructType]) -> StructType:
         return msgspec.convert(raw, into)
     except msgspec.ValidationError as error:
         raise _explain(str(error), raw, into) from None
+    except UnicodeEncodeError as error:  # bytes of a command line that are no text
+        raise SpecError("specification", error.object, "text in Unicode") from None
 
 
 def parse_grid(text: str) -> dict[str, Any]:
@@ -373,11 +375,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         It is not there, cannot be read, or is not TOML.
     """
     try:
-        with Path(path).open("rb") as stream:
-            return tomllib.load(stream)
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device has no end
+            reason = "it is not a file"
+        else:
+            with Path(path).open("rb") as stream:
+                return tomllib.load(stream)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise FileError(f"{path}: cannot be read as TOML: {reason}") from None
+    raise FileError(printable(f"{path}: cannot be read as TOML: {reason}"))
 
 
 def to_dict(spec: msgspec.Struct) -> dict[str, Any]:
@@ -455,9 +460,9 @@ def describe(annotation: Any) -> str:
         return " or ".join(str(choice) for choice in get_args(annotation))
     if origin in (Union, types.UnionType):
         return " or ".join(describe(a) for a in get_args(annotation) if a is not type(None))
-    if origin is tuple:
+    if origin in (tuple, list):
         return f"a list of {describe(get_args(annotation)[0])}"
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return "the keys " + ", ".join(annotation.__struct_fields__)
-    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-    return names.get(annotation, str(annotation))
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a table"}
+    return names.get(origin or annotation, str(annotation))

@@ -219,7 +219,7 @@ def _group(group: dict[str, Any], all_ranks: tuple[int, ...]) -> tuple[tuple[int
     """Split a group of keys that go together into the ranks it runs on and the keys."""
     ranks = group.get("ranks", list(all_ranks))
     allowed = f"some of sweep.ranks ({', '.join(map(str, all_ranks))})"
-    if not isinstance(ranks, list) or not ranks or not set(ranks) <= set(all_ranks):
+    if not isinstance(ranks, list) or not ranks or not all(count in all_ranks for count in ranks):
         raise SpecError("sweep.each.ranks", ranks, allowed)
     return tuple(ranks), {option(key).name: value for key, value in group.items() if key != "ranks"}
 
@@ -309,8 +309,9 @@ def _launch(command: Sequence[str], point: Point, timeout_s: float, pass_on: Cal
                 start_new_session=True,
                 env=_environment(point.spec.machine.threads),
             )
-        except OSError as error:
-            raise LaunchError(f"sweep.launcher = {command[0]!r}: cannot be started: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
+            reason = getattr(error, "strerror", None) or error
+            raise LaunchError(f"sweep.launcher = {command[0]!r}: cannot be started: {reason}") from None
         expired = threading.Event()
 
         def expire() -> None:

@@ -39,12 +39,13 @@ def export(arguments: argparse.Namespace) -> int:
     output, overwrite = arguments.output, arguments.overwrite
     if output is None and arguments.to == "perfetto":
         first = arguments.files[0]
-        output, overwrite = first.with_name(f"{first.stem}.perfetto.json"), True  # a name of our own
-    if output is not None:
-        check_output(output, arguments.files, overwrite=overwrite)
+        # A name of our own; one without a name, like ".", is no file, which reading it says.
+        output, overwrite = (first.with_name(f"{first.stem}.perfetto.json") if first.name else first), True
     reading = read_and_tell(arguments.files)
     if not reading.records:
         return exit_code_of(reading)
+    if output is not None:
+        check_output(output, arguments.files, overwrite=overwrite)
     options = {"summary": arguments.summary, "raw": arguments.raw, "series": arguments.series}
     exported = export_records(reading.records, arguments.to, **options)
     for note in exported.notes:

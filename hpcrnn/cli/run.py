@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> in
     if record is None:
         code = EXIT_VALID
     else:
-        from hpcrnn.records.whole_file import printable
+        from hpcrnn.errors import printable
         from hpcrnn.reporting.terminal.show import show
 
         show([record], console())

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hpcrnn.errors import FileError
+from hpcrnn.errors import FileError, printable
 from hpcrnn.records.output import Output
-from hpcrnn.records.whole_file import printable
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 

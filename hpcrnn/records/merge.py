@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hpcrnn.errors import FileError, UnreadableError
+from hpcrnn.errors import FileError, UnreadableError, printable
 from hpcrnn.records.hdf5 import write_merged
 from hpcrnn.records.layout_fields import to_json
 from hpcrnn.records.reading import read_all
@@ -68,7 +68,7 @@ def merge_files(paths: Sequence[Path], output: Path, *, skip_damaged: bool, over
         raise UnreadableError(damaged, "nothing was merged, for no file can be read")
     if damaged and not skip_damaged:
         raise UnreadableError(damaged, "nothing was merged, --skip-damaged merges the rest")
-    found = [replace(record, origin=record.origin or _plain(record.source)) for record in reading.records]
+    found = [replace(record, origin=record.origin or printable(record.source)) for record in reading.records]
     records, repeated = unite(found)
     write_merged(records, output, inputs=paths, overwrite=overwrite)
     return Merger(records, damaged, repeated)
@@ -112,14 +112,10 @@ def unite(records: Iterable[Record]) -> tuple[tuple[Record, ...], tuple[str, ...
 
 def _place(record: Record) -> str:
     """Name the file a record was read from, and the one it came from where that is another."""
-    source = _plain(record.source)
+    source = printable(record.source)
     return source if record.origin in ("", source) else f"{source} ({record.origin})"
 
 
 def _content(record: Record) -> str:
     """All of a record but the names of its files: equal where, and only where, it is the same to the last bit."""
     return to_json(asdict(replace(record, source="", origin="")))
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

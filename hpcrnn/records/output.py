@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from hpcrnn.errors import SpecError
+from hpcrnn.errors import SpecError, printable
 from hpcrnn.records.whole_file import (
     PARTIAL,
     name_beside,
-    printable,
     remove_quietly,
     temporary_beside,
     unusable,

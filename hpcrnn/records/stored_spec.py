@@ -50,7 +50,7 @@ def _check(leaf: Option, value: object, where: str) -> None:
     try:
         msgspec.convert(value, leaf.annotation)
         wrong = isinstance(value, float) and not math.isfinite(value)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         wrong = True
     if wrong:
         what = f"has a params_json with {leaf.key} = {shorten(value)}: allowed is {describe(leaf.annotation)}"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hpcrnn.errors import FileError
+from hpcrnn.errors import FileError, printable
 
 LEFTOVER_AGE_S = 86_400.0
 """A temporary file that is older than this has no writer any more: writing takes seconds."""
@@ -145,11 +145,6 @@ def unusable(path: Path, what: str) -> FileError:
     """Make the one-line error, whatever the names of files and datasets hold."""
     name = str(path) if len(str(path)) <= _LONGEST_NAME else f"{str(path)[:_LONGEST_NAME]}…"
     return FileError(printable(f"{name}: {what}"))
-
-
-def printable(text: str) -> str:
-    """Return a text on one line, whatever the names in it hold."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _taken(path: Path) -> FileError:

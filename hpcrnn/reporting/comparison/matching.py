@@ -7,6 +7,7 @@ What a file of an earlier version does not say has the default, which was all th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ def _read(name: str, key: str, value: object, as_text: bool) -> Any:
         return str(convert({"grid": parse_grid(value)}, _GridOnly).grid)
     try:
         return msgspec.convert(value, annotation, strict=not as_text)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter of bytes of a command line that are no text
         raise SpecError(name, value, describe(annotation)) from None
 
 
@@ -294,7 +295,7 @@ def match(
 def _pairs(a: Sequence[Entry], b: Sequence[Entry], loose: Iterable[str]) -> list[tuple[Entry, Entry]]:
     def key(entry: Entry) -> str:
         kept = {k: v for k, v in facts(entry.case).items() if k not in loose}
-        return msgspec.json.encode(kept, order="sorted").decode()
+        return json.dumps(kept, sort_keys=True)
 
     alike: dict[str, list[Entry]] = {}
     for y in b:
