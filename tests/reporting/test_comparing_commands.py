@@ -121,3 +121,18 @@ def test_a_wrong_gate_is_one_line_and_code_1(arguments, words, folder, capsys, m
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert words in err
     assert sorted(folder.iterdir()) == before
+
+
+def test_of_many_pairs_the_first_are_shown_and_how_to_get_the_rest(tmp_path, capsys):
+    for seed, name in enumerate(("a.h5", "b.h5")):
+        cases = [make_case(1, 64, 0.4, hidden=16 * (k + 1), n=6, n_warmup=1, seed=seed) for k in range(43)]
+        write_record(make_record(cases, seed=seed), tmp_path / name)
+    files = (tmp_path / "a.h5", tmp_path / "b.h5")
+    _, out, _ = ran(capsys, "compare", *files)
+    assert "3 more pairs not shown: --all shows, --json gives all" in out
+    assert out.count("B is") == 40 + 1  # the note below says it too
+    _, out, _ = ran(capsys, "compare", *files, "--all")
+    assert "not shown" not in out
+    assert out.count("B is") == 43 + 1
+    _, out, _ = ran(capsys, "compare", *files, "--json")
+    assert len(json.loads(out)["pairs"]) == 43
