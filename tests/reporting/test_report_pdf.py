@@ -139,6 +139,16 @@ def test_whatever_a_table_holds_its_columns_fit_the_paper(paper, cells, words):
             assert all(paper.width(line, columns.size) <= width + 1e-6 for line in lines if len(line) > 1)
 
 
+def test_a_list_of_numbers_is_broken_and_a_number_is_not():
+    numbers = ", ".join(map(str, range(200)))
+    table = Table("a table", ["No.", "Time"], [[numbers, "1.89× (1.85–1.92×)"]], ())
+    assert [table.may_break(0), table.may_break(1)] == [True, False]
+    paper = Paper("title", "", "")
+    columns = fit(paper, table)
+    assert len(paper.wrap(numbers, columns.widths[0], columns.size)) > 1
+    assert len(paper.wrap("1.89× (1.85–1.92×)", columns.widths[1], columns.size)) == 1
+
+
 def test_the_head_of_a_table_is_on_every_page_and_a_row_is_in_one_piece():
     rows = [[f"row {k}", "words " * 30, str(k)] for k in range(100)]
     paper = Paper("title", "", "")

@@ -44,7 +44,8 @@ def _column_classes(table: Table) -> list[str]:
     for index, column in enumerate(table.columns):
         short = max(len(row[index]) for row in (table.columns, *table.rows)) <= _SHORT
         words = "text" + (" name" if column == "Case" else " short" if short else "")
-        found.append(words if index in table.text_columns else "")
+        numbers = "list" if table.may_break(index) else ""
+        found.append(words if index in table.text_columns else numbers)
     return found
 
 

@@ -66,10 +66,10 @@ def fit(paper: Paper, table: Table) -> Columns:
 
 
 def _widths(paper: Paper, table: Table, rows: Sequence[Sequence[str]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return what each column takes at 1 point: at least, its longest word, and unfolded; numbers are not folded."""
+    """Return what each column takes at 1 point: at least, its longest word, and unfolded; a number is not broken."""
     least, full = [], []
     for index, heading in enumerate(table.columns):
-        words = index in table.text_columns
+        words = table.may_break(index)
         cells = {paper.clean(row[index]) for row in rows}
         whole = max([paper.width(cell, 1) for cell in cells], default=0.0)
         parts = {word for cell in cells for word in cell.split()}

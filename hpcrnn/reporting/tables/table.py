@@ -31,6 +31,14 @@ class Table:
     text_columns: tuple[int, ...] = (0,)
     note: str = ""
 
+    def may_break(self, index: int) -> bool:
+        """Whether cells of a column may take several lines: words may, and a list of numbers, but not a number."""
+        return index in self.text_columns or any(len(row[index]) > LONGEST_NUMBER for row in self.rows)
+
+
+LONGEST_NUMBER = 24
+"""Characters of a number with its unit and interval; what is longer is a list: ``1–37, 39–40, 42``."""
+
 
 def spans(values: Sequence[int]) -> str:
     """Write ascending integers in spans: ``0–3, 8``."""
