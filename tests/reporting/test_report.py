@@ -200,7 +200,8 @@ def test_hostile_text_is_text(one):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-def test_forty_cases(tmp_path):
+def test_forty_cases(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
     paths = write_report([make_record(many_cases())], tmp_path)
     check_files(paths, tmp_path)
     page = check_page(tmp_path / "report.html")
