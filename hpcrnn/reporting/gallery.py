@@ -153,7 +153,9 @@ def make_room(room: Room, results: Path, folder: Path) -> Iterator[Made]:
                 del waiting[path.name]
                 yield Made(f"{room.name}/{path.name}", path)
     except Exception as error:  # noqa: BLE001 - whatever keeps a figure from being made is what is asked here
-        reason = _reason(error)
+        # Of what a report made of it for its users, the cause: here it is a fault of ours.
+        cause = error.__cause__
+        reason = _reason(cause if isinstance(cause, Exception) else error)
     yield from (Made(f"{room.name}/{name}", None, f"cannot be made: {reason}") for name in waiting)
 
 
