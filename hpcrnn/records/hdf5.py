@@ -333,4 +333,7 @@ def _require_file(path: Path) -> None:
 def _reason(error: BaseException) -> str:
     """Say on one line why a file cannot be read."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    # In the HDF5 library's own words.
+    if cut := re.search(r"truncated file: eof = (\d+), .*stored_eof = (\d+)", text):
+        return f"is truncated: {cut[1]} of {cut[2]} bytes are left"
     return f"cannot be read: {text.splitlines()[0][:200]}"
