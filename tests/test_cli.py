@@ -33,6 +33,7 @@ seq = 9
 warmup = 1
 min_repeats = 2
 max_repeats = 3
+ceilings = false
 """
 
 
@@ -96,7 +97,7 @@ def test_show_prints_every_case(result):
 
 
 def test_report_writes_figures_and_pages(result, tmp_path):
-    ended = hpcrnn("report", result, "-o", tmp_path / "out", cwd=tmp_path)
+    ended = hpcrnn("report", result, "-o", tmp_path / "out", "--figures", 1, cwd=tmp_path)
     assert ended.code == 0, ended.err
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.html", "report.md", "strong_speedup.png", "strong_speedup.pdf"} <= names

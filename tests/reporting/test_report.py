@@ -202,7 +202,7 @@ def test_hostile_text_is_text(one):
 
 def test_forty_cases(tmp_path, monkeypatch):
     monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
-    paths = write_report([make_record(many_cases())], tmp_path)
+    paths = write_report([make_record(many_cases())], tmp_path, of_a_kind=5)
     check_files(paths, tmp_path)
     page = check_page(tmp_path / "report.html")
     stems = {p.stem for p in paths}

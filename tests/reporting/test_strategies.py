@@ -301,7 +301,8 @@ def test_the_table_of_waits():
 # --- report -----------------------------------------------------------------------------------------
 
 
-def test_the_report_has_it_all(tmp_path):
+def test_the_report_has_it_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
     stems = {p.stem for p in write_report([make_record(strategy_cases((2,)))], tmp_path)}
     assert {"strategies", "bubble", "memory", "timeline_1", "timeline_2", "timeline_3"} <= stems
     page, markdown = ((tmp_path / name).read_text("utf-8") for name in ("report.html", "report.md"))
@@ -323,9 +324,10 @@ def test_phases_of_old_and_new_records_are_in_the_order_of_a_step():
 @pytest.mark.parametrize(
     "folder", sorted(p for p in REFERENCE.iterdir() if p.is_dir() and p.name not in OTHER_RECORDS), ids=lambda p: p.name
 )
-def test_reports_of_the_committed_results_still_work(tmp_path, folder):
+def test_reports_of_the_committed_results_still_work(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
     records = [read_record(path) for path in sorted(folder.glob("*.h5"))]
     if not records:
         pytest.skip("no results there")
-    paths = write_report(records, tmp_path)
+    paths = write_report(records, tmp_path, of_a_kind=1)
     assert all(path.stat().st_size > 0 for path in paths)
