@@ -78,7 +78,7 @@ import importlib.util, subprocess, sys
 missing = [name for name in ("mpi4py", "threadpoolctl", "jinja2", "rich") if importlib.util.find_spec(name) is None]
 if missing:
     raise SystemExit(f"missing Python packages: {', '.join(missing)}")
-from hpcrnn.benchmarks.sweep import default_launcher
+from hpcrnn.benchmarks.launch import default_launcher
 from hpcrnn.errors import HpcrnnError
 try:
     launcher = [part.replace("{ranks}", "2") for part in default_launcher()]

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcrnn.benchmarks.sweep import default_launcher
+from hpcrnn.benchmarks.launch import default_launcher
 
 TIMEOUT_S = 60
 

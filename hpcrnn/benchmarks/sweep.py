@@ -19,15 +19,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-import shlex
-import shutil
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,12 +29,11 @@ import msgspec
 from msgspec import Meta
 
 from hpcrnn.backends.registry import check_backends, check_grid
-from hpcrnn.benchmarks.progress.estimates import State
-from hpcrnn.benchmarks.progress.items import Items
-from hpcrnn.benchmarks.progress.words import duration
-from hpcrnn.errors import EXIT_VALID, FileError, LaunchError, SpecError
+from hpcrnn.benchmarks.launch import default_launcher
+from hpcrnn.errors import FileError, SpecError
 from hpcrnn.grid import resolve_grid
 from hpcrnn.records.hdf5 import read_record
+from hpcrnn.records.record import ASKED
 from hpcrnn.spec import (
     PositiveFloat,
     RunSpec,
@@ -55,7 +48,6 @@ from hpcrnn.spec import (
 from hpcrnn.workloads import open_workload
 
 _MOST_POINTS = 10_000
-_GRACE_S = 5.0
 
 Scaling = Literal["strong", "weak"]
 
@@ -105,22 +97,47 @@ class Point:
         return flags
 
     def is_done(self) -> bool:
-        """Whether the result file is there, whole and valid."""
+        """Whether the result file is there, whole and valid, and was not cut short before the least repetitions."""
         if not self.path.exists():
             return False
         try:
             record = read_record(self.path)
         except FileError:
             return False
-        return record.complete and all(case.verdict.status == "VALID" for case in record.cases)
+        enough = self.spec.measure.min_repeats
+        return record.complete and all(
+            case.verdict.status == "VALID" and not (case.stop_reason == ASKED and len(case.time_s) < enough)
+            for case in record.cases
+        )
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, expanded and validated."""
+    """A sweep, expanded and validated.
+
+    Attributes
+    ----------
+    section : SweepSection
+    points : tuple of Point
+    folder : Path
+        Of the result files.
+    """
 
     section: SweepSection
     points: tuple[Point, ...]
+    folder: Path
+
+    def only(self, number: int) -> Sweep:
+        """Return the sweep of one of its points, counted from 0.
+
+        Raises
+        ------
+        SpecError
+            There is no such point.
+        """
+        if not 0 <= number < len(self.points):
+            raise SpecError("--point", number, f"0 to {len(self.points) - 1}: so many points there are")
+        return replace(self, points=(self.points[number],))
 
     def command(self, point: Point) -> list[str]:
         """Full command line of a point."""
@@ -128,30 +145,9 @@ class Sweep:
         return [*launcher, sys.executable, "-m", "hpcrnn", "run", *point.arguments()]
 
 
-@dataclass(frozen=True)
-class SweepOutcome:
-    """What a sweep came to: the result files there are, and the first failing exit code."""
-
-    files: tuple[Path, ...]
-    exit_code: int
-
-
-def default_launcher() -> tuple[str, ...]:
-    """``mpirun -n {ranks}``, of the environment this Python lives in where that has one.
-
-    Raises
-    ------
-    LaunchError
-        There is no ``mpirun``.
-    """
-    beside = Path(sys.executable).parent / "mpirun"
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
-    if found is None:
-        raise LaunchError("no mpirun found: pip install mpich, load an MPI module, or set sweep.launcher")
-    return (found, "-n", "{ranks}")
-
-
-def load_sweep(path: Path, output: Path | None) -> Sweep:
+def load_sweep(
+    path: Path, output: Path | None, *, ranks: tuple[int, ...] = (), launcher: tuple[str, ...] = ()
+) -> Sweep:
     """Read a sweep file and check every point of it before anything starts.
 
     Parameters
@@ -159,6 +155,10 @@ def load_sweep(path: Path, output: Path | None) -> Sweep:
     path : Path
     output : Path or None
         Folder of the result files; ``results/NAME`` by default.
+    ranks : tuple of int
+        Instead of ``sweep.ranks``; groups of ``sweep.each`` with ranks of their own keep those that are among them.
+    launcher : tuple of str
+        For a sweep that names none.
 
     Raises
     ------
@@ -174,6 +174,8 @@ def load_sweep(path: Path, output: Path | None) -> Sweep:
     except SpecError as error:
         key = "sweep" if error.key == "specification" else f"sweep.{error.key}"
         raise SpecError(key, error.value, error.allowed) from None
+    section = _on_ranks(section, ranks) if ranks else section
+    section = section if section.launcher else msgspec.structs.replace(section, launcher=launcher or None)
     folder = output if output is not None else Path("results") / section.name
     points = tuple(_expand(section, raw, folder))
     if not points:
@@ -181,7 +183,24 @@ def load_sweep(path: Path, output: Path | None) -> Sweep:
     for workload_spec in {p.spec.problem.workload: p.spec for p in points}.values():
         open_workload(workload_spec)
         check_backends(workload_spec)
-    return Sweep(section, points)
+    return Sweep(section, points, folder)
+
+
+def _on_ranks(section: SweepSection, ranks: tuple[int, ...]) -> SweepSection:
+    """Return a sweep on other ranks."""
+    each, left_out = [], 0
+    for group in section.each:
+        own = group.get("ranks")
+        if not isinstance(own, list):
+            each.append(group)
+        elif kept := [n for n in own if n in ranks]:
+            each.append(group | {"ranks": kept})
+        else:
+            left_out += 1
+    if left_out and not each:
+        own_ranks = sorted({n for group in section.each for n in group["ranks"]})
+        raise SpecError("--ranks", ",".join(map(str, ranks)), f"some of {', '.join(map(str, own_ranks))}")
+    return msgspec.structs.replace(section, ranks=ranks, each=each)
 
 
 def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterator[Point]:
@@ -222,147 +241,3 @@ def _group(group: dict[str, Any], all_ranks: tuple[int, ...]) -> tuple[tuple[int
     if not isinstance(ranks, list) or not ranks or not all(count in all_ranks for count in ranks):
         raise SpecError("sweep.each.ranks", ranks, allowed)
     return tuple(ranks), {option(key).name: value for key, value in group.items() if key != "ranks"}
-
-
-def run_sweep(sweep: Sweep, *, dry_run: bool) -> SweepOutcome:
-    """Run the points that are not done, one after another.
-
-    A point that fails is reported and the rest goes on; what it said is in its log beside the results.
-
-    Parameters
-    ----------
-    sweep : Sweep
-    dry_run : bool
-        Only say what would be started.
-
-    Returns
-    -------
-    SweepOutcome
-    """
-    if dry_run:
-        for prefix, point in zip(_prefixes(sweep), sweep.points, strict=True):
-            _say(f"{prefix}: {'done before' if point.is_done() else shlex.join(sweep.command(point))}")
-        code = EXIT_VALID
-    else:
-        kinds = [f"on {point.ranks} rank{'s' * (point.ranks > 1)}" for point in sweep.points]
-        with Items(f"sweep {sweep.section.name}", kinds, "point", has_lines=True) as items:
-            code = _run_points(sweep, items)
-    files = tuple(point.path for point in sweep.points if point.path.exists())
-    return SweepOutcome(files, code)
-
-
-def _prefixes(sweep: Sweep) -> list[str]:
-    """Name each point with its number."""
-    return [f"[{number}/{len(sweep.points)}] {point.name}" for number, point in enumerate(sweep.points, start=1)]
-
-
-def _run_points(sweep: Sweep, items: Items) -> int:
-    """Run what is not done; return the first failing exit code."""
-    code = EXIT_VALID
-    prefixes = _prefixes(sweep)
-    to_do = []
-    # All of them first: how much is left is then known from the start.
-    for index, point in enumerate(sweep.points):
-        if point.is_done():
-            items.end(State.DONE_BEFORE, index)
-            items.line(f"{prefixes[index]}: done before")
-        else:
-            to_do.append((index, prefixes[index], point))
-    for index, prefix, point in to_do:
-        items.begin(index, point.name)
-        if not items.is_live:
-            items.line(f"{prefix}: started on {point.ranks} rank{'s' * (point.ranks > 1)}")
-
-        def pass_on(text: str, prefix: str = prefix) -> None:
-            if items.is_live and not text.startswith("warning"):
-                items.note(text)
-            else:
-                items.line(f"{prefix}: {text}")
-
-        status, last = _launch(sweep.command(point), point, sweep.section.timeout, pass_on)
-        took = duration(items.end(State.DONE if status == EXIT_VALID else State.FAILED))
-        if status != EXIT_VALID:
-            code = code or status
-            items.line(f"{prefix}: FAILED with exit code {status} after {took}: {last}")
-            items.line(f"{prefix}: everything it said is in {_log_path(point)}")
-        else:
-            items.line(f"{prefix}: done in {took}" + ("" if items.is_live else f"; {items.so_far()}"))
-    return code
-
-
-def _launch(command: Sequence[str], point: Point, timeout_s: float, pass_on: Callable[[str], None]) -> tuple[int, str]:
-    """Start one point, pass its progress on, log everything; return the exit code and the telling line."""
-    log_path = _log_path(point)
-    try:
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = log_path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"{log_path}: cannot be written: {error.strerror}") from None
-    with log:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                env=_environment(point.spec.machine.threads),
-            )
-        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
-            reason = getattr(error, "strerror", None) or error
-            raise LaunchError(f"sweep.launcher = {command[0]!r}: cannot be started: {reason}") from None
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            _stop(process)
-
-        timer = threading.Timer(timeout_s, expire)
-        timer.start()
-        telling = "it said nothing"
-        try:
-            for line in process.stdout or ():
-                log.write(line)
-                if line.startswith("hpcrnn:"):
-                    telling = line.strip()
-                    pass_on(telling.removeprefix("hpcrnn: "))
-            status = process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-        finally:
-            timer.cancel()
-    if expired.is_set():
-        return LaunchError.exit_code, f"stopped after sweep.timeout = {timeout_s:g} s"
-    # A launcher's own codes (signals, 255) are outside our table: wrong use covers them.
-    return (status if 0 <= status <= 4 else 1), telling.removeprefix("hpcrnn: ")
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a launcher and all it started: politely, then not."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, kind)
-            process.wait(timeout=_GRACE_S)
-        except (ProcessLookupError, PermissionError):
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        else:
-            return
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """The caller's environment with BLAS threads set, so that no library starts a pool it is then denied."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads))}
-
-
-def _log_path(point: Point) -> Path:
-    return point.path.with_suffix(".log")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"hpcrnn: {text}\n")
-    sys.stderr.flush()

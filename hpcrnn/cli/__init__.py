@@ -24,6 +24,8 @@ COMMANDS = {
     "compare": "what of A is faster in B, what slower, and what cannot be told",
     "gate": "results against a reference; exit code 3 where they fall short",
     "verify": "whether result files are what was written, and can be true",
+    "screen": "equal runs on many nodes, and the nodes that stand out",
+    "slurm": "a sweep as Slurm jobs: their scripts, their submission, their results",
     "doctor": "what this machine can run, and what is wrong with it",
 }
 

@@ -49,3 +49,11 @@ def positive(text: str) -> int:
 
 
 positive.__name__ = "positive number"  # how argparse names it
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Read numbers of one or more, ascending, each once: ``1,2,4``."""
+    return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+counts.__name__ = "list of positive numbers"

@@ -21,6 +21,8 @@ from hpcrnn.errors import FileError, printable
 from hpcrnn.records.output import Output
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+ASKING = signal.SIGUSR1
+"""What a batch system sends some time before it ends a job: measuring then ends early, and all is kept."""
 
 _WRITING_S = 3.0
 """How long a write that has begun may take before the process ends all the same; a kill spoils no file."""
@@ -40,6 +42,11 @@ class Farewell:
     end : callable
         Ends all ranks with an exit code, and does not return.
     rank, n_ranks : int
+
+    Attributes
+    ----------
+    asked : bool
+        Whether measuring was asked to end early.
     """
 
     def __init__(self, end: Callable[[int], object], rank: int = 0, n_ranks: int = 1) -> None:
@@ -48,6 +55,7 @@ class Farewell:
         self._kept: tuple[Path, float] | None = None
         self._done: Path | None = None
         self._complained = False
+        self.asked = False
 
     def keep(self, output: Output, content: bytes) -> Path | None:
         """Write a state before the end, while a signal waits.
@@ -108,8 +116,13 @@ class Farewell:
         for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _leave_it_to_the_thread)
+        signal.signal(ASKING, self._hear_asking)
         threading.Thread(target=self._wait, args=(hears,), name="farewell", daemon=True).start()
         atexit.register(_let_signals_kill)
+
+    def _hear_asking(self, _number: int, _frame: object) -> None:
+        """Remember that the run was asked to end; it does between two rounds."""
+        self.asked = True
 
     def _wait(self, hears: int) -> None:
         number = 0

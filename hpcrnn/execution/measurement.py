@@ -14,7 +14,7 @@ from hpcrnn.errors import NumericsError
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
 from hpcrnn.execution.world import World
-from hpcrnn.records.record import PHASES, FloatArray, IntArray
+from hpcrnn.records.record import ASKED, PHASES, FloatArray, IntArray
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import MeasureSpec
@@ -145,7 +145,7 @@ def measure(
             elapsed = time.monotonic() - start
             watch(step - limits.warmup, elapsed, samples)
             if counted:
-                reason, due = _reason_to_stop(samples, elapsed, limits), keeper.is_due()
+                reason, due = _reason_to_stop(samples, elapsed, limits, asked=world.farewell.asked), keeper.is_due()
         reason, due = world.comm.bcast((reason, due))
         if reason:
             break
@@ -252,8 +252,10 @@ def wake_up(slept_s: float) -> None:
         pass
 
 
-def _reason_to_stop(samples: Sequence[Samples], elapsed_s: float, limits: MeasureSpec) -> str:
+def _reason_to_stop(samples: Sequence[Samples], elapsed_s: float, limits: MeasureSpec, *, asked: bool = False) -> str:
     """Why measuring should end now; empty where it should not."""
+    if asked:
+        return ASKED
     n = len(samples[0].time_s)
     if n >= limits.min_repeats and all(s.interval().relative_width <= limits.ci_width for s in samples):
         return "ci_width"

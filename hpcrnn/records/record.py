@@ -67,6 +67,9 @@ _ADDED = {("model", "forget_init"): "constant", ("model", "chrono_span"): 1000, 
 """Keys that older files do not have, and what these did all the same: it must not set problems apart."""
 _NEVER = object()
 
+ASKED = "asked"
+"""Why measuring stopped where the run was asked to end: SIGUSR1, which Slurm sends before the time is up."""
+
 RANKS_AGREE = "gradient agreement of ranks"
 """A check between ranks, not of a gradient against the float64 run."""
 

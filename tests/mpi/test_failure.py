@@ -8,7 +8,7 @@ import sys
 import pytest
 from launching import SMALL, case_script, hpcrnn_run, mpirun
 
-from hpcrnn.benchmarks.sweep import default_launcher
+from hpcrnn.benchmarks.launch import default_launcher
 from hpcrnn.records.hdf5 import read_record
 
 pytestmark = pytest.mark.mpi

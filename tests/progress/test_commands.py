@@ -7,7 +7,7 @@ import pytest
 from launching import SMALL, hpcrnn, hpcrnn_run
 from pseudo_terminal import COLOURS, ESCAPE, MOVES, on_terminal
 
-from hpcrnn.benchmarks.sweep import default_launcher
+from hpcrnn.benchmarks.launch import default_launcher
 
 RUN = [sys.executable, "-m", "hpcrnn", "run", *map(str, SMALL)]
 
