@@ -94,7 +94,8 @@ class _Runner:
             if not items.is_live:
                 items.line(f"{prefix}: started on {point.ranks} rank{'s' * (point.ranks > 1)}")
             ended = self._start(point, prefix)
-            cut_short = self._asked.is_set() and ended.code == EXIT_VALID and not point.is_done()
+            # Ranks that the signal reaches before they listen for it die of it, and that is no failure of theirs.
+            cut_short = self._asked.is_set() and ended.code in (EXIT_VALID, EXIT_WRONG_USE) and not point.is_done()
             went_well = ended.code == EXIT_VALID and not cut_short
             took = duration(items.end(State.DONE if went_well else State.FAILED))
             done += went_well

@@ -31,7 +31,7 @@ _fraction.__name__ = "number between 0 and 1"  # how argparse names it
 
 
 def screen(arguments: argparse.Namespace) -> int:
-    """Print what was seen; exit code 3 where a node is slow, 2 where one computes wrong."""
+    """Print what was seen; exit code 2 where a node computes wrong, 3 where one is slow."""
     from hpcrnn.records.hdf5 import read_records
     from hpcrnn.reporting.comparison.screening import screen as look_at
     from hpcrnn.reporting.comparison.screening import to_json

@@ -90,7 +90,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         sys.stdout.write("not submitted: --dry-run\n")
         return EXIT_VALID
-    submission = submit(plan.jobs, plan.site, plan.places)
+    submission = submit(plan)
     for job in submission.jobs:
         sys.stdout.write(f"submitted: {job.id} {job.name} ({job.script})\n")
     if arguments.follow:
@@ -107,11 +107,12 @@ def _collect(arguments: argparse.Namespace) -> int:
     from hpcrnn.slurm.submission import FILE_NAME, read_submission
 
     load_site(arguments.site)
-    sweep = load_sweep(arguments.spec, arguments.output)
-    submission = read_submission(sweep.folder)
+    folder = load_sweep(arguments.spec, arguments.output).folder
+    submission = read_submission(folder)
     if submission is None:
-        message = f"{sweep.folder / FILE_NAME}: is not there: nothing was submitted; hpcrnn slurm submit does"
+        message = f"{folder / FILE_NAME}: is not there: nothing was submitted; hpcrnn slurm submit does"
         raise FileError(message)
+    sweep = load_sweep(arguments.spec, arguments.output, ranks=submission.ranks)
     standing = follow(sweep, submission, _say) if arguments.follow else look(sweep, submission)
     if not arguments.follow:
         _say(standing.line())
@@ -122,7 +123,7 @@ def _collect(arguments: argparse.Namespace) -> int:
 
 
 def _conclude(standing: Standing) -> int:
-    """Say what went wrong, and return the exit code: whether all points are done, or may still be."""
+    """Say what went wrong, and return the exit code: 0 where all points are done, or may still be."""
     for state in standing.failed:
         reason = f", {state.reason}" if state.reason else ""
         sys.stderr.write(f"hpcrnn: job {state.job}: {state.word.lower()}{reason}\n")
@@ -133,4 +134,7 @@ def _conclude(standing: Standing) -> int:
         )
     if standing.lost:
         return EXIT_LAUNCH
-    return EXIT_VALID if standing.n_done == standing.n_points or not standing.over else EXIT_WRONG_USE
+    if not standing.over or standing.n_done == standing.n_points:
+        return EXIT_VALID
+    _say(f"{standing.line()}, and no job is left; hpcrnn slurm submit submits the rest")
+    return EXIT_WRONG_USE

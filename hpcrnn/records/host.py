@@ -77,6 +77,8 @@ def host_facts(root: Path = ROOT) -> dict[str, Any]:
             "load_average": lambda: os.getloadavg()[0],
         }
     )
+    # Under mpirun all ranks are handed that of the node mpirun itself was started on.
+    facts["slurm_node"] = os.environ.get("SLURMD_NODENAME")
     facts["cpu_quota"] = _never_failing_quota(root)
     facts["gpus"] = gpu_facts(root)
     return facts

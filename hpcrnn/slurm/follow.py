@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcrnn.benchmarks.sweep import Point, Sweep
+from hpcrnn.errors import LaunchError
 from hpcrnn.slurm import queue
 from hpcrnn.slurm.jobs import on_ranks
 from hpcrnn.slurm.queue import State
@@ -16,6 +17,8 @@ from hpcrnn.slurm.submission import Submission, SubmittedJob
 _ASK_EVERY_S = (1.0, 15.0)
 """At first and at the most: Slurm's controller serves many."""
 _SLOWER = 1.3
+_PATIENCE_S = 1800.0
+"""How long Slurm's controller may not answer, as while it is started anew, before following it is given up."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,21 @@ class Standing:
         return f"{self.n_done} of {self.n_points} points done" + (f"; {', '.join(parts)}{waiting}" if parts else "")
 
 
-def look(sweep: Sweep, submission: Submission) -> Standing:
-    """Ask Slurm and the folder of the results how a sweep stands."""
+def look(sweep: Sweep, submission: Submission, done: set[str] | None = None) -> Standing:
+    """Ask Slurm and the folder of the results how a sweep stands.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    submission : Submission
+    done : set of str, optional
+        Names of points known to be done, which are not read again; those found now are added.
+    """
+    # Slurm first: what a job that has ended left behind is then there.
     states = queue.states(job.id for job in submission.jobs)
     known = {state.job.split("_")[0] for state in states}
-    done = {point.name for point in sweep.points if point.is_done()}
+    done = set() if done is None else done
+    done |= {point.name for point in sweep.points if point.name not in done and point.is_done()}
     lost = tuple(
         job
         for job in submission.jobs
@@ -76,10 +89,27 @@ def points_of(points: Sequence[Point], job: SubmittedJob) -> list[Point]:
 
 
 def follow(sweep: Sweep, submission: Submission, say: Callable[[str], None]) -> Standing:
-    """Say how a sweep stands whenever that has changed, until no job will do any more."""
-    pause, last = _ASK_EVERY_S[0], ""
+    """Say how a sweep stands whenever that has changed, until no job will do any more.
+
+    Raises
+    ------
+    LaunchError
+        Slurm does not answer, and did not for half an hour.
+    """
+    pause, last, done = _ASK_EVERY_S[0], "", set[str]()
+    answered: float | None = None
     while True:
-        standing = look(sweep, submission)
+        try:
+            standing = look(sweep, submission, done)
+        except LaunchError as error:
+            if answered is None or time.monotonic() - answered > _PATIENCE_S:
+                raise
+            if (line := f"{error}; asking again") != last:
+                say(line)
+                last = line
+            time.sleep(_ASK_EVERY_S[1])
+            continue
+        answered = time.monotonic()
         if (line := standing.line()) != last:
             say(line)
             last, pause = line, _ASK_EVERY_S[0]

@@ -60,6 +60,9 @@ def make_plan(spec: Path, site_file: Path, output: Path | None, shape: Shape, ra
         if any(character in str(path) for character in "\n\r\0"):
             message = f"{str(path)!r}: a script cannot name a path that holds the end of a line"
             raise FileError(message)
+    if any(character in str(sweep.folder) for character in "\"'\\#"):
+        message = f"{str(sweep.folder)!r}: sbatch cannot name a log in a folder whose name holds a quote, \\ or #"
+        raise FileError(message)
     places = Places(program(), spec, site_file, sweep.folder)
     return Plan(sweep, site, places, jobs_of(sweep, site.node, shape))
 

@@ -12,9 +12,28 @@ from pathlib import Path
 from hpcrnn.errors import LaunchError
 
 _TIMEOUT_S = 60.0
+_IN_DOUBT = {"sbatch": "; squeue --me says whether Slurm has taken the job all the same, scancel takes it back"}
+"""What more is to be said where a command did not answer, but may have done its work."""
 ENDED_WELL = "COMPLETED"
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED", "CONFIGURING")
 RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Equal nodes of a partition.
+
+    Attributes
+    ----------
+    count : int
+    cpus : int
+        Slurm's CPUs of each: hardware threads, where it was told of them.
+    cores : int
+    """
+
+    count: int
+    cpus: int
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -24,16 +43,14 @@ class Partition:
     Attributes
     ----------
     name : str
-    n_nodes : int
-    cpus_per_node : int
-        Of the smallest node.
     is_default : bool
+    kinds : tuple of Nodes
+        Of its nodes, whatever their state: a node that is down today may be up tomorrow.
     """
 
     name: str
-    n_nodes: int
-    cpus_per_node: int
     is_default: bool
+    kinds: tuple[Nodes, ...]
 
 
 @dataclass(frozen=True)
@@ -68,15 +85,23 @@ def partitions() -> tuple[Partition, ...]:
     LaunchError
         Slurm is not installed here, or does not answer.
     """
-    found: dict[str, Partition] = {}
-    for line in _ask("sinfo", "-h", "-o", "%R|%P|%D|%c").splitlines():
-        name, marked, nodes, cpus = line.split("|")
-        # A line for each kind of node.
-        n_nodes, least = int(nodes), int(cpus.rstrip("+"))
-        if earlier := found.get(name):
-            n_nodes, least = n_nodes + earlier.n_nodes, min(least, earlier.cpus_per_node)
-        found[name] = Partition(name, n_nodes, least, marked.endswith("*"))
-    return tuple(found.values())
+    # A line for each kind of node of each partition, hidden ones too; 4096 nodes as such and not as 4K.
+    command = ["sinfo", "--noheader", "--all", "--local", "--exact", "--noconvert", "--format=%R|%P|%D|%c|%X|%Y"]
+    kinds: dict[tuple[str, bool], list[Nodes]] = {}
+    for line in filter(None, map(str.strip, _ask(*command).splitlines())):
+        try:
+            name, marked, *numbers = line.split("|")
+            count, cpus, sockets, cores = map(int, numbers)
+        except ValueError:
+            raise LaunchError(f"sinfo: expected NAME|NAME|nodes|CPUs|sockets|cores, and it said {line!r}") from None
+        kinds.setdefault((name, marked.endswith("*")), []).append(Nodes(count, cpus, sockets * cores))
+    return tuple(Partition(name, is_default, tuple(of_it)) for (name, is_default), of_it in kinds.items())
+
+
+def most_tasks() -> int | None:
+    """Return how many tasks an array may have: numbers below ``MaxArraySize``; None where Slurm does not say."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def submit(script: Path, *, held: bool = True) -> str:
@@ -95,8 +120,8 @@ def submit(script: Path, *, held: bool = True) -> str:
     """
     answer = _ask("sbatch", "--parsable", *(["--hold"] if held else []), str(script))
     # Of a federation: 17;cluster.
-    job = answer.strip().splitlines()[-1].split(";")[0]
-    if not re.fullmatch(r"\d+", job):
+    job = (answer.strip().splitlines() or [""])[-1].split(";")[0]
+    if not re.fullmatch(r"[0-9]+", job):
         raise LaunchError(f"sbatch {script}: expected the number of a job, and it said {answer.strip()!r}")
     return job
 
@@ -132,13 +157,16 @@ def states(jobs: Iterable[str]) -> tuple[State, ...]:
         elif "nvalid job id" in text or "not found" in text.lower():
             found += _from_accounting(job)
         else:
-            raise LaunchError(f"scontrol show job {job}: {_last_line(text)}")
+            raise LaunchError(f"scontrol show job {job}: {_words(text)}")
     return tuple(found)
 
 
 def _read_state(line: str) -> State:
-    """Read a line of ``scontrol show job -o``: words of the form ``Key=value``."""
-    fields = dict(re.findall(r"(\w+)=(\S*)", line))
+    """Read a line of ``scontrol show job -o``: words of the form ``Key=value``.
+
+    The first of a key counts: those that users have words in, such as folders and comments, come last.
+    """
+    fields = dict(reversed(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))
     job, task = str(fields.get("ArrayJobId", fields["JobId"])), fields.get("ArrayTaskId", "")
     reason = fields.get("Reason", "None")
     said = _ending(fields.get("ExitCode", "0:0")) or ("" if reason == "None" else reason)
@@ -154,20 +182,22 @@ def _ending(code: str) -> str:
 
 
 def _from_accounting(job: str) -> list[State]:
+    if shutil.which("sacct") is None:
+        return []
     status, text = _try("sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode", "-j", job)
     if status != 0:
         return []
     found = []
     for line in text.splitlines():
         name, word, code = line.split("|")
-        found.append(State(name, word.split()[0], _ending(code)))
+        found.append(State(name, word.split()[0], _ending(code)))  # CANCELLED by 1000
     return found
 
 
 def _ask(*words: str) -> str:
     status, text = _try(*words)
     if status != 0:
-        raise LaunchError(f"{words[0]}: {_last_line(text) or f'exit code {status}'}")
+        raise LaunchError(f"{words[0]}: {_words(text) or f'exit code {status}'}")
     return text
 
 
@@ -178,10 +208,13 @@ def _try(*words: str) -> tuple[int, str]:
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"{words[0]}: no answer within {_TIMEOUT_S:g} s") from None
+        raise LaunchError(f"{words[0]}: no answer within {_TIMEOUT_S:g} s{_IN_DOUBT.get(words[0], '')}") from None
+    except OSError as error:
+        raise LaunchError(f"{words[0]}: cannot be started: {error.strerror}") from None
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr + done.stdout
 
 
-def _last_line(text: str) -> str:
+def _words(text: str) -> str:
+    """Return the end of what a command said, on one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(lines[-3:])

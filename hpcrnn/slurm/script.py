@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def render(job: Job, site: Site, places: Places) -> str:
         "--time": queue.time,
         "--array": spans(job.tasks) or None,
         "--signal": f"B:USR1@{queue.warn_s}",
-        "--output": places.results / ("%x-%A_%a.out" if job.tasks else "%x-%j.out"),
+        "--output": _log_name(places.results, "%x-%A_%a.out" if job.tasks else "%x-%j.out"),
     }
     words = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
     words += [*(["--exclusive"] if queue.exclusive else []), "--requeue", "--open-mode=append", *queue.flags]
@@ -69,6 +70,12 @@ def render(job: Job, site: Site, places: Places) -> str:
         f"exec {shlex.join(command)}{point} --requeue",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _log_name(folder: Path, pattern: str) -> str:
+    """Name the log as ``#SBATCH`` wants it: in Slurm's quotes where need be, with only our own ``%`` of a meaning."""
+    plain = f"{folder}".replace("%", "%%") + f"/{pattern}"
+    return plain if re.fullmatch(r"[A-Za-z0-9_.,:%+@=/-]+", plain) else f'"{plain}"'
 
 
 def setup_lines(site: Site) -> list[str]:

@@ -5,7 +5,6 @@ One ``site.toml`` serves every sweep; ``jobs/site.toml`` is one with comments.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,26 +14,36 @@ from msgspec import Meta
 from hpcrnn.errors import SpecError
 from hpcrnn.spec import Size, convert, read_toml
 
-# What goes into a line of ``#SBATCH``: nothing that ends the line, or begins a word of its own.
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.,:%+@=\[\]{}/-]{1,200}$")]
-Time = Annotated[str, Meta(pattern=r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d(:\d\d)?)?)$")]
+# What goes into a line of ``#SBATCH``: nothing that ends the line, begins a word of its own, or quotes. Ends are
+# written \Z, for $ also matches before the end of a line.
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.,:%+@=/-]{1,200}\Z")]
+Constraint = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.,:%+@=&|*()\[\]/-]{1,200}\Z")]
+"""Features with what joins them: ``genoa&ib``, ``[rack1|rack2]``, ``(a|b)*2``; no shell sees it."""
+Time = Annotated[str, Meta(pattern=r"^([0-9]+(:[0-9]{2}){0,2}|[0-9]+-[0-9]+(:[0-9]{2}){0,2})\Z")]
 """Minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS: what sbatch takes."""
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Line = Annotated[str, Meta(pattern=r"^[^\n\r\0]{1,1000}$")]
+Flag = Annotated[str, Meta(pattern=r"^--[a-z][a-z-]*(=[A-Za-z0-9_.,:%+@=&|*()\[\]/-]{1,200})?\Z")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")]
+Line = Annotated[str, Meta(pattern=r"^[^\n\r\0]{1,1000}\Z")]
+Value = Annotated[str, Meta(pattern=r"^[^\n\r\0]{0,1000}\Z")]
 
 RANKS = "{ranks}"
-_SETS_ITSELF = (
-    "--nodes",
-    "--ntasks",
-    "--ntasks-per-node",
-    "--cpus-per-task",
-    "--array",
-    "--signal",
-    "--output",
-    "-N",
-    "-n",
-)
-"""Flags that a script has its own opinion of."""
+_HAS_A_KEY = {
+    "--account": "queue.account",
+    "--partition": "queue.partition",
+    "--qos": "queue.qos",
+    "--constraint": "queue.constraint",
+    "--reservation": "queue.reservation",
+    "--time": "queue.time",
+    "--exclusive": "queue.exclusive",
+    "--signal": "queue.warn_s",
+    "--ntasks-per-node": "node.ranks",
+    "--cpus-per-task": "node.cpus_per_rank",
+    "--gpus-per-node": "node.gpus",
+    "--hint": "node.hint",
+}
+_FOLLOWS_FROM_THE_SWEEP = ("--job-name", "--nodes", "--ntasks", "--array", "--output")
+_OF_A_SUBMISSION = ("--hold", "--parsable", "--requeue", "--no-requeue", "--test-only", "--wait", "--wrap")
+_ELSEWHERE = ("--cluster", "--clusters")
 
 
 class QueueSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,12 +52,12 @@ class QueueSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     account: Word | None = None
     partition: Word | None = None
     qos: Word | None = None
-    constraint: Word | None = None
+    constraint: Constraint | None = None
     reservation: Word | None = None
     time: Time = "00:30:00"
     exclusive: bool = True
     warn_s: Annotated[int, Meta(ge=5, le=3600)] = 120
-    flags: tuple[Word, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 class NodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +74,7 @@ class LaunchSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     command: Annotated[tuple[Line, ...], Meta(min_length=1)] = ("srun", "--mpi=pmi2", "--cpu-bind=cores", "-n", RANKS)
     setup: tuple[Line, ...] = ()
-    variables: dict[Name, Line] = {}
+    variables: dict[Name, Value] = {}
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,9 +114,31 @@ def _check(site: Site) -> None:
         raise SpecError(
             "launch.command", list(site.launch.command), f"a command with {RANKS} where the number of ranks goes"
         )
+    limit_s = seconds(site.queue.time)
+    if limit_s and site.queue.warn_s >= limit_s:
+        raise SpecError("queue.warn_s", site.queue.warn_s, f"less than queue.time = {site.queue.time}, {limit_s} s")
     for flag in site.queue.flags:
-        name = re.split(r"[=]", flag, maxsplit=1)[0]
-        if not flag.startswith("-"):
-            raise SpecError("queue.flags", flag, "flags of sbatch, each one word: --mail-type=END")
-        if name in _SETS_ITSELF:
-            raise SpecError("queue.flags", flag, f"any flag but {', '.join(_SETS_ITSELF)}, which follow from the sweep")
+        if reason := _why_not(flag.partition("=")[0]):
+            raise SpecError("queue.flags", flag, f"any other flag of sbatch: {reason}")
+
+
+def _why_not(name: str) -> str:
+    """Say why a flag is not for ``queue.flags``; empty where it is. Slurm takes beginnings of names too."""
+    if key := next((key for flag, key in _HAS_A_KEY.items() if flag.startswith(name)), ""):
+        return f"what it says is {key} here"
+    if any(flag.startswith(name) for flag in _FOLLOWS_FROM_THE_SWEEP):
+        return "this one follows from the sweep"
+    if any(flag.startswith(name) for flag in _OF_A_SUBMISSION):
+        return "how jobs are handed over is the same everywhere"
+    if any(flag.startswith(name) for flag in _ELSEWHERE):
+        return "jobs are submitted on the cluster they are for, where they can be asked after"
+    return ""
+
+
+def seconds(time: str) -> int:
+    """Read a time as sbatch does; 0 means no limit."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    # What the first number counts: hours after days, minutes where it stands alone or before seconds.
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return 86400 * int(days or 0) + sum(unit * part for unit, part in zip(units, parts, strict=False))

@@ -19,8 +19,8 @@ from hpcrnn.records.record import Record
 from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.analysis.scaling import scaled
-from hpcrnn.reporting.describe import case_name, describe_problem, host_names
-from hpcrnn.reporting.units import has_bounds
+from hpcrnn.reporting.describe import case_name, describe_problem, host_dicts, host_names
+from hpcrnn.reporting.units import has_bounds, printable
 
 Result = Literal["ok", "slow", "fast", "undecided", "wrong"]
 TOLERANCE = 0.05
@@ -93,8 +93,8 @@ def screen(records: Sequence[Record], tolerance: float = TOLERANCE) -> Screening
         A file was measured on several nodes, or all were on one.
     """
     for record in records:
-        if len(hosts := host_names(record)) != 1:
-            message = f"{record.source}: was measured on {len(hosts)} nodes; a screening takes files of one node each"
+        if len(nodes := _nodes(record)) != 1:
+            message = f"{record.source}: was measured on {len(nodes)} nodes; a screening takes files of one node each"
             raise HpcrnnError(message)
     entries = make_entries(records)
     if len({_node(entry) for entry in entries}) < 2:
@@ -133,7 +133,20 @@ def _result(ratio: Interval, tolerance: float) -> Result:
 
 
 def _node(entry: Entry) -> str:
-    return next(iter(host_names(entry.record)))
+    return next(iter(_nodes(entry.record)))
+
+
+def _nodes(record: Record) -> list[str]:
+    """Return the nodes of a record, by the names that Slurm knows them by where that is known of each rank.
+
+    An ``mpirun`` hands the name of one node to the ranks of all: only under ``srun`` it is that of the rank.
+    """
+    launcher = record.environment.get("launcher")
+    if isinstance(launcher, dict) and launcher.get("kind") == "srun":
+        names = [printable(host["slurm_node"]) if host.get("slurm_node") else "" for host in host_dicts(record)]
+        if names and all(names):
+            return list(dict.fromkeys(names))
+    return list(host_names(record))
 
 
 def to_json(screening: Screening) -> dict[str, Any]:
