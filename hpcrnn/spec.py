@@ -448,6 +448,8 @@ def describe(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         base, *metas = get_args(annotation)
+        # What a pattern means is said in words beside it.
+        said = next((m.description for m in metas if isinstance(m, Meta) and m.pattern), None)
         limits = " and ".join(
             f"{sign} {getattr(m, name):.12g}"
             for m in metas
@@ -455,7 +457,7 @@ def describe(annotation: Any) -> str:
             for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
             if getattr(m, name) is not None
         )
-        return f"{describe(base)} {limits}".strip()
+        return said or f"{describe(base)} {limits}".strip()
     if origin is Literal:
         return " or ".join(str(choice) for choice in get_args(annotation))
     if origin in (Union, types.UnionType):

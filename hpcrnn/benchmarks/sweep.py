@@ -55,7 +55,13 @@ Scaling = Literal["strong", "weak"]
 class SweepSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The ``[sweep]`` table."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z",
+            description="a text of letters, digits, points, dashes and _, at most 100 of them",
+        ),
+    ]
     ranks: Annotated[tuple[Size, ...], Meta(min_length=1)] = (1,)
     scaling: Annotated[tuple[Scaling, ...], Meta(min_length=1)] = ("strong",)
     vary: dict[str, list[Any]] = {}

@@ -5,8 +5,9 @@ One ``site.toml`` serves every sweep; ``jobs/site.toml`` is one with comments.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -16,15 +17,37 @@ from hpcrnn.spec import Size, convert, read_toml
 
 # What goes into a line of ``#SBATCH``: nothing that ends the line, begins a word of its own, or quotes. Ends are
 # written \Z, for $ also matches before the end of a line.
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.,:%+@=/-]{1,200}\Z")]
-Constraint = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.,:%+@=&|*()\[\]/-]{1,200}\Z")]
-"""Features with what joins them: ``genoa&ib``, ``[rack1|rack2]``, ``(a|b)*2``; no shell sees it."""
-Time = Annotated[str, Meta(pattern=r"^([0-9]+(:[0-9]{2}){0,2}|[0-9]+-[0-9]+(:[0-9]{2}){0,2})\Z")]
-"""Minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS: what sbatch takes."""
-Flag = Annotated[str, Meta(pattern=r"^--[a-z][a-z-]*(=[A-Za-z0-9_.,:%+@=&|*()\[\]/-]{1,200})?\Z")]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")]
-Line = Annotated[str, Meta(pattern=r"^[^\n\r\0]{1,1000}\Z")]
-Value = Annotated[str, Meta(pattern=r"^[^\n\r\0]{0,1000}\Z")]
+_PLAIN = r"A-Za-z0-9_.,:%+@=/"
+_FEATURES = _PLAIN + r"&|*()\[\]"
+Word = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[{_PLAIN}-]{{1,200}}\Z",
+        description="a text without blanks and quotes, of letters, digits and _.,:%+@=/-",
+    ),
+]
+Constraint = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[{_FEATURES}-]{{1,200}}\Z",
+        description="features, joined as Slurm has it: genoa&ib, [rack1|rack2], (a|b)*2",
+    ),
+]
+Time = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9]+(:[0-9]{2}){0,2}|[0-9]+-[0-9]+(:[0-9]{2}){0,2})\Z",
+        description='a text: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, as "00:30:00"',
+    ),
+]
+Flag = Annotated[
+    str,
+    Meta(
+        pattern=rf"^--[a-z][a-z-]*(=[{_FEATURES}-]{{1,200}})?\Z",
+        description="flags of sbatch in their long form, each one word, as --mail-type=END",
+    ),
+]
+Line = Annotated[str, Meta(pattern=r"^[^\n\r\0]{1,1000}\Z", description="texts, each on one line")]
 
 RANKS = "{ranks}"
 _HAS_A_KEY = {
@@ -72,9 +95,9 @@ class NodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class LaunchSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[launch]``: how ranks are started inside a job."""
 
-    command: Annotated[tuple[Line, ...], Meta(min_length=1)] = ("srun", "--mpi=pmi2", "--cpu-bind=cores", "-n", RANKS)
+    command: tuple[Line, ...] = ("srun", "--mpi=pmi2", "--cpu-bind=cores", "-n", RANKS)
     setup: tuple[Line, ...] = ()
-    variables: dict[Name, Value] = {}
+    variables: dict[str, str] = {}
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,11 +125,24 @@ def load_site(path: Path) -> Site:
     """
     raw = read_toml(path)
     try:
+        _check_variables(raw)
         site = convert(raw, Site)
         _check(site)
     except SpecError as error:
         raise SpecError(f"{path}: {error.key}", error.value, error.allowed) from None
     return site
+
+
+def _check_variables(raw: dict[str, Any]) -> None:
+    """Name the variable that is not right; of a table with names of its own, validation names the table only."""
+    launch = raw.get("launch")
+    variables = launch.get("variables") if isinstance(launch, dict) else None
+    if isinstance(variables, dict):
+        for name, value in variables.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise SpecError("launch.variables", name, "names of letters, digits and _")
+            if not isinstance(value, str) or set(value) & set("\n\r\0"):
+                raise SpecError(f"launch.variables.{name}", value, 'text on one line: A = "1"')
 
 
 def _check(site: Site) -> None:

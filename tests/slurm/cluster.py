@@ -146,6 +146,7 @@ class Cluster:
             "SchedulerParameters=sched_min_interval=0,sched_interval=1,bf_interval=1",
             "MpiDefault=pmi2",
             "ReturnToService=2",
+            "EnforcePartLimits=ALL",
             "SlurmdParameters=config_overrides",
             "InactiveLimit=0",
             "KillWait=5",
@@ -167,6 +168,7 @@ class Cluster:
         for node, port in zip(("n1", "n2"), ports, strict=True):
             lines.append(f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS}{gres}")
         lines.append("PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP")
+        lines.append("PartitionName=short Nodes=n1 MaxTime=5 State=UP")
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _fake_gpu(self, index: int) -> Path:
@@ -190,7 +192,7 @@ class Cluster:
             )
 
     def _idle(self) -> int:
-        return self.command("sinfo", "-h", "-N", "-o", "%T", timeout=20).stdout.split().count("idle")
+        return self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%T", timeout=20).stdout.split().count("idle")
 
     def _wait_for(self, condition, what: str, limit_s: float = STARTS_IN_S) -> None:
         """Ask until it holds; a daemon that died, or the time that is up, ends it with what the logs say."""
