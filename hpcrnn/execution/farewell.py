@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import sys
 import threading
@@ -128,6 +129,7 @@ class Farewell:
         number = 0
         while number not in ENDING:
             number = os.read(hears, 1)[0]
+        drop_shared_memory()
         if self._rank:
             time.sleep(_FIRST_RANK_S)
         self._writing.acquire(timeout=_WRITING_S)  # and never released: nothing more is to be written
@@ -140,6 +142,18 @@ class Farewell:
         line = f"{start}hpcrnn: stopped by {name}{where}: {self.remains or 'nothing was written yet'}\n"
         with suppress(OSError):  # a terminal that is gone
             os.write(2, line.encode(errors="backslashreplace"))  # not by sys.stderr, which another thread may hold
+
+
+def drop_shared_memory(maps: Path = Path("/proc/self/maps")) -> None:
+    """Take away the names of the shared memory of MPICH that this process has.
+
+    MPICH does so when it is finalized only, and names the memory by the step of the job: where a job is killed and
+    queued again, a step of the same number on the same node would find the old memory, and hang.
+    """
+    with suppress(OSError):
+        for name in set(re.findall(r"(/dev/shm/mpich_shm_\w+)$", maps.read_text(errors="replace"), re.MULTILINE)):
+            with suppress(OSError):
+                Path(name).unlink()
 
 
 def _let_signals_kill() -> None:

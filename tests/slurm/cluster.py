@@ -132,6 +132,8 @@ class Cluster:
             "ClusterName=test",
             f"SlurmctldHost={host}(127.0.0.1)",
             f"SlurmctldPort={controller}",
+            # MPI names its shared memory by job and step: numbers of clusters of one machine must differ.
+            f"FirstJobId={1 + int.from_bytes(os.urandom(3))}",
             f"SlurmUser={user}",
             f"SlurmdUser={user}",
             "AuthType=auth/munge",

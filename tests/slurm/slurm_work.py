@@ -1,5 +1,6 @@
 """Using a cluster as its users do: ``hpcrnn slurm``, ``sbatch`` and ``scontrol`` in a folder of one's own."""
 
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from cluster import Cluster
 from slurm_samples import SWEEP, write_project
+
+from hpcrnn.execution.farewell import drop_shared_memory
 
 SITE = """
 [queue]
@@ -91,7 +94,7 @@ class Work:
         end = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > end:
-                queued = self.command("scontrol", "show", "job", "-o").stdout
+                queued = self.command("squeue").stdout
                 raise TimeoutError(f"{what}\n{queued}\n{self.log()}\n{self.log('*.out')}")
             time.sleep(0.1)
 
@@ -106,9 +109,12 @@ class Work:
         assert self.command("scancel", "--batch", "--signal=USR1", job).returncode == 0
 
     def start_again(self, job):
-        """Let a job that was queued again start now; Slurm waits for two minutes."""
+        """Let a job that was queued again start soon; Slurm waits for two minutes.
+
+        Not within the same second: its node would take it for the one it was just told to end.
+        """
         self.wait_for_state(job, "PENDING")
-        assert self.command("scontrol", "update", f"jobid={job}", "starttime=now").returncode == 0
+        assert self.command("scontrol", "update", f"jobid={job}", "starttime=now+2").returncode == 0
 
     def lose_node(self, node, job):
         """Let a node go as in a power cut: its daemon, what it ran, and what the controller then makes of it."""
@@ -124,10 +130,9 @@ class Work:
                 continue
             step = title.startswith(f"slurmstepd: [{job}.".encode())
             if ours in words and (step or f"SLURM_JOB_ID={job}".encode() in words):
-                try:
+                drop_shared_memory(process / "maps")  # which a power cut empties
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(int(process.name), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
         self.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def end(self):

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from launching import SMALL, hpcrnn
 from slurm_samples import SWEEP, write_project
 
 from hpcrnn.benchmarks.launch import default_launcher
+from hpcrnn.execution.farewell import drop_shared_memory
 from hpcrnn.records.hdf5 import read_record
 
 LONG = (*SMALL[:-2], "--min-repeats", 1, "--max-repeats", 1000000, "--ci-width", 1e-9, "--max-time", 100)
@@ -144,6 +146,25 @@ def test_the_job_is_queued_again_only_where_it_got_further(start, tmp_path, leas
     else:
         assert not calls.exists()
         assert "not queued again: no point was done within the time of the job" in lines[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")  # noqa: S108
+def test_shared_memory_of_mpich_is_dropped_and_nothing_else(tmp_path):
+    """A step of the same number after a requeue would find it, and hang: see test_interrupted_jobs.py."""
+    ours, another = (Path(f"/dev/shm/{kind}_{os.getpid()}") for kind in ("mpich_shm_test", "other"))  # noqa: S108
+    maps = tmp_path / "maps"
+    line = "7f0000000000-7f0000001000 rw-s 00000000 00:19 {n}                         {path}\n"
+    named = [ours, another, ours, ours.with_name("mpich_shm_gone")]
+    maps.write_text("".join(line.format(n=n, path=path) for n, path in enumerate(named)))
+    try:
+        for path in (ours, another):
+            path.touch()
+        drop_shared_memory(maps)
+        assert (ours.exists(), another.exists()) == (False, True)
+    finally:
+        for path in (ours, another):
+            path.unlink(missing_ok=True)
+    drop_shared_memory(tmp_path / "none")  # where the system does not tell
 
 
 @pytest.mark.parametrize(
