@@ -102,9 +102,20 @@ class UnreadableError(FileError):
 
 
 class LaunchError(HpcrnnError):
-    """The ranks, threads or devices are not what the run was asked for."""
+    """The ranks, threads or devices are not what the run was asked for.
+
+    Parameters
+    ----------
+    text : str
+    told : bool
+        Whether this process says so; of several that do not know of one another only the first does.
+    """
 
     exit_code = EXIT_LAUNCH
+
+    def __init__(self, text: str, *, told: bool = True) -> None:
+        super().__init__(text)
+        self.told = told
 
 
 class MissingPackageError(HpcrnnError):

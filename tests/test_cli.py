@@ -1,6 +1,5 @@
 """The command line without ranks: help, what is imported, show, report, sweep, bad input."""
 
-import json
 import string
 import sys
 
@@ -101,46 +100,6 @@ def test_report_writes_figures_and_pages(result, tmp_path):
     assert ended.code == 0, ended.err
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.html", "report.md", "strong_speedup.png", "strong_speedup.pdf"} <= names
-
-
-def test_doctor_finds_ranks_that_meet(tmp_path):
-    ended = hpcrnn("doctor", "--json", cwd=tmp_path)
-    findings = {f["topic"]: f for f in json.loads(ended.out)}
-    assert ended.code == 0, ended.out
-    assert "two ranks met" in findings["mpirun"]["text"]
-    assert findings["MPI library"]["level"] == "ok"
-    assert "CUDA-aware" in findings["MPI and GPU"]["text"]
-
-
-def test_doctor_names_what_mends_a_missing_mpirun(tmp_path, monkeypatch):
-    from hpcrnn import doctor
-
-    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
-    monkeypatch.setattr(doctor.sys, "executable", str(tmp_path / "python"))
-    finding = doctor._mpirun()
-    assert finding.level == "problem"
-    assert "pip install mpich" in finding.remedy
-
-
-@pytest.mark.parametrize(
-    ("answer", "gpus", "level", "words"),
-    [
-        ((0, "1 the library says yes"), [{"name": "GPU"}], "ok", "CUDA-aware: the library says yes"),
-        ((0, "0 the library says no"), [], "ok", "matters on GPUs only: the library says no"),
-        ((0, "0 the library says no"), [{"name": "GPU"}], "note", "go through pinned host memory: the library says no"),
-        ((1, "no MPI"), [{"name": "GPU"}], "note", "MPI could not be asked: no MPI"),
-    ],
-)
-def test_doctor_says_whether_mpi_takes_arrays_on_a_gpu(answer, gpus, level, words, monkeypatch):
-    from hpcrnn import doctor
-    from hpcrnn.records import environment
-
-    monkeypatch.setattr(doctor, "_try", lambda _: answer)
-    monkeypatch.setattr(environment, "gpu_facts", lambda: gpus)
-    finding = doctor._mpi_and_gpus()
-    assert finding.level == level
-    assert words in finding.text
-    assert bool(finding.remedy) == (level == "note")
 
 
 def test_a_dry_run_says_what_it_would_start_and_starts_nothing(sweep_folder):

@@ -155,14 +155,19 @@ def _make_cupy_engine(
     )
 
 
-def check_gpu(spec: RunSpec, local_rank: int) -> None:
-    """Refuse a rank that has no GPU, before anything is built on one.
+def gpu_of_rank(spec: RunSpec, local_rank: int) -> str:
+    """Name the GPU a rank takes, by its UUID, before anything is built on one.
 
     Parameters
     ----------
     spec : RunSpec
     local_rank : int
         Number of this rank among those of its host that see the same GPUs.
+
+    Returns
+    -------
+    str
+        The same in all processes that take it.
 
     Raises
     ------
@@ -172,9 +177,9 @@ def check_gpu(spec: RunSpec, local_rank: int) -> None:
         A CUDA library cannot be loaded.
     """
     _load_cupy_engine()
-    from hpcrnn.backends.cupy.device import index_of_gpu
+    from hpcrnn.backends.cupy.device import index_of_gpu, uuid_of_gpu
 
-    index_of_gpu(shared=spec.machine.allow_shared_gpu, local_rank=local_rank)
+    return uuid_of_gpu(index_of_gpu(shared=spec.machine.allow_shared_gpu, local_rank=local_rank))
 
 
 def _load_cupy_engine() -> type[CupyEngine]:

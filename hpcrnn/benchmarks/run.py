@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 from threadpoolctl import threadpool_limits
 
-from hpcrnn.backends.registry import check_backends, check_gpu, check_grid
+from hpcrnn.backends.registry import check_backends, check_grid, gpu_of_rank
 from hpcrnn.benchmarks.ceilings import measure_ceilings
 from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
@@ -23,8 +24,9 @@ from hpcrnn.benchmarks.verification import verify
 from hpcrnn.benchmarks.ways import Way, ways_of
 from hpcrnn.errors import HpcrnnError, LaunchError
 from hpcrnn.execution.cuda_aware import cuda_awareness, settled
+from hpcrnn.execution.launch_checks import check_launch, gpu_problem
 from hpcrnn.execution.measurement import Samples, Variant, measure
-from hpcrnn.execution.world import World, check_threads
+from hpcrnn.execution.world import World
 from hpcrnn.grid import resolve_grid
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import encode_record
@@ -60,16 +62,16 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     HpcrnnError
         Anything that keeps the run from being right, before anything is timed where that can be known.
     """
+    launch = check_launch(world, spec.machine.threads, spec.machine.expect_ranks)
     grid = resolve_grid(spec, world.size)
     path = Path(spec.measure.out) if spec.measure.out else world.on_root(lambda: default_path(spec, grid.n_ranks))
     output = Output(path, overwrite=spec.measure.overwrite, key="measure.out")
     check_backends(spec)
     check_grid(spec, grid)
     world.on_root(output.check)
-    check_threads(world, spec.machine.threads)
     spec = msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, grid=grid))
     spec = settle_transport(spec, world)
-    check_gpus(spec, world)
+    gpus = check_gpus(spec, world)
 
     workload = open_workload(spec)
     check_same_data(workload, world)
@@ -81,7 +83,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     check_memory(whole, sum(way.backend != "cupy" for way in ways), world.ranks_on_node())
 
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
-        for warning in warnings_of(whole):
+        for warning in (*launch.warnings, *warnings_of(whole)):
             progress.say(f"warning: {warning}")
         if choice:
             progress.say(f"method auto: {choice['reason']}")
@@ -95,7 +97,9 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
-        facts = facts_of(spec, workload, choice, world) | ceilings
+        facts = facts_of(spec, workload, choice, world, gpus) | ceilings
+        if world.is_root:
+            facts["launcher"] |= launch.facts
         recording = Recording(plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
         if valid:
@@ -109,14 +113,29 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     return replace(record, source=str(path)) if record else None
 
 
-def facts_of(spec: RunSpec, workload: Workload, choice: dict[str, Any], world: World) -> dict[str, Any]:
-    """Describe what the run runs on and with; on rank 0, and every rank calls this."""
+def facts_of(
+    spec: RunSpec, workload: Workload, choice: dict[str, Any], world: World, gpus: Sequence[str]
+) -> dict[str, Any]:
+    """Describe what the run runs on and with; on rank 0, and every rank calls this.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    workload : Workload
+    choice : dict
+        How ``--method auto`` chose; empty where the method was given.
+    world : World
+    gpus : sequence of str
+        The UUID of each rank's GPU; empty where none takes part.
+    """
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
     if world.size > 1 and "cupy" in spec.machine.backend:
         mpi["transport"] = spec.machine.transport
     if hosts is None:
         return {}
+    for host, gpu in zip(hosts, gpus, strict=False):
+        host["gpu_of_rank"] = gpu
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
     if choice:
         facts["choice"] = choice
@@ -124,23 +143,30 @@ def facts_of(spec: RunSpec, workload: Workload, choice: dict[str, Any], world: W
     return facts
 
 
-def check_gpus(spec: RunSpec, world: World) -> None:
-    """Refuse a run in which a rank has no GPU; all ranks together, with one line.
+def check_gpus(spec: RunSpec, world: World) -> list[str]:
+    """Refuse a run in which a rank has no GPU, or another's; all ranks together, with one line.
+
+    Returns
+    -------
+    list of str
+        The UUID of each rank's GPU; empty where GPUs do not take part.
 
     Raises
     ------
     LaunchError
     """
     if "cupy" not in spec.machine.backend:
-        return
-    problem = ""
+        return []
+    problem, gpu = "", ""
     try:
-        check_gpu(spec, world.local_rank)
+        gpu = gpu_of_rank(spec, world.local_rank)
     except HpcrnnError as error:
         problem = str(error)
-    problems = world.comm.allgather(problem)
-    if any(problems):
-        raise LaunchError(next(filter(None, problems)))
+    problems, gpus, hosts = zip(*world.comm.allgather((problem, gpu, socket.gethostname())), strict=True)
+    problem = next(filter(None, problems), "") or gpu_problem(gpus, hosts, shared=spec.machine.allow_shared_gpu)
+    if problem:
+        raise LaunchError(problem)
+    return list(gpus)
 
 
 def settle_transport(spec: RunSpec, world: World) -> RunSpec:

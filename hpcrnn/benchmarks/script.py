@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from hpcrnn.benchmarks.arguments import OneLineParser
 from hpcrnn.errors import LaunchError
+from hpcrnn.execution.launch_checks import check_met
 from hpcrnn.execution.world import World, fail
 
 
@@ -22,6 +23,7 @@ def on_ranks(script: Callable[[World], int]) -> int:
     world = World.start()
     try:
         world.farewell.listen()
+        check_met(world)
         return script(world)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, no rank may hang
         fail(world, error)

@@ -46,15 +46,22 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _start_world() -> World:
     try:
+        from hpcrnn.execution.start import start_mpi
+
+        start_mpi()
         from hpcrnn.execution.world import World
+    except LaunchError as error:
+        wrong = error
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        lacking = LaunchError(
+        wrong = LaunchError(
             f"no MPI library can be loaded ({reason}): pip install mpich, or load the site's MPI module"
         )
-        sys.stderr.write(f"hpcrnn: error: {lacking}\n")
-        raise SystemExit(lacking.exit_code) from None
-    return World.start()
+    else:
+        return World.start()
+    if wrong.told:
+        sys.stderr.write(f"hpcrnn: error: {wrong}\n")
+    raise SystemExit(wrong.exit_code)
 
 
 def _run(arguments: argparse.Namespace, world: World, argv: Sequence[str]) -> int:

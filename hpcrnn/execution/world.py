@@ -142,25 +142,6 @@ class World:
         }
 
 
-def check_threads(world: World, threads: int) -> None:
-    """Refuse BLAS threads that outnumber the cores of this node.
-
-    Raises
-    ------
-    LaunchError
-        The threads of the ranks on one node are more than the cores they may run on, and each rank has
-        more than one. (Ranks of one thread may share a core: right for tests, and the record shows it.)
-    """
-    local = world.ranks_on_node()
-    masks: list[set[int]] = world.node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
-    cores = len(set().union(*masks)) or os.cpu_count() or 1
-    if threads > 1 and threads * local > cores:
-        raise LaunchError(
-            f"machine.threads = {threads}: {local} rank(s) of {threads} threads on {cores} core(s) of one node; "
-            f"allowed is at most {max(1, cores // local)}"
-        )
-
-
 def fail(world: World, error: BaseException) -> NoReturn:
     """End the run after an error: together where all ranks have it, at once where only this one has.
 
@@ -186,7 +167,7 @@ def fail(world: World, error: BaseException) -> NoReturn:
             text = f"hpcrnn: error on rank {world.rank} of {world.size}: {error}\n"
         _write_error(text + remains)
         world.comm.Abort(code)
-    if world.is_root:
+    if world.is_root and not (isinstance(error, LaunchError) and not error.told):
         _write_error(text + remains)
     sys.exit(code)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import cupy as cp
 import numpy as np
@@ -127,6 +128,17 @@ def index_of_gpu(*, shared: bool, local_rank: int | None = None) -> int:
             "fewer ranks, or machine.allow_shared_gpu = true"
         )
     return local % count
+
+
+def uuid_of_gpu(index: int) -> str:
+    """Return ``GPU-...`` as ``nvidia-smi -L`` writes it, or else where it is plugged in: the same in all processes."""
+    instances = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.startswith("MIG-")]
+    if index < len(instances):
+        return instances[index]  # a part of a GPU; older drivers give all parts the name of the whole
+    found = cp.cuda.runtime.getDeviceProperties(index).get("uuid", b"")
+    if len(found) == 16:  # CuPy takes it for a text, which ends at the first zero
+        return f"GPU-{UUID(bytes=bytes(found))}"
+    return f"the GPU at {cp.cuda.runtime.deviceGetPCIBusId(index)}"
 
 
 def launched_rank() -> int:

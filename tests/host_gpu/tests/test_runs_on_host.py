@@ -1,9 +1,13 @@
 """``hpcrnn run --backend cupy`` as a user starts it, on the stand-in."""
 
-import pytest
-from launching import SMALL, case_script, hpcrnn, hpcrnn_run, mpirun
-from stand_in import cp  # noqa: F401 - the module is left out where there is another CuPy
+import sys
 
+import pytest
+from launching import SMALL, TIMEOUT_S, case_script, hpcrnn, hpcrnn_run, mpirun, start
+from stand_in import cp  # the module is left out where there is another CuPy
+
+from hpcrnn.backends.cupy.device import uuid_of_gpu
+from hpcrnn.benchmarks.launch import default_launcher
 from hpcrnn.records.hdf5 import read_record
 
 pytestmark = pytest.mark.mpi
@@ -95,6 +99,27 @@ def test_too_little_memory_ends_in_one_line(tmp_path, monkeypatch):
 def test_ranks_do_not_share_a_device_unless_told_to(tmp_path):
     assert_launch_error(hpcrnn_run(2, *FLAGS, cwd=tmp_path), "rank 1 of this host has no GPU of its own, 1 there")
     assert_valid(hpcrnn_run(2, *FLAGS, "--allow-shared-gpu", cwd=tmp_path), tmp_path, 2)
+
+
+def test_ranks_that_see_one_device_in_different_ways_do_not_share_it_unknowingly(tmp_path, two_devices):
+    """Each is the first of its node that sees what it sees, and takes the first device of that: the same one."""
+    run = [sys.executable, "-m", "hpcrnn", "run", *map(str, FLAGS)]
+    ranks = [["-n", "1", "env", f"CUDA_VISIBLE_DEVICES={visible}", *run] for visible in ("1,0", "1")]
+    mpirun_of = default_launcher()[0]
+    ended = start([mpirun_of, *ranks[0], ":", *ranks[1]], cwd=tmp_path, timeout=TIMEOUT_S)
+    uuid = "GPU-00010203-0405-0607-0809-0a0b0c0d0e02"
+    assert_launch_error(ended, f"ranks 0-1 share {uuid}, host ")
+    shared = [[*words, "--allow-shared-gpu"] for words in ranks]
+    record = assert_valid(start([mpirun_of, *shared[0], ":", *shared[1]], cwd=tmp_path, timeout=TIMEOUT_S), tmp_path, 2)
+    assert [host["gpu_of_rank"] for host in record.environment["hosts"]] == [uuid, uuid]
+
+
+def test_a_device_has_the_name_of_its_part_or_of_its_place_where_it_has_no_other(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
+    assert uuid_of_gpu(1) == "MIG-2"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(cp.cuda.runtime, "getDeviceProperties", lambda _: {"uuid": b"cut"})
+    assert uuid_of_gpu(0) == f"the GPU at {cp.cuda.runtime.deviceGetPCIBusId(0)}"
 
 
 def test_an_old_device_steps(tmp_path, monkeypatch):

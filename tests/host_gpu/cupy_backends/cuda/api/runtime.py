@@ -1,5 +1,6 @@
 """Functions of the CUDA runtime."""
 
+import os
 import threading
 from typing import Any
 
@@ -38,8 +39,11 @@ def setDevice(device: int) -> None:  # noqa: N802
 
 
 def getDeviceProperties(device: int) -> dict[str, Any]:  # noqa: N802
-    """What a device is."""
+    """What a device is. Its UUID is of the device that CUDA_VISIBLE_DEVICES puts there, as of a real one."""
+    visible = [int(name) for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.isdigit()]
+    plugged = visible[device] if device < len(visible) else device
     return {
+        "uuid": bytes([*range(15), plugged + 1]),
         "name": _settings.NAME.encode(),
         "totalGlobalMem": _settings.MEMORY_BYTES,
         "multiProcessorCount": _settings.MULTIPROCESSORS,
