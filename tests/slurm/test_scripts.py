@@ -221,7 +221,7 @@ groups = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     ranks=st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4),
     scaling=st.sampled_from([["strong"], ["weak"], ["weak", "strong"]]),

@@ -17,7 +17,7 @@ from hpcrnn.records.hdf5 import read_record, read_records
 JOBS = Path(__file__).parents[2] / "jobs"
 HOST_GPU = Path(__file__).parents[1] / "host_gpu"
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(180)]
 
 STRONG = SWEEP.replace('"tiny"', '"strong"').replace('["lstm", "gru"]', '["gru"]')
 ON_GPUS = (
@@ -64,7 +64,6 @@ def sbatch(work, *words, **variables):
     return work.sbatch(*words, HPCRNN_SITE="site.toml", **variables)
 
 
-@pytest.mark.slurm
 def test_scaling_arrays_and_the_report_of_them(shipped):
     strong = [sbatch(shipped, f"--nodes={n}", "jobs/strong.sbatch") for n in (1, 2)]
     weak = sbatch(shipped, "--nodes=2", "jobs/weak.sbatch")
@@ -111,7 +110,6 @@ def slow_node(cluster, node, share):
         subprocess.run(["umount", mount], capture_output=True, timeout=20, check=False)
 
 
-@pytest.mark.slurm
 def test_the_screening_names_a_slow_node(shipped):
     with slow_node(shipped.cluster, "n2", share=0.25):
         job = sbatch(shipped, "jobs/node_screen.sbatch")
@@ -122,7 +120,6 @@ def test_the_screening_names_a_slow_node(shipped):
     assert "ExitCode=3:0" in shipped.command("scontrol", "show", "job", "-o", job).stdout
 
 
-@pytest.mark.slurm
 def test_the_screening_names_a_node_whose_run_failed(shipped):
     (shipped.folder / "site.toml").write_text(
         SITE.format(command=SRUN, queue="", exclusive="true", bin=BIN).replace(
@@ -162,7 +159,6 @@ sys.exit(main(sys.argv[sys.argv.index("run"):]))
 """
 
 
-@pytest.mark.slurm
 def test_ranks_of_a_node_take_different_gpus(gpu_cluster, shipped):
     """On two nodes of two: every rank sees both of its node, and takes its own."""
     (shipped.folder / "which_gpu.py").write_text(WHICH_GPU)
