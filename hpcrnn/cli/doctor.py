@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 
 from hpcrnn.cli.parser import Parser
@@ -20,5 +21,6 @@ def doctor(arguments: argparse.Namespace) -> int:
     from hpcrnn.doctor import examine, render
 
     findings = examine()
-    sys.stdout.write(render(findings, as_json=arguments.json))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    sys.stdout.write(render(findings, as_json=arguments.json, columns=columns))
     return EXIT_WRONG_USE if any(f.level == "problem" for f in findings) else EXIT_VALID

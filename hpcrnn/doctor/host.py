@@ -86,7 +86,9 @@ def torch_peer() -> list[Finding]:
 
 def hdf5() -> list[Finding]:
     """Say what result files are written with."""
-    return [Finding("HDF5", "ok", f"h5py {version('h5py')}")]
+    from hpcrnn.records.hdf5 import hdf5_version
+
+    return [Finding("HDF5", "ok", f"{hdf5_version()}, h5py {version('h5py')}")]
 
 
 def results() -> list[Finding]:

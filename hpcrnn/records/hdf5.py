@@ -320,6 +320,13 @@ def _check_seal(path: Path, stream: BinaryIO) -> None:
         raise unusable(path, "is damaged, or was edited: its checksum does not match")
 
 
+def hdf5_version() -> str:
+    """Return the version of the HDF5 library itself."""
+    import h5py
+
+    return str(h5py.version.hdf5_version)
+
+
 def _require_file(path: Path) -> None:
     """Refuse what has no end, like a device, and a directory."""
     try:

@@ -388,6 +388,10 @@ def test_findings_are_lines_with_their_remedies_below_or_json():
         "C       note     hm\n"
         "1 problem(s)\n"
     )
+    narrow = render([Finding("A", "note", "word " * 20, "run --this-long-flag /and/a/path")], as_json=False, columns=50)
+    assert max(map(len, narrow.splitlines()[:-1])) <= 50
+    assert " ".join(narrow.split()).startswith("A note word word")
+    assert "mend it with: run --this-long-flag\n         /and/a/path\n" in narrow
     assert render(findings[:1], as_json=False) == "A  ok  fine\neverything hpcrnn run needs is here\n"
     assert [Finding(**f) for f in json.loads(render(findings, as_json=True))] == findings
 
