@@ -16,7 +16,6 @@ from hpcrnn.records.hdf5 import read_record
 
 pytestmark = pytest.mark.mpi
 
-MPIRUN = default_launcher()[0]
 RUN = (sys.executable, "-m", "hpcrnn", "run", *map(str, SMALL))
 
 ORTE = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "{rank}"}
@@ -58,6 +57,14 @@ def test_ranks_that_never_meet_are_refused_and_one_of_them_says_so(case, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_measuring_scripts_refuse_ranks_that_never_met_too(tmp_path):
+    told = ("env", "OMPI_COMM_WORLD_SIZE=3", "OMPI_COMM_WORLD_RANK=0")
+    ended = start([*told, sys.executable, "-m", "hpcrnn.benchmarks.halo"], cwd=tmp_path, timeout=TIMEOUT_S)
+    assert ended.code == 4
+    assert "Open MPI's mpirun started 3 ranks and each believes to be alone" in ended.error_lines[0]
+    assert len(ended.error_lines) == 1
+
+
 def test_ranks_that_are_alone_on_purpose_run(tmp_path):
     variables, _ = SINGLETONS["srun --mpi=none"]
     ended = alone(variables, 2, tmp_path, "--expect-ranks", "1")
@@ -67,7 +74,7 @@ def test_ranks_that_are_alone_on_purpose_run(tmp_path):
 
 def test_an_mpirun_inside_a_job_is_right_whatever_slurm_says_of_its_proxies(tmp_path):
     proxy = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}
-    ranks = [MPIRUN, "-launcher", "fork", "-n", "2", "env", *[f"{k}={v}" for k, v in proxy.items()]]
+    ranks = [default_launcher()[0], "-launcher", "fork", "-n", "2", "env", *[f"{k}={v}" for k, v in proxy.items()]]
     ended = start([*ranks, *RUN], cwd=tmp_path, timeout=TIMEOUT_S)
     assert ended.code == 0, ended.err
     facts = read_record(tmp_path / "r.h5").environment["launcher"]
@@ -77,7 +84,7 @@ def test_an_mpirun_inside_a_job_is_right_whatever_slurm_says_of_its_proxies(tmp_
 
 def apart(folder, first, second):
     """Start two ranks of one world, each by a command of its own."""
-    return start([MPIRUN, "-n", "1", *first, ":", "-n", "1", *second], cwd=folder, timeout=TIMEOUT_S)
+    return start([default_launcher()[0], "-n", "1", *first, ":", "-n", "1", *second], cwd=folder, timeout=TIMEOUT_S)
 
 
 def only_line(ended):
@@ -104,21 +111,22 @@ def test_ranks_of_different_code_are_refused(tmp_path):
     assert "start the same Python environment on all nodes" in line
 
 
-def _binds():
-    """Whether this mpirun binds ranks to cores that one names, and there is more than one core."""
+@pytest.fixture
+def core():
+    """A core of several, to which this mpirun binds a rank where it is told to."""
     if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
-        return False
-    core = str(min(os.sched_getaffinity(0)))
+        pytest.skip("one core")
+    first = min(os.sched_getaffinity(0))
     program = "import os; print(os.sched_getaffinity(0))"
-    words = [MPIRUN, "-n", "1", "-bind-to", f"user:{core}", sys.executable, "-c", program]
+    words = [default_launcher()[0], "-n", "1", "-bind-to", f"user:{first}", sys.executable, "-c", program]
     asked = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    return asked.stdout.strip() == f"{{{core}}}"
+    if asked.stdout.strip() != f"{{{first}}}":
+        pytest.skip("this mpirun does not bind ranks to a core that one names")
+    return first
 
 
-@pytest.mark.skipif(not _binds(), reason="mpirun cannot bind ranks to one of several cores here")
-def test_ranks_bound_to_one_core_of_several_are_refused(tmp_path):
-    core = min(os.sched_getaffinity(0))
-    bound = [MPIRUN, "-n", "2", "-bind-to", f"user:{core},{core}"]
+def test_ranks_bound_to_one_core_of_several_are_refused(core, tmp_path):
+    bound = [default_launcher()[0], "-n", "2", "-bind-to", f"user:{core},{core}"]
     line = only_line(start([*bound, *RUN], cwd=tmp_path, timeout=TIMEOUT_S))
     assert "2 rank(s) of 1 thread on 1 core(s)" in line
     assert "bind each to its own: mpirun -bind-to core:1" in line
@@ -127,7 +135,7 @@ def test_ranks_bound_to_one_core_of_several_are_refused(tmp_path):
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="no taskset here")
 def test_ranks_that_share_the_one_core_they_were_given_run_with_a_warning(tmp_path):
     core = str(min(os.sched_getaffinity(0)))
-    ended = start(["taskset", "-c", core, MPIRUN, "-n", "2", *RUN], cwd=tmp_path, timeout=TIMEOUT_S)
+    ended = start(["taskset", "-c", core, default_launcher()[0], "-n", "2", *RUN], cwd=tmp_path, timeout=TIMEOUT_S)
     assert ended.code == 0, ended.err
     (line,) = [line for line in ended.err.splitlines() if "warning" in line]
     assert "2 ranks share 1 core(s) of host" in line
