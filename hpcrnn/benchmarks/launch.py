@@ -133,8 +133,9 @@ class Launch:
                 start_new_session=True,
                 env=_environment(self._threads),
             )
-        except OSError as error:
-            raise LaunchError(f"sweep.launcher = {self._command[0]!r}: cannot be started: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
+            reason = getattr(error, "strerror", None) or error
+            raise LaunchError(f"sweep.launcher = {self._command[0]!r}: cannot be started: {reason}") from None
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -204,8 +204,8 @@ def _on_ranks(section: SweepSection, ranks: tuple[int, ...]) -> SweepSection:
         else:
             left_out += 1
     if left_out and not each:
-        own_ranks = sorted({n for group in section.each for n in group["ranks"]})
-        raise SpecError("--ranks", ",".join(map(str, ranks)), f"some of {', '.join(map(str, own_ranks))}")
+        own_ranks = dict.fromkeys(str(n) for group in section.each for n in group["ranks"])
+        raise SpecError("--ranks", ",".join(map(str, ranks)), f"some of {', '.join(own_ranks)}")
     return msgspec.structs.replace(section, ranks=ranks, each=each)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcrnn.cli.output import console, json_text
 from hpcrnn.cli.parser import Parser
+from hpcrnn.cli.reading import exit_code_of, read_and_tell
 
 
 def add_flags(parser: Parser) -> None:
@@ -31,15 +32,18 @@ _fraction.__name__ = "number between 0 and 1"  # how argparse names it
 
 
 def screen(arguments: argparse.Namespace) -> int:
-    """Print what was seen; exit code 2 where a node computes wrong, 3 where one is slow."""
-    from hpcrnn.records.hdf5 import read_records
+    """Print what was seen; exit code 2 where a node computes wrong, 3 where one is slow, 1 for a file not readable."""
     from hpcrnn.reporting.comparison.screening import screen as look_at
     from hpcrnn.reporting.comparison.screening import to_json
     from hpcrnn.reporting.terminal.screening import show_screening
 
-    screening = look_at(read_records(arguments.files), arguments.tolerance)
+    reading = read_and_tell(arguments.files)
+    if not reading.records:
+        return exit_code_of(reading)
+    screening = look_at(reading.records, arguments.tolerance)
     if arguments.json:
         sys.stdout.write(json_text(to_json(screening)))
     else:
         show_screening(screening, console())
-    return screening.exit_code
+    # A node that left no readable file was not seen: the answer is not complete.
+    return exit_code_of(reading) or screening.exit_code

@@ -252,7 +252,7 @@ def gpu_problem(gpus: Sequence[str], hosts: Sequence[str], *, shared: bool) -> s
             ranks = [rank for rank, other in enumerate(gpus) if other == gpu]
             return (
                 f"machine.backend = cupy: ranks {ranges(ranks)} share {gpu}, {_named(hosts[r] for r in ranks)}; "
-                "show each rank all GPUs of its node (srun --gpus-per-node=N --gpu-bind=none, one CUDA_VISIBLE_DEVICES "
+                "show each rank all GPUs of its node (srun --gpus-per-node=N and no binding, one CUDA_VISIBLE_DEVICES "
                 "for all), start fewer ranks, or say machine.allow_shared_gpu = true"
             )
     return ""

@@ -281,7 +281,7 @@ def test_ranks_with_one_gpu_between_them_are_refused_unless_allowed():
     gpus, hosts = ["GPU-1", "GPU-2", "GPU-1", "GPU-3"], ["a", "a", "a", "b"]
     problem = gpu_problem(gpus, hosts, shared=False)
     assert "ranks 0,2 share GPU-1, host a" in problem
-    assert "--gpu-bind=none" in problem
+    assert "--gpus-per-node=N and no binding" in problem
     assert "machine.allow_shared_gpu = true" in problem
     assert gpu_problem(gpus, hosts, shared=True) == ""
     assert gpu_problem(["GPU-1", "GPU-2"], ["a", "a"], shared=False) == ""
