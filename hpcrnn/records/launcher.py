@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -53,6 +53,21 @@ _INTERPRETER = re.compile(r"(python|perl|(ba|da|k|z)?sh)[0-9.]*$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPLIT = ("-env", "--env", "-genv", "--genv")
 """Options of which name and value may be two words."""
+_LISTS = ("-hosts", "--hosts")
+_HYDRA = (
+    "-n",
+    "-np",
+    "-ppn",
+    "-iface",
+    "-launcher",
+    "-launcher-exec",
+    "-bind-to",
+    "-map-by",
+    "-genv",
+    "-genvall",
+    "-rmk",
+)
+"""Options of MPICH's launcher: a list of hosts, and what may follow one."""
 _ONE_WORD = ("-x", "-E", "-e", "-envlist", "-genvlist", "--export")
 """Options followed by a word that may hold assignments, several with commas between."""
 
@@ -190,4 +205,19 @@ def _parent(root: Path, pid: int) -> int:
 
 def _argv(root: Path, pid: int) -> tuple[str, ...]:
     content = (root / "proc" / str(pid) / "cmdline").read_bytes()
-    return tuple(os.fsdecode(word) for word in content.removesuffix(b"\0").split(b"\0"))
+    return tuple(_rejoined(os.fsdecode(word) for word in content.removesuffix(b"\0").split(b"\0")))
+
+
+def _rejoined(words: Iterable[str]) -> Iterator[str]:
+    """Put lists together again: MPICH's launcher cuts ``-hosts a,b`` at the comma, in its own command line.
+
+    Only where another option of its own follows: what else follows may be the program.
+    """
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        yield word
+        n_items = next((k for k, other in enumerate(words) if other.startswith("-")), 0) if word in _LISTS else 0
+        if n_items > 1 and words[n_items] in _HYDRA:
+            yield ",".join(words[:n_items])
+            del words[:n_items]

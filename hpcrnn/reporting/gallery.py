@@ -87,12 +87,15 @@ GALLERY = (
     Room(
         "strategies",
         Report.SCALING,
-        ("strategies_1.png", "strategy_map.png", "bubble_1.png", "memory_1.png"),
+        ("strategies_1.png", "bubble_1.png", "memory_1.png"),
         timelines={
             "timeline_1f1b.png": "lstm-H256-B64-n2-b115b152.h5",
             "timeline_zb_h1.png": "lstm-H256-B64-n2-f5599d38.h5",
         },
     ),
+    Room("strategy_map", Report.SCALING, ("strategy_map.png",)),
+    Room("roofline", Report.SCALING, ("roofline_1.png", "roofline_2.png")),
+    Room("network", Report.SCALING, ("phases_1.png", "phases_2.png")),
     Room(
         "time_study",
         Report.STUDY,

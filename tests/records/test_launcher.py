@@ -59,6 +59,18 @@ def test_a_launcher_above(tmp_path, processes, kind, command):
 
 
 @pytest.mark.parametrize(
+    ("seen", "command"),
+    [
+        ("mpiexec -hosts n1 n2 n3 -ppn 1 -n 3 hpcrnn run", "mpiexec -hosts n1,n2,n3 -ppn 1 -n 3 hpcrnn run"),
+        ("mpiexec -n 1 -hosts n1 hpcrnn run --batch 2", "mpiexec -n 1 -hosts n1 hpcrnn run --batch 2"),
+        ("mpiexec -n 2 -hosts n1 n2 python -m hpcrnn run", "mpiexec -n 2 -hosts n1 n2 python -m hpcrnn run"),
+    ],
+)
+def test_a_list_of_hosts_that_hydra_has_cut_is_one_word_again(tmp_path, seen, command):
+    assert facts(proc(tmp_path, "hpcrnn run", seen))["command"] == shlex.split(command)
+
+
+@pytest.mark.parametrize(
     ("variables", "kind"),
     [
         ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, "srun"),

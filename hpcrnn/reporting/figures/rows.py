@@ -13,7 +13,7 @@ import numpy as np
 from hpcrnn.records.statistics import is_outlier
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.scaling import PhaseBreakdown
-from hpcrnn.reporting.describe import case_name, common_problem, distinctions
+from hpcrnn.reporting.describe import case_name, common_problem, distinctions, short_source
 from hpcrnn.reporting.figures.canvas import (
     BLACK,
     BLUE,
@@ -52,12 +52,23 @@ ROW_OF_TWO_IN = 0.38
 
 
 def entry_labels(entries: Sequence[Entry], length: int = 200) -> list[str]:
-    """Name cases by number, label and what sets them apart: ``3  data 2 · numpy · B128``."""
+    """Name cases by number, label and what sets them apart: ``3  data 2 · numpy · B128``.
+
+    Cases on several ranks that nothing sets apart are named by their files too; serial runs are not, each file has one.
+    """
     extras = distinctions([e.case for e in entries])
+    named = [" · ".join(filter(None, (case_name(e.case), x))) for e, x in zip(entries, extras, strict=True)]
+    files: dict[str, set[int]] = {}
+    for entry, name in zip(entries, named, strict=True):
+        files.setdefault(name, set()).add(entry.file)
     return [
-        shorten(" · ".join(filter(None, (f"{e.number}  {case_name(e.case)}", extra))), length)
-        for e, extra in zip(entries, extras, strict=True)
+        shorten(f"{e.number}  {name}{_file(e) if e.case.n_ranks > 1 and len(files[name]) > 1 else ''}", length)
+        for e, name in zip(entries, named, strict=True)
     ]
+
+
+def _file(entry: Entry) -> str:
+    return f" · {short_source(entry.record).removesuffix('.h5')}"
 
 
 def wrapped(labels: Sequence[str], length: int = 28) -> list[str]:
