@@ -178,7 +178,7 @@ def test_interrupting_a_run_ends_all_ranks(tmp_path):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     for line in process.stderr:
-        if "step" in line:  # measuring has begun
+        if "verifying" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)

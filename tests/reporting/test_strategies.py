@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from factory import make_case, make_record, make_timeline, strategy_cases
 
-from hpcrnn.records.hdf5 import read_record
+from hpcrnn.records.hdf5 import read_records
 from hpcrnn.reporting.analysis.contest import contests
 from hpcrnn.reporting.analysis.entries import make_entries
 from hpcrnn.reporting.analysis.scaling import analyse, phase_names
@@ -326,7 +326,7 @@ def test_phases_of_old_and_new_records_are_in_the_order_of_a_step():
 )
 def test_reports_of_the_committed_results_still_work(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
-    records = [read_record(path) for path in sorted(folder.glob("*.h5"))]
+    records = read_records(sorted(folder.glob("*.h5")))
     if not records:
         pytest.skip("no results there")
     paths = write_report(records, tmp_path, of_a_kind=1)
