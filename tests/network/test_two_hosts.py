@@ -7,7 +7,11 @@ import pytest
 from launching import hpcrnn, start
 from two_hosts import TwoHosts, why_not
 
-pytestmark = [pytest.mark.mpi, pytest.mark.network, pytest.mark.skipif(bool(why_not()), reason=why_not() or "two hosts can be made")]
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.network,
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "two hosts can be made"),
+]
 
 RUN = (
     "--hidden", 64, "--layers", 2, "--batch", 16, "--seq", 8, "--warmup", 1, "--min-repeats", 7, "--max-repeats", 7,
