@@ -95,7 +95,7 @@ GALLERY = (
     ),
     Room("strategy_map", Report.SCALING, ("strategy_map.png",)),
     Room("roofline", Report.SCALING, ("roofline_1.png", "roofline_2.png")),
-    Room("network", Report.SCALING, ("phases_1.png", "phases_2.png")),
+    Room("network", Report.SCALING, ("phases_1.png",)),
     Room(
         "time_study",
         Report.STUDY,
