@@ -46,6 +46,16 @@ def step_of(pair):
     return pair.metrics[0]
 
 
+def test_samples_that_drift_are_said_of_their_side():
+    drifting = [0.1 * (1 + 0.02 * step) for step in range(30)]
+    found = compared([make_case(1)], [make_case(1, samples=drifting)])
+    (pair,) = found.pairs
+    assert list(pair.cautions) == ["B"]
+    assert "B: samples drift: the second half is" in shown(found, 120)
+    assert to_json(found)["pairs"][0]["cautions"] == pair.cautions
+    assert compared([make_case(1)], [make_case(1, seed=3)]).pairs[0].cautions == {}
+
+
 def test_the_same_problem_run_the_same_way_is_paired_and_judged():
     slower = [make_case(1, 64, 0.412, **SIZE), make_case(2, 64, 0.33, seed=5, **SIZE)]
     found = compared(quick_cases(), slower)

@@ -80,6 +80,13 @@ def test_a_limit_holds_is_broken_or_cannot_be_told(line, result, tmp_path):
     assert strict.exit_code == (0 if result == "pass" else 3)
 
 
+def test_samples_that_drift_are_noted_of_what_is_judged():
+    drifting = make_case(1, samples=[0.1 * (1 + 0.02 * step) for step in range(30)])
+    outcome = judge([make_record([drifting])], reference_of([make_record([make_case(1)])], 0.5))
+    (note,) = [note for note in outcome.notes if "samples drift" in note]
+    assert note.startswith("serial · numpy: ")
+
+
 def test_a_missing_case_fails_and_the_nearest_is_named(tmp_path):
     outcome = judge([make_record(QUICK)], expecting(tmp_path, "step_s = { at_most = 9 }", "ranks = 2\nbatch = 128"))
     assert outcome.exit_code == 3

@@ -12,6 +12,7 @@ covers the ratio with at least 90 %; it knows how samples scatter within a run, 
      "pairs": [{"a": {"id", "label", "kernel", "status"}, "b": likewise,
                 "problem": text of A's, "differences": [{"key", "a", "b", "of_problem": bool}],
                 "reason": why it is not compared, "" where it is,
+                "cautions": {"A" | "B": why the interval of its step may be too narrow},
                 "metrics": [{"name": "step" | a phase | "rate", "unit": "s" | "FLOP/s", "better": "lower" | "higher",
                              "a": {"n", "median", "low", "high"}, "b": likewise, "ratio": likewise, of B over A,
                              "verdict": "faster" | "slower" | "undecided", of B, "n_too_small": bool}]}],
@@ -27,7 +28,7 @@ from typing import Any, Literal
 
 from hpcrnn.errors import SpecError
 from hpcrnn.records.record import STEP, Case, Record
-from hpcrnn.records.statistics import Interval, median_interval, ratio_interval
+from hpcrnn.records.statistics import Interval, dependence, median_interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.analysis.finding import Better, Finding, finding_of
 from hpcrnn.reporting.comparison.matching import (
@@ -53,6 +54,7 @@ from hpcrnn.reporting.describe import (
     section,
     source_name,
 )
+from hpcrnn.reporting.tables.samples import dependence_sentence
 from hpcrnn.reporting.units import has_bounds, printable
 
 RATE = "rate"
@@ -109,6 +111,13 @@ class Pair:
     match: Match
     reason: str
     metrics: tuple[Metric, ...]
+
+    @property
+    def cautions(self) -> dict[str, str]:
+        """Of ``A`` and ``B``, why the interval of its step may be too narrow; empty where nothing says so."""
+        sides = {"A": self.match.a, "B": self.match.b} if self.metrics else {}
+        found = {side: dependence_sentence(dependence(entry.case.step_s())) for side, entry in sides.items()}
+        return {side: text for side, text in found.items() if text}
 
     @property
     def loud(self) -> tuple[Difference, ...]:
@@ -351,6 +360,7 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
         "problem": describe_problem(pair.match.a.case),
         "differences": [{"key": d.key, "a": d.a, "b": d.b, "of_problem": d in loud} for d in pair.match.differences],
         "reason": pair.reason,
+        "cautions": pair.cautions,
         "metrics": [
             {
                 "name": m.name,

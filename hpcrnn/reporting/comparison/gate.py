@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from hpcrnn.errors import EXIT_GATE_FAILED, EXIT_VALID, EXIT_WRONG_USE
 from hpcrnn.records.record import Record
-from hpcrnn.records.statistics import Interval
+from hpcrnn.records.statistics import Interval, dependence
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.analysis.finding import Better
 from hpcrnn.reporting.analysis.scaling import find_base, make_point
@@ -34,6 +34,7 @@ from hpcrnn.reporting.comparison.compare import case_json, environment_differenc
 from hpcrnn.reporting.comparison.gate_reference import BETTER, Expectation, Limit, Reference
 from hpcrnn.reporting.comparison.matching import disagreements, has, value_text
 from hpcrnn.reporting.describe import case_name, source_name
+from hpcrnn.reporting.tables.samples import dependence_sentence
 from hpcrnn.reporting.units import GIGA, has_bounds, plural
 
 Result = Literal["pass", "fail", "undecided"]
@@ -155,6 +156,9 @@ def judge(
     files = tuple(dict.fromkeys(source_name(record) for record in records))
     apart = environment_differences(reference.records, records) if reference.records else ()
     notes = [f"differs: {d.key}: {value_text(d.a)} in the reference, {value_text(d.b)} here" for d in apart]
+    judged = {c.entry.number: c.entry for c in checks if c.entry is not None and c.measured is not None}
+    cautions = {entry: dependence_sentence(dependence(entry.case.step_s())) for entry in judged.values()}
+    notes += [f"{case_name(entry.case)}: {caution}" for entry, caution in cautions.items() if caution]
     return Outcome(tuple(checks), strict, files, reference.source, (*reference.notes, *notes), tuple(unreadable))
 
 

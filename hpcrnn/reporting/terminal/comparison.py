@@ -111,6 +111,8 @@ def _print_pair(pair: Pair, console: Console) -> None:
         _hang(console, "  not compared: ", pair.reason, style="red")
         return
     _print_metrics(pair, console)
+    for side, text in pair.cautions.items():
+        _hang(console, f"  {side}: ", text, style="yellow")
 
 
 def _print_metrics(pair: Pair, console: Console) -> None:
