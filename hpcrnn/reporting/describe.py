@@ -186,6 +186,11 @@ def case_name(case: Case) -> str:
     return printable(case.label) + (f" ({', '.join(marks)})" if marks else "")
 
 
+def case_names(cases: Sequence[Case]) -> list[str]:
+    """Name cases that stand beside one another: each by its label and by what sets it apart from the others."""
+    return [" · ".join(filter(None, pair)) for pair in zip(map(case_name, cases), distinctions(cases), strict=True)]
+
+
 def shortfalls(case: Case) -> list[str]:
     """Say what sets the numbers of a case apart from those of the chain, worst first; empty for most."""
     found = ["approximate"] if case.verdict.status == "APPROXIMATE" else []

@@ -13,7 +13,7 @@ import numpy as np
 from hpcrnn.records.statistics import is_outlier
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.scaling import PhaseBreakdown
-from hpcrnn.reporting.describe import case_name, common_problem, distinctions, short_source
+from hpcrnn.reporting.describe import case_names, common_problem, short_source
 from hpcrnn.reporting.figures.canvas import (
     BLACK,
     BLUE,
@@ -56,8 +56,7 @@ def entry_labels(entries: Sequence[Entry], length: int = 200) -> list[str]:
 
     Cases on several ranks that nothing sets apart are named by their files too; serial runs are not, each file has one.
     """
-    extras = distinctions([e.case for e in entries])
-    named = [" · ".join(filter(None, (case_name(e.case), x))) for e, x in zip(entries, extras, strict=True)]
+    named = case_names([entry.case for entry in entries])
     files: dict[str, set[int]] = {}
     for entry, name in zip(entries, named, strict=True):
         files.setdefault(name, set()).add(entry.file)

@@ -9,8 +9,8 @@ from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.scaling import Analysis, SerialRuns, describe_base, make_point, phase_names
 from hpcrnn.reporting.describe import (
     case_name,
+    case_names,
     describe_problem,
-    distinctions,
     mode_of,
     notable_settings,
     worst_check,
@@ -37,10 +37,8 @@ from hpcrnn.reporting.units import (
 
 def names(entries: Sequence[Entry]) -> dict[int, str]:
     """Name every case by what sets it apart, keyed by its number."""
-    extras = distinctions([e.case for e in entries])
-    return {
-        e.number: " · ".join(filter(None, (case_name(e.case), extra))) for e, extra in zip(entries, extras, strict=True)
-    }
+    numbers = [entry.number for entry in entries]
+    return dict(zip(numbers, case_names([entry.case for entry in entries]), strict=True))
 
 
 def glance_table(analysis: Analysis) -> Table:

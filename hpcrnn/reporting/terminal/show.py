@@ -14,11 +14,10 @@ from hpcrnn.records.record import Record
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, describe_base, make_point
 from hpcrnn.reporting.describe import (
-    case_name,
+    case_names,
     command_line,
     cpu_text,
     describe_problem,
-    distinctions,
     git_text,
     host_names,
     hosts_text,
@@ -126,7 +125,7 @@ def _print_problem(entries: Sequence[Entry], serial: SerialRuns, console: Consol
     table = plain_table(console)
     table.add_column("case", overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    names = _names(entries)
+    names = case_names([entry.case for entry in entries])
     room = console.width - OTHER_COLUMNS - max(len(str(entry.step.n)) for entry in entries)
     room -= max(len(entry.case.verdict.status) for entry in entries) - len("INVALID")
     longest = max(map(len, names))
@@ -188,8 +187,3 @@ def _print_details(console: Console, names: Sequence[str], entries: Sequence[Ent
             lines = [(f"  {name}", ""), *((" " * indent + line, style) for line, style in lines)]
         for line, style in lines:
             say(console, line, style=style)
-
-
-def _names(entries: Sequence[Entry]) -> list[str]:
-    extras = distinctions([e.case for e in entries])
-    return [" · ".join(filter(None, (case_name(e.case), x))) for e, x in zip(entries, extras, strict=True)]
