@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hpcrnn.benchmarks.recording import RankFacts, Recording, rank_facts
+from hpcrnn.benchmarks.recording import RankPart, Recording, rank_part
 from hpcrnn.execution.measurement import Samples, Variant
 from hpcrnn.execution.world import World
 from hpcrnn.records.hdf5 import encode_record
@@ -73,12 +73,12 @@ class Checkpoints:
         self._pace.pay_for(lambda: self._keep(samples))
 
     def _keep(self, samples: Sequence[Samples]) -> None:
-        ranks = self._world.comm.gather(rank_facts(self._variants)) or []
+        ranks = self._world.comm.gather(rank_part(self._variants)) or []
         path = self._world.on_root(lambda: self._write(samples, ranks))
         if path is not None:
             self._world.farewell.heard_kept(path)
 
-    def _write(self, samples: Sequence[Samples], ranks: Sequence[RankFacts]) -> Path | None:
+    def _write(self, samples: Sequence[Samples], ranks: Sequence[RankPart]) -> Path | None:
         """Write on rank 0; None where it cannot be."""
         if self._recording is None:
             return None

@@ -38,8 +38,8 @@ class WayFacts:
 
 
 @dataclass(frozen=True)
-class RankFacts:
-    """What one rank knows.
+class RankPart:
+    """What one rank has to add to the record.
 
     Attributes
     ----------
@@ -53,9 +53,9 @@ class RankFacts:
     ways: tuple[WayFacts | None, ...]
 
 
-def rank_facts(variants: Sequence[Variant]) -> RankFacts:
+def rank_part(variants: Sequence[Variant]) -> RankPart:
     """Ask this rank's engines."""
-    return RankFacts(_peak_memory_bytes(), tuple(_way_facts(variant.executor) for variant in variants))
+    return RankPart(_peak_memory_bytes(), tuple(_way_facts(variant.executor) for variant in variants))
 
 
 def _way_facts(executor: Executor | None) -> WayFacts | None:
@@ -96,14 +96,14 @@ class Recording:
     argv: tuple[str, ...]
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
-    def record(self, samples: Sequence[Samples], ranks: Sequence[RankFacts], *, complete: bool) -> Record:
+    def record(self, samples: Sequence[Samples], ranks: Sequence[RankPart], *, complete: bool) -> Record:
         """Make the record of what has been measured.
 
         Parameters
         ----------
         samples : sequence of Samples
             One a way.
-        ranks : sequence of RankFacts
+        ranks : sequence of RankPart
             One a rank.
         complete : bool
             Whether that is all.
@@ -118,7 +118,7 @@ class Recording:
             complete=complete,
         )
 
-    def _case(self, way: Way, samples: Samples, ranks: Sequence[RankFacts]) -> Case:
+    def _case(self, way: Way, samples: Samples, ranks: Sequence[RankPart]) -> Case:
         plan, index = self.plans[way], list(self.plans).index(way)
         known = [facts for rank in ranks if (facts := rank.ways[index]) is not None]
         shape = (0, way.n_ranks, len(PHASES))

@@ -19,7 +19,7 @@ from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
-from hpcrnn.benchmarks.recording import Recording, rank_facts
+from hpcrnn.benchmarks.recording import Recording, rank_part
 from hpcrnn.benchmarks.verification import verify
 from hpcrnn.benchmarks.ways import Way, ways_of
 from hpcrnn.errors import HpcrnnError, LaunchError
@@ -106,7 +106,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             watch = progress.watcher([variant.name for variant in variants], spec.measure)
             checkpoints = Checkpoints(output, recording, variants, world)
             samples = measure(variants, world, spec.measure, watch, checkpoints)
-    ranks = world.comm.gather(rank_facts(variants)) or []
+    ranks = world.comm.gather(rank_part(variants)) or []
     record = recording.record(samples, ranks, complete=True) if recording else None
     world.on_root(lambda: world.farewell.finish(output, encode_record(record)) if record else None)
     world.farewell.heard_done(path)

@@ -22,7 +22,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("spec", type=Path, metavar="SPEC.toml")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: results/NAME")
     parser.add_argument("--ranks", type=counts, default=(), metavar="N,...", help="instead of sweep.ranks")
-    parser.add_argument("--point", type=int, metavar="K", help="only this one, counted from 0 as --dry-run lists them")
+    parser.add_argument("--point", type=int, metavar="K", help="only this one, from 0 in the order of --dry-run")
     parser.add_argument("--site", type=Path, metavar="FILE", help="its launcher, where the sweep names none")
     parser.add_argument("--dry-run", action="store_true", help="say what would be started, and stop")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write the report there at the end")
