@@ -46,7 +46,7 @@ CHANGED = {
     "virtual_stages": 3,
     "microbatches": 2,
     "chunks": 3,
-    "allreduce": "flat",
+    "data_method": "allreduce_flat",
     "method": "picard",
     "fold": 4,
     "tolerance": 1e-4,

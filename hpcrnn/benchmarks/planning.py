@@ -254,7 +254,7 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
         placement,
         "fill_drain" if serial and parallel.order == "interleaved" else parallel.order,
         spec.training.mode,
-        parallel.allreduce,
+        parallel.data_method,
         spec.training.carry,
         tuple(block.name for block in network.blocks),
         cut,

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.records.certificate import Certificate
+from hpcrnn.records.older_words import in_first_words
 from hpcrnn.records.split import CHAIN, Split, read_split
 from hpcrnn.records.timeline import Timeline
 
@@ -64,7 +65,7 @@ BUSY_PHASES = ("forward", "backward", "weight_gradient", "update")
 """The phases of a step that are work: those in which a device may be busy."""
 
 _ADDED = {("model", "forget_init"): "constant", ("model", "chrono_span"): 1000, ("training", "carry"): False}
-"""Keys that older files do not have, and what these did all the same: it must not set problems apart."""
+"""Keys that older files do not have, and what these did all the same: it must not set problems or cases apart."""
 _NEVER = object()
 
 ASKED = "asked"
@@ -253,10 +254,7 @@ class Case:
     @property
     def _problem_as_asked(self) -> dict[str, Any]:
         """What is computed, in the words it was asked in: ids that were given once stay."""
-        sections = {
-            name: {key: value for key, value in self.spec[name].items() if _ADDED.get((name, key), _NEVER) != value}
-            for name in ("model", "problem", "training")
-        }
+        sections = {name: self._as_first_stored(name) for name in ("model", "problem", "training")}
         coarser = self.precision != self.spec["model"].get("dtype", self.precision)
         return sections | ({"machine": {"precision": self.precision}} if coarser else {})
 
@@ -264,12 +262,17 @@ class Case:
     def precision(self) -> str:
         """What it was computed in: the dtype, or what a GPU was told to store and multiply."""
         precision = self.spec["machine"].get("precision", "float32") if self.on_gpu else "float32"
+    def _as_first_stored(self, section: str) -> dict[str, Any]:
+        """A section without the keys that came later, where they say what went without saying before."""
+        return {key: value for key, value in self.spec[section].items() if _ADDED.get((section, key), _NEVER) != value}
+
         return precision if precision != "float32" else str(self.spec["model"].get("dtype", "float32"))
 
     @property
     def how(self) -> dict[str, Any]:
         """How the work is cut and run: parallel section, threads, and the recurrence's where it is no chain."""
-        how = {"parallel": self.spec["parallel"], "threads": self.spec["machine"]["threads"]}
+        parallel = in_first_words(self._as_first_stored("parallel"))
+        how = {"parallel": parallel, "threads": self.spec["machine"]["threads"]}
         if self.on_gpu and self.spec["machine"].get("gradient_sum", "mpi") != "mpi":
             how["gradient_sum"] = self.spec["machine"]["gradient_sum"]
         # The rest of the section means nothing to a chain, and files of version 2 do not have it.

@@ -10,6 +10,7 @@ import msgspec
 
 from hpcrnn.errors import shorten
 from hpcrnn.records.layout_fields import MalformedError, parse_json
+from hpcrnn.records.older_words import in_todays_words
 from hpcrnn.spec import Option, describe, options
 
 SECTIONS = ("model", "problem", "training", "parallel", "machine")
@@ -20,7 +21,7 @@ def parse_spec(text: str, where: str) -> dict[str, Any]:
     """Read a stored specification.
 
     Keys that this version does not know are kept as they are: a later one may have written them. Known ones have
-    the values that a run could be given, but for those an old file lacks.
+    the values that a run could be given, but for those an old file lacks; what was renamed has its name of today.
 
     Raises
     ------
@@ -34,6 +35,10 @@ def parse_spec(text: str, where: str) -> dict[str, Any]:
         raise MalformedError(where, "has a params_json whose recurrence is no section")
     if "threads" not in spec["machine"]:
         raise MalformedError(where, "has a params_json without machine.threads")
+    try:
+        spec["parallel"] = in_todays_words(spec["parallel"])
+    except ValueError as error:
+        raise MalformedError(where, f"has a params_json with {shorten(str(error))[1:-1]}") from None
     for name in (*SECTIONS, "recurrence"):
         for key, value in spec.get(name, {}).items():
             if (leaf := _leaves().get((name, key))) is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -34,7 +34,7 @@ from hpcrnn.schedules.program import (
     Update,
     Wait,
 )
-from hpcrnn.spec import Axis, Mode, OrderName
+from hpcrnn.spec import Axis, DataMethodName, Mode, OrderName
 
 
 def receive_ahead(graph: TaskGraph, placement: Placement) -> int:
@@ -76,7 +76,7 @@ class Schedule:
     placement : Placement
     order : {"fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"}
     mode : {"train", "gradient", "forward"}
-    allreduce : {"bucketed", "flat"}
+    data_method : {"allreduce_bucketed", "allreduce_flat"}
         Sum a block's gradients as soon as they are complete, or all of them at the end.
     carry : bool
         Whether a step starts from the final states of the step before.
@@ -89,7 +89,7 @@ class Schedule:
     placement: Placement
     order: OrderName
     mode: Mode
-    allreduce: Literal["bucketed", "flat"]
+    data_method: DataMethodName
     carry: bool
     blocks: tuple[str, ...]
     sizes: Sizes
@@ -202,7 +202,7 @@ class _Lowering:
         buckets: list[tuple[int, int]] = []
         for block in self._s.placement.blocks_at(self._place):
             alike = buckets and self._s.replicated_over(buckets[-1][0]) == self._s.replicated_over(block)
-            if self._s.allreduce == "flat" and alike and buckets[-1][1] == block:
+            if self._s.data_method == "allreduce_flat" and alike and buckets[-1][1] == block:
                 buckets[-1] = (buckets[-1][0], block + 1)
             else:
                 buckets.append((block, block + 1))

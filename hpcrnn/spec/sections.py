@@ -29,6 +29,7 @@ HALVED: tuple[Precision, ...] = ("float16", "bfloat16")
 Mode = Literal["train", "gradient", "forward"]
 Axis = Literal["data", "pipeline", "time", "tensor"]
 OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
+DataMethodName = Literal["allreduce_flat", "allreduce_bucketed"]
 MethodName = Literal[
     "chain", "picard", "gateprod", "scan", "deer", "tbptt_zero", "tbptt_stale", "burnin", "overlap_verified"
 ]
@@ -134,10 +135,13 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     virtual_stages: Annotated[Size, Meta(description="stages v on each pipeline rank, with order = interleaved")] = 1
     microbatches: Annotated[Size, Meta(description="parts M of a rank's batch")] = 1
     chunks: Annotated[Size, Meta(description="parts C of a rank's segment of the time axis")] = 1
-    allreduce: Annotated[
-        Literal["bucketed", "flat"],
-        Meta(description="gradient allreduce: a layer at a time as each completes, or all at the end"),
-    ] = "bucketed"
+    data_method: Annotated[
+        DataMethodName,
+        Meta(
+            description="what replicas of the network exchange; allreduce_bucketed: gradients, a layer at a time as "
+            "each completes; allreduce_flat: all at the end"
+        ),
+    ] = "allreduce_bucketed"
 
 
 class RecurrenceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -30,7 +30,7 @@ drawn = st.fixed_dictionaries(
         "mode": st.sampled_from(["train", "gradient", "forward"]),
         "optimizer": st.sampled_from(["sgd", "adam"]),
         "chunks": st.integers(1, 3), "microbatches": st.sampled_from([1, 1, 1, 2, 3]),
-        "allreduce": st.sampled_from(["bucketed", "flat"]),
+        "data_method": st.sampled_from(["allreduce_bucketed", "allreduce_flat"]),
     },
     optional={
         "embed": sizes, "clip": st.sampled_from([1e-3, 1.0]), "forget_bias": st.floats(-2, 3),

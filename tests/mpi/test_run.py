@@ -26,7 +26,7 @@ def test_every_cell_is_valid_on_any_number_of_ranks(cell, n_ranks, tmp_path):
 
 
 def test_eight_oversubscribed_ranks_are_valid(tmp_path):
-    ended = hpcrnn_run(8, *SMALL, "--batch", 11, "--allreduce", "flat", cwd=tmp_path)
+    ended = hpcrnn_run(8, *SMALL, "--batch", 11, "--data-method", "allreduce_flat", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert all(case.verdict.status == "VALID" for case in read_record(tmp_path / "r.h5").cases)
 
@@ -39,11 +39,11 @@ def test_every_mode_is_valid_on_features(mode, workload, tmp_path):
     assert all(case.verdict.status == "VALID" for case in read_record(tmp_path / "r.h5").cases)
 
 
-@pytest.mark.parametrize("allreduce", ["bucketed", "flat"])
-def test_data_parallel_training_stays_on_the_serial_trajectory(allreduce, tmp_path):
+@pytest.mark.parametrize("data_method", ["allreduce_bucketed", "allreduce_flat"])
+def test_data_parallel_training_stays_on_the_serial_trajectory(data_method, tmp_path):
     ended = hpcrnn_run(
         3, *SMALL, "--dtype", "float64", "--batch", 7, "--max-repeats", 20, "--min-repeats", 20, "--clip", 0.1,
-        "--allreduce", allreduce, "--optimizer", "sgd", "--lr", 0.1, cwd=tmp_path,
+        "--data-method", data_method, "--optimizer", "sgd", "--lr", 0.1, cwd=tmp_path,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     serial, data = read_record(tmp_path / "r.h5").cases

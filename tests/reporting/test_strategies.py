@@ -112,7 +112,7 @@ def test_a_contest_by_hand():
 def test_data_alone_is_no_contest():
     cases = [fixed({"data": 1}), fixed({"data": 2}, 0.6), fixed({"data": 4}, 0.6)]
     assert contests(analyse([make_record(cases)]).included) == ()
-    flat = [*cases, fixed({"data": 2}, 0.7, allreduce="flat")]
+    flat = [*cases, fixed({"data": 2}, 0.7, data_method="allreduce_flat")]
     assert len(contests(analyse([make_record(flat)]).included)) == 1
 
 

@@ -34,7 +34,7 @@ def make_schedule(
     layers=None,
     n_virtual=1,
     mode="train",
-    allreduce="bucketed",
+    data_method="allreduce_bucketed",
     carry=False,
     bare=False,
 ):
@@ -49,7 +49,7 @@ def make_schedule(
     graph = TaskGraph(recurrent, microbatches, chunks * grid.time, backward=mode != "forward")
     placement = make_placement(graph, grid, [float(r) for r in recurrent], n_virtual=n_virtual)
     names = (*([] if bare else ["input"]), *(f"layer{k}" for k in range(layers)), "head")
-    return Schedule(graph, placement, order, mode, allreduce, carry, names, DistinctSizes())
+    return Schedule(graph, placement, order, mode, data_method, carry, names, DistinctSizes())
 
 
 SMALL = {
@@ -59,7 +59,7 @@ SMALL = {
     "serial carry": make_schedule(microbatches=2, carry=True),
     "no input layer": make_schedule("data=2", chunks=2, bare=True),
     "data bucketed": make_schedule("data=2", chunks=2),
-    "data flat": make_schedule("data=2", microbatches=2, allreduce="flat"),
+    "data flat": make_schedule("data=2", microbatches=2, data_method="allreduce_flat"),
     "data gradient": make_schedule("data=3", mode="gradient"),
     "pipeline": make_schedule("pipeline=2"),
     "pipeline fill_drain": make_schedule("pipeline=2", 2, 1, "fill_drain", mode="gradient"),
@@ -75,7 +75,7 @@ SMALL = {
     "time forward": make_schedule("time=2", 2, 1, mode="forward", carry=True),
     "tensor": make_schedule("tensor=2", chunks=2),
     "data, pipeline": make_schedule("data=2,pipeline=2", 2, 1, "1f1b"),
-    "data, tensor": make_schedule("data=2,tensor=2", allreduce="flat"),
+    "data, tensor": make_schedule("data=2,tensor=2", data_method="allreduce_flat"),
     "pipeline, time": make_schedule("pipeline=2,time=2", 2, 1, "seq_1f1b", carry=True),
     "pipeline, tensor": make_schedule("pipeline=2,tensor=2", 2, 1, "seq_1f1b"),
     "time, tensor": make_schedule("time=2,tensor=2", 1, 2),

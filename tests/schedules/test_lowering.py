@@ -154,13 +154,15 @@ def test_a_bucket_is_begun_directly_after_the_last_weight_gradient_of_its_block(
 
 
 def test_flat_sums_join_neighbours_that_are_replicated_alike():
-    program = make_schedule("data=2,tensor=2", layers=2, allreduce="flat").program(0)
+    program = make_schedule("data=2,tensor=2", layers=2, data_method="allreduce_flat").program(0)
     assert texts(AllReduce, program) == [
         "AllReduce(1:4) over data, 1506 B",
         "AllReduce(0:1) over data,tensor, 500 B",
     ]
     # Virtual stages of a rank are not neighbours.
-    program = make_schedule("data=2,pipeline=2", 2, 1, "interleaved", n_virtual=2, allreduce="flat").program(0)
+    program = make_schedule(
+        "data=2,pipeline=2", 2, 1, "interleaved", n_virtual=2, data_method="allreduce_flat"
+    ).program(0)
     assert {(post.start, post.stop) for post in only(AllReduce, program)} == {(0, 2), (3, 4)}
 
 
@@ -208,7 +210,7 @@ def ends(schedule, *, synchronous):
     order=st.sampled_from(PIPELINE_ORDERS),
     layers=st.integers(1, 6),
     mode=st.sampled_from(["train", "gradient", "forward"]),
-    allreduce=st.sampled_from(["bucketed", "flat"]),
+    data_method=st.sampled_from(["allreduce_bucketed", "allreduce_flat"]),
     carry=st.booleans(),
 )
 @settings(fixed_examples, max_examples=36)

@@ -33,7 +33,7 @@ SAMPLES = {
     "pipeline2_interleaved": (make_schedule("pipeline=2", 2, 1, "interleaved", n_virtual=2), 1),
     "time2_carry": (make_schedule("time=2", 2, 1, layers=2, carry=True), 1),
     "pipeline2_time2": (make_schedule("pipeline=2,time=2", 2, 1, "seq_1f1b"), 1),
-    "data2_tensor2_flat": (make_schedule("data=2,tensor=2", allreduce="flat"), 3),
+    "data2_tensor2_flat": (make_schedule("data=2,tensor=2", data_method="allreduce_flat"), 3),
 }
 
 

@@ -157,7 +157,7 @@ def test_nothing_may_follow_the_update():
 
 
 def test_ranks_must_begin_the_same_sums():
-    flat = make_schedule("data=2", allreduce="flat")
+    flat = make_schedule("data=2", data_method="allreduce_flat")
     programs = [DATA.programs()[0], flat.programs()[1]]
     line = first_line(DATA, programs)
     assert "rank 0 begins AllReduce(2:3) over data, 502 B here: collectives must match" in line

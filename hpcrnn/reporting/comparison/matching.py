@@ -30,7 +30,7 @@ Wanted = Mapping[str, Any]
 """Key to the value a case must have, or to a list of values of which it must have one."""
 
 _PROBLEM_SECTIONS = ("model", "problem", "training")
-_SPLIT = frozenset({"strategy", "grid", "allreduce"})
+_SPLIT = frozenset({"strategy", "grid", "data_method"})
 """Keys that follow from one another: where one may differ, all may; so may they on other ranks."""
 KERNEL = "kernel"
 """May differ between cases that are compared: a new kernel is what one compares for."""
@@ -117,8 +117,8 @@ def defaults() -> dict[str, Any]:
 def facts(case: Case) -> Facts:
     """Say of a case, key by key, what was computed and how.
 
-    Keys that mean nothing to it are left out: those of the recurrence for a chain, ``allreduce`` where nothing is
-    summed.
+    Keys that mean nothing to it are left out: those of the recurrence for a chain, ``data_method``
+    where no rank is a replica of another.
     """
     split = case.split
     found: Facts = {}
@@ -128,7 +128,7 @@ def facts(case: Case) -> Facts:
         found |= known | stored  # a key that this version does not know sets cases apart all the same
     axes = dict(split.axes)
     if axes.get("data", 1) == 1:
-        found.pop("allreduce", None)
+        found.pop("data_method", None)
     found["embed"] = input_size(found)
     grid = ",".join(f"{axis}={axes[axis]}" for axis in AXES if axis in axes) or "data=1"
     return found | {

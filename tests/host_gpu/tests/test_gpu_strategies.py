@@ -131,7 +131,9 @@ def test_arrays_that_mpi_takes_as_they_are(tmp_path):
 
 def test_gradients_are_summed_by_nccl(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCRNN_HOST_GPU_COUNT", "2")
-    parallels = [{"grid": "data=2", "allreduce": way} for way in ("bucketed", "flat")] + [{"grid": "time=2"}]
+    parallels = [{"grid": "data=2", "data_method": f"allreduce_{way}"} for way in ("bucketed", "flat")] + [
+        {"grid": "time=2"}
+    ]
     case = {"cell": "lstm", "gradient_sum": "nccl", "allow_shared_gpu": False, "parallels": parallels}
     assert not [verdict for verdict in verdicts(2, [case], tmp_path) if verdict[2] != "VALID"]
 

@@ -47,10 +47,10 @@ def test_every_mode_is_valid_on_features(mode, workload, tmp_path):
 
 
 @pytest.mark.parametrize("late", [0, 1])
-@pytest.mark.parametrize("allreduce", ["bucketed", "flat"])
-def test_two_ranks_share_the_batch(allreduce, late, tmp_path, two_devices, monkeypatch):
+@pytest.mark.parametrize("data_method", ["allreduce_bucketed", "allreduce_flat"])
+def test_two_ranks_share_the_batch(data_method, late, tmp_path, two_devices, monkeypatch):
     monkeypatch.setenv("HPCRNN_HOST_GPU_LATE", str(late))
-    ended = hpcrnn_run(2, *FLAGS, "--batch", 7, "--chunks", 2, "--allreduce", allreduce, cwd=tmp_path)
+    ended = hpcrnn_run(2, *FLAGS, "--batch", 7, "--chunks", 2, "--data-method", data_method, cwd=tmp_path)
     assert [case.n_ranks for case in assert_valid(ended, tmp_path, 2).cases] == [1, 2]
 
 
