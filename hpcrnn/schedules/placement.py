@@ -4,6 +4,8 @@ Ranks form a Cartesian grid ``data × pipeline × time × tensor`` (last axis fa
 what it owns: its share of the batch, its stages of the network, its segment of the time axis, its share of
 every layer's hidden units.  A task belongs to the place that owns its block *and* its chunk, so placing by
 layer and placing by time are the same rule on different axes.
+
+Shares are even, or in proportion to the speeds of ranks: :mod:`hpcrnn.schedules.shares`.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import cycle, pairwise, product
 
 import msgspec
 
 from hpcrnn.schedules.graph import Task, TaskGraph
+from hpcrnn.schedules.shares import ALIKE, Speeds, share_out
 from hpcrnn.spec import AXES, Axis, Grid
 
 
@@ -41,11 +44,17 @@ class Placement:
         stages than positions interleave.
     segments : tuple of range
         Chunks of every time position.
+    speeds : Speeds, optional
+        Of the positions along each axis; all alike if not given.
+    least_rows : int
+        Rows of the batch that every data position has at the least: one a micro-batch.
     """
 
     grid: Grid
     stages: tuple[range, ...]
     segments: tuple[range, ...]
+    speeds: Speeds = ALIKE
+    least_rows: int = 1
 
     @property
     def n_ranks(self) -> int:
@@ -106,7 +115,7 @@ class Placement:
 
     def rows(self, batch: int, place: Place) -> slice:
         """Rows of the global batch that a place works on."""
-        return split(batch, self.grid.data)[place.data]
+        return share_out(batch, self.speeds.along("data", self.grid), self.least_rows)[place.data]
 
     def group(self, place: Place, axes: Sequence[Axis]) -> tuple[int, ...]:
         """Ranks that differ from a place along the given axes only, in ascending order; itself included."""
@@ -114,11 +123,13 @@ class Placement:
         return tuple(self.rank(Place(*coordinates)) for coordinates in product(*ranges))
 
 
-def make_placement(graph: TaskGraph, grid: Grid, costs: Sequence[float], *, n_virtual: int = 1) -> Placement:
+def make_placement(
+    graph: TaskGraph, grid: Grid, costs: Sequence[float], *, n_virtual: int = 1, speeds: Speeds = ALIKE
+) -> Placement:
     """Lay a graph out over a grid.
 
-    Blocks go to ``pipeline * n_virtual`` contiguous stages of as nearly equal cost as can be, each with at
-    least one recurrent block; chunks to ``time`` contiguous segments.
+    Blocks go to ``pipeline * n_virtual`` contiguous stages that take as nearly equally long as can be, each with at
+    least one recurrent block; chunks to ``time`` contiguous segments, whose steps need not be as many.
 
     Parameters
     ----------
@@ -127,6 +138,8 @@ def make_placement(graph: TaskGraph, grid: Grid, costs: Sequence[float], *, n_vi
     costs : sequence of float
         Of all tasks of each block, in any unit.
     n_virtual : int
+    speeds : Speeds
+        Of the positions along each axis.
 
     Raises
     ------
@@ -139,21 +152,33 @@ def make_placement(graph: TaskGraph, grid: Grid, costs: Sequence[float], *, n_vi
         msg = f"{n_stages} stages of {sum(graph.recurrent)} layers, {grid.time} segments of {graph.n_chunks} chunks"
         raise ValueError(msg)
     chunks = tuple(range(part.start, part.stop) for part in split(graph.n_chunks, grid.time))
-    return Placement(grid, balanced(costs, graph.recurrent, n_stages), chunks)
+    stages = balanced(costs, graph.recurrent, n_stages, speeds.along("pipeline", grid))
+    return Placement(grid, stages, chunks, speeds, graph.n_microbatches)
 
 
-def balanced(costs: Sequence[float], heavy: Sequence[bool], parts: int) -> tuple[range, ...]:
-    """Cut blocks into contiguous parts, each with a heavy one, so that the costliest part costs least.
+def balanced(
+    costs: Sequence[float], heavy: Sequence[bool], parts: int, speeds: Sequence[float] = (1.0,)
+) -> tuple[range, ...]:
+    """Cut blocks into contiguous parts, each with a heavy one, so that the part that takes longest takes least.
 
-    Bisection on the cost of the costliest part; whether a cost will do, a greedy cut tells.
+    Bisection on the time of that part; whether a time will do, a greedy cut tells.  With unequal speeds that is the
+    best cut where heavy blocks behind the first are alike and light ones lie at the ends, as in every network here.
 
     ``balanced([1, 5, 5, 1], [False, True, True, False], 2)`` is ``(range(0, 2), range(2, 4))``.
+
+    Parameters
+    ----------
+    costs : sequence of float
+    heavy : sequence of bool
+    parts : int
+    speeds : sequence of float
+        Of the first parts; those of the others follow in turn, as virtual stages do.
     """
-    low, high = max(costs), sum(costs)
-    best = _cut(costs, heavy, parts, high)
+    low, high = max(costs) / max(speeds), sum(costs) / min(speeds)
+    best = _cut(costs, heavy, parts, speeds, high)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        cut = _cut(costs, heavy, parts, middle)
+        cut = _cut(costs, heavy, parts, speeds, middle)
         if cut is None:
             low = middle
         else:
@@ -167,21 +192,23 @@ _BISECTIONS = 40
 """Enough to tell costs apart that differ by a millionth of a millionth."""
 
 
-def _cut(costs: Sequence[float], heavy: Sequence[bool], parts: int, limit: float) -> tuple[range, ...] | None:
-    """Fill part after part up to a limit, leaving a heavy block for each part to come; None where it does not fit."""
+def _cut(
+    costs: Sequence[float], heavy: Sequence[bool], parts: int, speeds: Sequence[float], limit_s: float
+) -> tuple[range, ...] | None:
+    """Fill part after part up to a time, leaving a heavy block for each part to come; None where it does not fit."""
     found: list[range] = []
     block, heavy_left = 0, sum(heavy)
-    for later in reversed(range(parts)):
+    for later, speed in zip(reversed(range(parts)), cycle(speeds), strict=False):
         start, total, has_heavy = block, 0.0, False
         while block < len(costs):
-            full = has_heavy and later > 0 and total + costs[block] > limit
+            full = has_heavy and later > 0 and (total + costs[block]) / speed > limit_s
             if full or (heavy[block] and has_heavy and heavy_left <= later):
                 break
             total += costs[block]
             has_heavy |= heavy[block]
             heavy_left -= heavy[block]
             block += 1
-        if total > limit or not has_heavy:
+        if total / speed > limit_s or not has_heavy:
             return None
         found.append(range(start, block))
     return tuple(found) if block == len(costs) else None
