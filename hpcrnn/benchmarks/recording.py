@@ -149,4 +149,5 @@ class Recording:
             kernel_details=details if any(details) else (),
             device_time_s=device_time_s if np.isfinite(device_time_s).any() else None,
             device_peak_bytes=device_peaks if device_peaks.any() else None,
+            cpu_time_s=np.array(samples.cpu_time_s) if samples.cpu_time_s else None,
         )

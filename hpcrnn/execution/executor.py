@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter_ns
+from itertools import pairwise
+from time import perf_counter_ns, process_time_ns
 
 import numpy as np
 
@@ -46,6 +47,9 @@ class Executor:
         Of the last step; NaN where the program has no update.
     stamps_ns : int64 array (n_instructions + 1,)
         Start of the last step and end of each instruction, of ``time.perf_counter_ns``.
+    cpu_s : float64 array (n_phases,)
+        CPU seconds that this process, all its threads, had in each of :data:`PHASES` of the last step; the clock is
+        read where one phase follows another, for a reading costs ten times one of the wall's.
     sent_bytes : int
         What the last step sent: messages, contributions to sums, and what tensor shards exchanged inside tasks.
     """
@@ -60,8 +64,12 @@ class Executor:
         self._calls = [self._bind(instruction) for instruction in program.instructions]
         phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
         self._phase_of = np.array(phases, dtype=np.intp)
+        # Where a run of instructions of one phase ends, and which phase that is.
+        self._turns = [this != after for this, after in pairwise([*phases, -1])]
+        self._phase_of_run = self._phase_of[self._turns]
         self.stamps_ns: IntArray = np.zeros(len(self._calls) + 1, dtype=np.int64)
         self._stamps: list[int] = [0] * (len(self._calls) + 1)
+        self.cpu_s: FloatArray = np.zeros(len(PHASES))
         self.gradient_norm = float("nan")
         self.sent_bytes = 0
         self._norm_square: float | None = None
@@ -74,21 +82,22 @@ class Executor:
         float64 array (n_phases,)
             Seconds of each of :data:`PHASES`.
         """
-        stamps, clock = self._stamps, perf_counter_ns
+        stamps, clock, cpu_clock = self._stamps, perf_counter_ns, process_time_ns
         exchanged = self.engine.exchanged_bytes
-        start = clock()
+        start, cpu_start = clock(), cpu_clock()
         self.engine.begin_step()
         stamps[0] = clock()
-        for index, call in enumerate(self._calls, start=1):
+        cpu_stamps = [cpu_clock()]
+        for index, (call, turns) in enumerate(zip(self._calls, self._turns, strict=True), start=1):
             call()
             stamps[index] = clock()
-        end = clock()
+            if turns:
+                cpu_stamps.append(cpu_clock())
+        end, cpu_end = clock(), cpu_clock()
         self.stamps_ns[:] = stamps
         self.sent_bytes = self.program.bytes_sent + self.engine.exchanged_bytes - exchanged
-        spent = np.bincount(self._phase_of, weights=np.diff(self.stamps_ns), minlength=len(PHASES))
-        spent[0] = end - start
-        spent[-1] = spent[0] - spent[1:-1].sum()
-        return np.asarray(spent * 1e-9, dtype=np.float64)
+        self.cpu_s = _by_phase(self._phase_of_run, np.diff(cpu_stamps), cpu_end - cpu_start)
+        return _by_phase(self._phase_of, np.diff(self.stamps_ns), end - start)
 
     def _make_summers(self) -> dict[AllReduce, Summer]:
         """What sums gradients in place of MPI, one for each group of ranks; made in the same order on all of them."""
@@ -170,6 +179,14 @@ def _in_turn(first: Callable[[], None] | None, second: Callable[[], None] | None
             call()
 
     return both
+
+
+def _by_phase(phase_of: IntArray, spent_ns: IntArray, step_ns: int) -> FloatArray:
+    """Seconds of each of :data:`PHASES`: what each interval took summed by its phase, the step, and the rest of it."""
+    spent = np.bincount(phase_of, weights=spent_ns, minlength=len(PHASES))
+    spent[0] = step_ns
+    spent[-1] = step_ns - spent[1:-1].sum()
+    return np.asarray(spent * 1e-9, dtype=np.float64)
 
 
 def _phase(instruction: Instruction) -> str:

@@ -58,6 +58,8 @@ class Samples:
         One entry a step.
     device_time_s : list of float64 array (n_ranks, n_phases)
         Seconds the devices themselves worked, one entry a counted step; NaN where that is not measured.
+    cpu_time_s : list of float64 array (n_ranks, n_phases)
+        CPU seconds the processes had, one entry a counted step.
     loss, gradient_norm : list of float
         One entry a step, warm-ups included.
     stop_reason : str
@@ -72,6 +74,7 @@ class Samples:
     warmup_s: list[FloatArray] = field(default_factory=list)
     time_s: list[FloatArray] = field(default_factory=list)
     device_time_s: list[FloatArray] = field(default_factory=list)
+    cpu_time_s: list[FloatArray] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     stop_reason: str = ""
@@ -190,7 +193,7 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
 
     ``slept_s`` is how long this rank slept before; how long it slept after is returned.
     """
-    times = np.full((2, len(PHASES)), np.nan)  # of the executor's clock, and of the device's
+    times = np.full((3, len(PHASES)), np.nan)  # of the executor's clock, of the device's, and of CPU time
     outcome = (float("nan"), float("nan"))
     if variant.executor is not None:
         variant.executor.engine.load_batch(variant.batch(step))
@@ -200,6 +203,7 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
             world.comm.Barrier()
         times[0] = variant.executor.run()
         times[1] = device_times(variant.executor.engine.device_seconds)
+        times[2] = variant.executor.cpu_s
         outcome = (variant.executor.engine.loss, variant.executor.gradient_norm)
         if not np.isfinite(outcome[0]):
             raise NumericsError(
@@ -210,10 +214,11 @@ def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept
     gathered = np.empty((world.size, *times.shape)) if world.is_root else None
     world.comm.Gather(times, gathered)
     if gathered is not None:
-        on_clock, on_device = (gathered[: variant.n_ranks, which].copy() for which in range(2))
+        on_clock, on_device, on_cpu = (gathered[: variant.n_ranks, which].copy() for which in range(3))
         (samples.time_s if counted else samples.warmup_s).append(on_clock)
         if counted:
             samples.device_time_s.append(on_device)
+            samples.cpu_time_s.append(on_cpu)
         samples.loss.append(outcome[0])
         samples.gradient_norm.append(outcome[1])
     if variant.solves:

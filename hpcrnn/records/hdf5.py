@@ -9,6 +9,7 @@
     /cases/<id>                    @index @params_json @verdict @metric_kind @measured ...
        rep, rank, phase, warmup_rep, training_step                 dimension scales
        time[rep,rank,phase] @units  warmup[warmup_rep,rank,phase]  loss[training_step]  ...
+       cpu_time[rep,rank,phase] @units                             where it was measured
        kernel_details[rank]  device_time[rep,rank,phase] @units  device_peak_bytes[rank] @units    of a device
        is_outlier[rep]                                             derived
        validation/                 @problem @factor  quantity, error, serial_error, tolerance
@@ -19,7 +20,8 @@
           lyapunov[trajectory,layer]                               @units
 
 Version 1 has no ``memory_bytes``, ``@bubble_bound`` and ``timeline``: they are read as unknown. Version 2 has no
-``certificate``. What a device says of itself is there where a device was, and not in files from before it was kept.
+``certificate``. What a device says of itself is there where a device was, and not in files from before it was kept;
+nor have these CPU times.
 
 Several runs merged into one file lie each in a group of their own: :mod:`hpcrnn.records.layout_merged`.
 

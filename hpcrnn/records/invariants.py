@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from hpcrnn.records.invariants_case import (
     check_bubble_bound,
     check_counts,
+    check_cpu_times,
     check_derived,
     check_device,
     check_id,
@@ -145,6 +146,7 @@ CASE_CHECKS: dict[str, CaseCheck] = {
     "split": check_split,
     "bubble bound": check_bubble_bound,
     "device": check_device,
+    "cpu times": check_cpu_times,
     "timeline repetition": check_timeline_repetition,
     "timeline times": check_timeline_times,
     "certificate presence": check_certificate_presence,

@@ -10,7 +10,7 @@ import numpy as np
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.layout_case import DIMENSIONS, UNITS, shape_fault
 from hpcrnn.records.layout_stored import StoredCase
-from hpcrnn.records.record import BUSY_PHASES, OTHER, RANKS_AGREE, STEP, Case, strategy_of
+from hpcrnn.records.record import BUSY_PHASES, OTHER, RANKS_AGREE, STEP, Case, FloatArray, strategy_of
 from hpcrnn.records.split import CHAIN
 from hpcrnn.records.statistics import is_outlier, median_interval
 from hpcrnn.records.wrong import CLOSE, TICK_S, Wrong, first_wrong, is_ordered, marked, shown, value_at
@@ -73,15 +73,28 @@ def check_times(case: Case, _: StoredCase) -> Iterator[Wrong]:
 
 def check_phase_sums(case: Case, _: StoredCase) -> Iterator[Wrong]:
     """The phases of a rank add up to its step; without the phase ``other`` to no more than it."""
+    yield from _wrong_sums(case, "time", case.time_s, "rep")
+    yield from _wrong_sums(case, "warmup", case.warmup_s, "warmup_rep")
+
+
+def _wrong_sums(case: Case, name: str, times: FloatArray, rep: str) -> Iterator[Wrong]:
+    """Find where the phases of an array of times (n, n_ranks, n_phases) do not add up; NaN is passed over."""
     step = case.phases.index(STEP)
     parts = [k for k in range(len(case.phases)) if k != step]
-    whole = OTHER in case.phases
-    for name, times, rep in (("time", case.time_s, "rep"), ("warmup", case.warmup_s, "warmup_rep")):
-        sums, steps = times[:, :, parts].sum(axis=2), times[:, :, step]
-        excess = np.abs(sums - steps) if whole else sums - steps
-        wrong = excess > CLOSE * np.abs(steps) + CLOSE * TICK_S
-        expected = f"their step, {value_at(steps, wrong):.9g} s" if wrong.any() else ""
-        yield from first_wrong(f"sum of phases of {name}", sums, wrong, expected, (rep, "rank"))
+    sums, steps = times[:, :, parts].sum(axis=2), times[:, :, step]
+    excess = np.abs(sums - steps) if OTHER in case.phases else sums - steps
+    wrong = excess > CLOSE * np.abs(steps) + CLOSE * TICK_S
+    expected = f"their step, {value_at(steps, wrong):.9g} s" if wrong.any() else ""
+    yield from first_wrong(f"sum of phases of {name}", sums, wrong, expected, (rep, "rank"))
+
+
+def check_cpu_times(case: Case, _: StoredCase) -> Iterator[Wrong]:
+    """CPU times are finite and not negative, or NaN; the phases of a rank add up to its step."""
+    if (times := case.cpu_time_s) is None:
+        return
+    wrong = ~(np.isnan(times) | (np.isfinite(times) & (times >= 0)))
+    yield from first_wrong("cpu_time", times, wrong, "a finite time >= 0, or NaN", ("rep", "rank", case.phases))
+    yield from _wrong_sums(case, "cpu_time", times, "rep")
 
 
 def check_losses(case: Case, _: StoredCase) -> Iterator[Wrong]:

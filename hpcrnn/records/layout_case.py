@@ -37,7 +37,7 @@ STEPS = ("training_step",)
 RANKS = ("rank",)
 
 DIMENSIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("time", "device_time"), TIMES),
+    **dict.fromkeys(("time", "device_time", "cpu_time"), TIMES),
     "warmup": WARMUPS,
     **dict.fromkeys(("loss", "gradient_norm"), STEPS),
     **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "kernel_details", "device_peak_bytes"), RANKS),
@@ -49,7 +49,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 """Names of the axes of every dataset of a case, by its path."""
 
 UNITS: dict[str, str] = {
-    **dict.fromkeys(("time", "warmup", "device_time", "timeline/start", "timeline/end"), "s"),
+    **dict.fromkeys(("time", "warmup", "device_time", "cpu_time", "timeline/start", "timeline/end"), "s"),
     **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "device_peak_bytes"), "bytes"),
     **{f"certificate/{name}": unit for name, unit in UNITS_OF_CERTIFICATES.items()},
 }
@@ -75,6 +75,8 @@ def shape_fault(case: Case) -> str:
         wanted["kernel_details"] = (np.array(case.kernel_details), (n_ranks,))
     if case.device_time_s is not None:
         wanted["device_time"] = (case.device_time_s, case.time_s.shape)
+    if case.cpu_time_s is not None:
+        wanted["cpu_time"] = (case.cpu_time_s, case.time_s.shape)
     if case.device_peak_bytes is not None:
         wanted["device_peak_bytes"] = (case.device_peak_bytes, (n_ranks,))
     for name, (array, shape) in wanted.items():
@@ -141,6 +143,8 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         _fill(group, name, array.astype(np.float64))
     for name in ("bytes_sent", "peak_memory_bytes", "memory_bytes"):
         _fill(group, name, getattr(case, name).astype(np.int64))
+    if case.cpu_time_s is not None:
+        _fill(group, "cpu_time", case.cpu_time_s.astype(np.float64))
     _fill_device(group, case)
     _fill(group, "is_outlier", is_outlier(case.step_s()))
     _fill_validation(group.create_group("validation"), case.verdict)
@@ -225,6 +229,7 @@ def read_case(group: h5py.Group, version: int) -> Case:
         kernel_details=read_texts(group, "kernel_details") if "kernel_details" in group else (),
         device_time_s=_optional(group, "device_time", np.float64),
         device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
+        cpu_time_s=_optional(group, "cpu_time", np.float64),
     )
 
 

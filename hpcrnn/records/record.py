@@ -31,7 +31,7 @@ SCHEMA_NAME = "hpcrnn-record"
 SCHEMA_VERSION = 3
 """2 added what an engine allocates, the bubble bound and the timeline, 3 the certificate; older files lack them.
 
-What a device says of itself came later without a number of its own: a file has it or does not.
+What a device says of itself, and CPU times, came later without a number of their own: a file has them or does not.
 """
 
 Status = Literal["VALID", "INVALID", "APPROXIMATE"]
@@ -195,6 +195,9 @@ class Case:
     device_time_s : float64 array (n_repetitions, n_ranks, n_phases) or None
         Seconds of each phase of :data:`BUSY_PHASES` by the device's own clock, from where it begins the work of a
         task to where that is done; NaN where that was not measured, None where it nowhere was.
+    cpu_time_s : float64 array (n_repetitions, n_ranks, n_phases) or None
+        CPU seconds that a rank's process, all its threads, had in each phase; those of a step's phases add up to the
+        step's. NaN where that was not measured, None where it nowhere was.
     device_peak_bytes : int64 array (n_ranks,) or None
         Most that the memory pool of the rank's process took from the device, for all engines of the process, when
         the case had been measured; None without a device.
@@ -223,6 +226,7 @@ class Case:
     kernel_details: tuple[str, ...] = ()
     device_time_s: FloatArray | None = None
     device_peak_bytes: IntArray | None = None
+    cpu_time_s: FloatArray | None = None
 
     @cached_property
     def id(self) -> str:
@@ -258,14 +262,14 @@ class Case:
         coarser = self.precision != self.spec["model"].get("dtype", self.precision)
         return sections | ({"machine": {"precision": self.precision}} if coarser else {})
 
-    @property
-    def precision(self) -> str:
-        """What it was computed in: the dtype, or what a GPU was told to store and multiply."""
-        precision = self.spec["machine"].get("precision", "float32") if self.on_gpu else "float32"
     def _as_first_stored(self, section: str) -> dict[str, Any]:
         """A section without the keys that came later, where they say what went without saying before."""
         return {key: value for key, value in self.spec[section].items() if _ADDED.get((section, key), _NEVER) != value}
 
+    @property
+    def precision(self) -> str:
+        """What it was computed in: the dtype, or what a GPU was told to store and multiply."""
+        precision = self.spec["machine"].get("precision", "float32") if self.on_gpu else "float32"
         return precision if precision != "float32" else str(self.spec["model"].get("dtype", "float32"))
 
     @property

@@ -89,6 +89,45 @@ def test_the_phases_of_a_step_add_up(tmp_path):
         assert (case.time_s >= 0).all()
 
 
+SPINNING_AND_SLEEPING = """
+import time
+from hpcrnn.backends.numpy.engine import NumpyEngine
+from hpcrnn.cli import main
+
+backward, update = NumpyEngine.backward, NumpyEngine.update
+
+def spin(self, *place):
+    end = time.process_time() + 0.004
+    while time.process_time() < end:
+        pass
+    backward(self, *place)
+
+def sleep(self, norm):
+    time.sleep(0.02)
+    update(self, norm)
+
+NumpyEngine.backward, NumpyEngine.update = spin, sleep
+raise SystemExit(main())
+"""
+
+
+def test_cpu_time_is_told_from_time_asleep_phase_by_phase(tmp_path):
+    script = case_script(tmp_path, SPINNING_AND_SLEEPING)
+    few = ["--workload", "synthetic", "--threads", 1, "--microbatches", 2, "--max-repeats", 3, "--min-repeats", 3]
+    ended = mpirun(2, script, "run", *map(str, [*SMALL, *few]), cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    for case in read_record(tmp_path / "r.h5").cases:
+        assert case.cpu_time_s.shape == case.time_s.shape == (3, case.n_ranks, len(case.phases))
+        cpu = dict(zip(case.phases, np.moveaxis(case.cpu_time_s, 2, 0), strict=True))
+        assert all((seconds >= 0).all() for seconds in cpu.values())
+        np.testing.assert_allclose(sum(cpu.values()) - cpu["step"], cpu["step"], rtol=1e-9)
+        # Two layers go backward in two micro-batches; nothing else of a step spins.
+        assert (cpu["backward"] >= 4 * 0.004).all()
+        # Asleep a process has no CPU time, and what else an update does is over in no time.
+        assert (case.phase_s("update") - cpu["update"] > 0.01).all()
+        assert (cpu["update"] < cpu["backward"]).all()
+
+
 def test_a_reduced_check_is_cut_as_often_as_the_run_and_its_base(tmp_path):
     # Too large to be checked in full, and cut into more chunks than the reduced size of the serial base would have.
     ended = hpcrnn_run(

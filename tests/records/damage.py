@@ -14,7 +14,7 @@ from unittest import mock
 import h5py
 import numpy as np
 from hypothesis import strategies as st
-from record_samples import EXCHANGE, device_facts, make_case, make_certificate, make_record, make_timeline
+from record_samples import EXCHANGE, cpu_facts, device_facts, make_case, make_certificate, make_record, make_timeline
 
 from hpcrnn.cli import main
 from hpcrnn.records.hdf5 import write_merged, write_record
@@ -35,6 +35,7 @@ def good_files():
         case = make_case(
             2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
             **device_facts(2, 3),
+            **cpu_facts(2, 3),
         )  # fmt: skip
         write_record(make_record(case, make_case(1)), path)
         found["device"] = path.read_bytes()

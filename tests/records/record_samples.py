@@ -54,6 +54,13 @@ def device_facts(n_ranks=2, n=7, phases=PHASES, seed=0):
     }
 
 
+def cpu_facts(n_ranks=2, n=7, phases=PHASES, seed=0):
+    """The CPU times of a case, for :func:`make_case`; one rank's were not measured."""
+    times = np.random.default_rng(seed).random((n, n_ranks, len(phases)))
+    times[:, n_ranks - 1] = np.nan
+    return {"cpu_time_s": times}
+
+
 def make_certificate(n_steps=10, n_layers=2, n_segments=5, n_rows=3, directions=("forward", "backward"), **changes):
     """A certificate of pairwise distinct sizes, with NaN, unmet and settled segments in it."""
     random = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from record_samples import (
     EXCHANGE,
     assert_same,
+    cpu_facts,
     device_facts,
     make_case,
     make_certificate,
@@ -28,6 +29,7 @@ from hpcrnn.records.hdf5 import read_array, read_record, read_records, write_rec
 CASE_OF_ALL = make_case(
     2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
     **device_facts(2, 3),
+    **cpu_facts(2, 3),
 )  # fmt: skip
 RECORD = make_record(CASE_OF_ALL)
 CASE = f"cases/{RECORD.cases[0].id}"
@@ -237,6 +239,10 @@ def drop_attribute(where, name):
             replace(f"{CASE}/device_time", np.zeros((3, 2))),
             f"/{CASE} is not consistent: device_time has shape (3, 2), not (3, 2, 5)",
         ),
+        (
+            replace(f"{CASE}/cpu_time", np.zeros((4, 2, 5))),
+            f"/{CASE} is not consistent: cpu_time has shape (4, 2, 5), not (3, 2, 5)",
+        ),
         (replace(f"{CASE}/device_peak_bytes", np.zeros(2)), f"/{CASE}/device_peak_bytes has type float64, not int64"),
         (drop_attribute(CASE, "bubble_bound"), f"/{CASE} has no attribute bubble_bound"),
         (remove(f"{CASE}/timeline/instruction"), f"/{CASE}/timeline has no instruction"),
@@ -353,15 +359,16 @@ def test_what_a_later_version_adds_is_ignored(path):
     assert_same(read_record(path), RECORD)
 
 
-def test_a_file_from_before_devices_spoke_has_nothing_of_them(path):
+def test_a_file_from_before_devices_spoke_and_cpu_time_was_read_has_nothing_of_them(path):
     def make_old(file):
-        for name in ("kernel_details", "device_time", "device_peak_bytes"):
+        for name in ("kernel_details", "device_time", "device_peak_bytes", "cpu_time"):
             del file[f"{CASE}/{name}"]
 
     edit(path, make_old)
     (case,) = read_record(path).cases
     assert case.kernel_details == ()
     assert case.device_time_s is None
+    assert case.cpu_time_s is None
     assert case.device_peak_bytes is None
 
 

@@ -171,6 +171,12 @@ PLANTED = {
         changed(GPU, **at("device_time_s", (3, 1, FORWARD), np.inf)),
         changed(GPU, **at("device_peak_bytes", 0, -1)),
     ],
+    "cpu times": [
+        changed(SERIAL, **at("cpu_time_s", (3, 0, FORWARD), -1e-3)),
+        changed(SERIAL, **at("cpu_time_s", (3, 0, FORWARD), np.inf)),
+        changed(SERIAL, **at("cpu_time_s", (3, 0, FORWARD), lambda s: s + 1e-6)),
+        changed(SERIAL, **at("cpu_time_s", (3, 0, 0), 0.0)),
+    ],
     "timeline repetition": [
         changed(PIPELINE, timeline=lambda case: make_timeline(case, int(from_the_median(case).argmax()))),
     ],

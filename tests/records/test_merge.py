@@ -6,7 +6,16 @@ from pathlib import Path
 
 import h5py
 import pytest
-from record_samples import EXCHANGE, assert_same, device_facts, make_case, make_certificate, make_record, make_timeline
+from record_samples import (
+    EXCHANGE,
+    assert_same,
+    cpu_facts,
+    device_facts,
+    make_case,
+    make_certificate,
+    make_record,
+    make_timeline,
+)
 
 from hpcrnn.cli import main
 from hpcrnn.errors import FileError
@@ -37,6 +46,7 @@ def rich_record():
     full = make_case(
         2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
         **device_facts(2, 3),
+        **cpu_facts(2, 3),
     )  # fmt: skip
     return make_record(full, make_case(1), environment=environment("b"))
 

@@ -38,7 +38,9 @@ def records():
     outlying = make_case(2, 64, samples=[0.2, 0.21, 0.22, 0.2, 0.21, 0.9, 0.2], n_warmup=1, seed=5)
     bad = make_case(4, 64, valid=False, n=3)
     gpu = on_device(make_case(1, 64, 0.03, backend="cupy", n=4))
-    return [make_record(quick_cases()), make_record([outlying, bad, gpu], seed=1, source="other.h5")]
+    serial, *others = quick_cases()
+    serial = replace(serial, cpu_time_s=0.9 * serial.time_s)
+    return [make_record([serial, *others]), make_record([outlying, bad, gpu], seed=1, source="other.h5")]
 
 
 # --- CSV --------------------------------------------------------------------------------------------
@@ -48,8 +50,10 @@ def test_every_raw_sample_is_a_row_that_reads_back_as_the_same_bits(records):
     rows = table(records)
     cases = [case for record in records for case in record.cases]
     n_device = sum(np.isfinite(c.device_time_s).sum() for c in cases if c.device_time_s is not None)
+    n_cpu = sum(c.cpu_time_s.size for c in cases if c.cpu_time_s is not None)
     assert n_device > 0
-    assert len(rows) == sum(c.time_s.size + c.warmup_s.size for c in cases) + n_device
+    assert n_cpu > 0
+    assert len(rows) == sum(c.time_s.size + c.warmup_s.size for c in cases) + n_device + n_cpu
     for number, case in enumerate(cases, 1):
         mine = [row for row in rows if row["number"] == str(number)]
         again = {"false": np.full_like(case.time_s, np.nan), "true": np.full_like(case.warmup_s, np.nan)}
@@ -63,6 +67,13 @@ def test_every_raw_sample_is_a_row_that_reads_back_as_the_same_bits(records):
         assert marked == set(np.flatnonzero(is_outlier(case.step_s())))
         assert all((row["outlier"] == "") == (row["warm_up"] == "true") for row in mine)
         assert {row["case_id"] for row in mine} == {case.id}
+
+
+def test_cpu_time_is_a_clock_of_its_own(records):
+    serial = records[0].cases[0]
+    steps = [row for row in table(records) if (row["number"], row["clock"], row["phase"]) == ("1", "cpu", "step")]
+    np.testing.assert_array_equal([float(row["seconds"]) for row in steps], serial.cpu_time_s[:, 0, 0])
+    assert {row["warm_up"] for row in steps} == {"false"}
 
 
 def test_a_device_has_a_clock_of_its_own(records):
@@ -171,6 +182,9 @@ def test_json_with_every_sample_and_without_what_is_not_a_number(records):
     assert raw["loss"] == [1.0, None, None, 2.0, 3.0]
     assert raw["phases"] == list(strange.phases)
     assert raw["device_time_s"] is None
+    assert raw["cpu_time_s"] is None
+    cpu = as_json(records, raw=True)["cases"][0]["raw"]["cpu_time_s"]
+    np.testing.assert_array_equal(cpu, records[0].cases[0].cpu_time_s)
     device = as_json(records, raw=True)["cases"][5]["raw"]["device_time_s"]
     assert device[0][0][0] is None  # the step is nothing a device is busy in
     assert device[0][0][1] > 0

@@ -90,10 +90,11 @@ def _number_fault(case: Case) -> str:
 
     A loss or an error that is NaN is none of these: a computation may come to it.
     """
-    device = case.device_time_s
+    device, cpu = case.device_time_s, case.cpu_time_s
     faults = {
         "a time is not a finite number >= 0": not (_are_times(case.time_s) and _are_times(case.warmup_s)),
         "a device's time is not a finite number >= 0": device is not None and not _are_times(device[~np.isnan(device)]),
+        "a CPU time is not a finite number >= 0": cpu is not None and not _are_times(cpu[~np.isnan(cpu)]),
         "its operations are not a finite number >= 0": not 0 <= case.flops < math.inf,
         "it counts bytes below zero": any((n < 0).any() for n in (case.bytes_sent, case.memory_bytes)),
     }

@@ -57,7 +57,7 @@ def _cell(value: Cell) -> str:
 def sample_rows(entries: Sequence[Entry]) -> Iterator[Row]:
     """Make a row of every raw sample: warm-ups and outliers, of excluded cases too.
 
-    A device's own time of a phase is a sample of its own, told by the clock.
+    A device's own time of a phase, and its CPU time, are samples of their own, told by the clock.
     """
     for entry in entries:
         case, labels = entry.case, _labels(entry)
@@ -66,6 +66,8 @@ def sample_rows(entries: Sequence[Entry]) -> Iterator[Row]:
         yield from _rows_of(labels, case.phases, case.time_s, "host", outlier.tolist())
         if case.device_time_s is not None:
             yield from _rows_of(labels, case.phases, case.device_time_s, "device", outlier.tolist())
+        if case.cpu_time_s is not None:
+            yield from _rows_of(labels, case.phases, case.cpu_time_s, "cpu", outlier.tolist())
 
 
 def _rows_of(
@@ -76,7 +78,7 @@ def _rows_of(
     for repetition, of_ranks in enumerate(time_s.tolist()):
         for rank, of_phases in enumerate(of_ranks):
             for phase, seconds in zip(names, of_phases, strict=True):
-                if clock == "device" and isnan(seconds):  # not a phase that a device is busy in
+                if clock != "host" and isnan(seconds):  # not measured, as in a phase that no device is busy in
                     continue
                 yield labels | {
                     "clock": clock,

@@ -111,6 +111,7 @@ def _raw(case: Case) -> dict[str, Any]:
         "warmup_s": case.warmup_s,
         "outlier": is_outlier(case.step_s()) if case.time_s.size else [],
         "device_time_s": case.device_time_s,
+        "cpu_time_s": case.cpu_time_s,
         "loss": case.loss,
         "gradient_norm": case.gradient_norm,
     }
