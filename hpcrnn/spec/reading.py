@@ -44,8 +44,9 @@ def options() -> tuple[Option, ...]:
     found = []
     for section in msgspec.structs.fields(RunSpec):
         for field in msgspec.structs.fields(section.type):
-            texts = (m.description for m in get_args(field.type) if isinstance(m, Meta) and m.description)
-            found.append(Option(section.name, field.name, field.type, field.default, next(texts, "")))
+            texts = [m.description for m in get_args(field.type) if isinstance(m, Meta) and m.description]
+            # The last is the key's own; one before it says what its type allows.
+            found.append(Option(section.name, field.name, field.type, field.default, texts[-1] if texts else ""))
     return tuple(found)
 
 
@@ -87,8 +88,9 @@ def build_spec(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
     parallel, machine = merged.get("parallel"), merged.get("machine")
     if isinstance(parallel, dict) and isinstance(parallel.get("grid"), str):
         parallel["grid"] = parse_grid(parallel["grid"])
-    if isinstance(machine, dict) and isinstance(machine.get("backend"), str):
-        machine["backend"] = [b.strip() for b in machine["backend"].split(",")]
+    if isinstance(machine, dict):
+        lists = {name: machine[name] for name in ("backend", "rank_backends") if isinstance(machine.get(name), str)}
+        machine |= {name: [part.strip() for part in text.split(",")] for name, text in lists.items()}
     spec = convert(merged, RunSpec)
     _check_floats_finite(spec)
     if "min_repeats" not in merged.get("measure", {}):  # a default gives way to what was asked for
