@@ -9,14 +9,10 @@ for are not merged, and the loss is left on the last rank.
 from __future__ import annotations
 
 import inspect
-import os
-import sys
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed
 
 from hpcrnn.backends.base import Extent, Part, Piece, rows_first
 from hpcrnn.backends.torch.engine import TorchEngine
@@ -27,43 +23,21 @@ from hpcrnn.workloads import Batch
 Tensor = Any  # torch carries no types we check
 ScheduleName = Literal["GPipe", "1F1B"]
 
-VERSION = str(torch.__version__)
 
-
-def join_group(rank: int, n_ranks: int, folder: Path) -> None:
-    """Connect the ranks of one node through gloo; collective.
-
-    Parameters
-    ----------
-    rank, n_ranks : int
-    folder : Path
-        Empty, and the same on all ranks: they meet through a file in it.
+def check_pipelining() -> None:
+    """Refuse a PyTorch that has no pipeline schedules, or older ones than this needs.
 
     Raises
     ------
     MissingPackageError
-        PyTorch has no pipeline schedules, or older ones than this needs.
     """
-    needed = ("gloo", torch.distributed.is_available() and torch.distributed.is_gloo_available())
     try:
         from torch.distributed.pipelining import ScheduleGPipe
     except ImportError:
         ScheduleGPipe = None
-    has_schedules = ScheduleGPipe is not None and "return_outputs" in inspect.signature(ScheduleGPipe.step).parameters
-    for name, there in (needed, ("torch.distributed.pipelining with step(return_outputs=...)", has_schedules)):
-        if not there:
-            raise MissingPackageError(f"torch {VERSION} lacks {name}: pip install --upgrade torch")
-    if sys.platform == "linux":
-        # All ranks are on this node; the name of the host need not resolve.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=n_ranks
-    )
-
-
-def leave_group() -> None:
-    """Undo :func:`join_group`; collective."""
-    torch.distributed.destroy_process_group()
+    if ScheduleGPipe is None or "return_outputs" not in inspect.signature(ScheduleGPipe.step).parameters:
+        lacks = "torch.distributed.pipelining with step(return_outputs=...)"
+        raise MissingPackageError(f"torch {torch.__version__} lacks {lacks}: pip install --upgrade torch")
 
 
 class _Stage(torch.nn.Module):  # type: ignore[misc]  # torch carries no types we check
