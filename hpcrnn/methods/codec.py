@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.compression.rounding import LARGEST_FLOAT16, from_bfloat16, from_int8, to_bfloat16, to_int8
 from hpcrnn.errors import NumericsError
 from hpcrnn.spec import HaloCodec
 
 Array = npt.NDArray[Any]
-
-_BFLOAT16_ROUND = 0x7FFF
-_INT8_LEVELS = 127
-_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -56,45 +53,28 @@ def _uncopy(wire: Array, out: Array) -> None:
 
 def _to_float16(states: Array) -> Array:
     largest = float(np.abs(states).max(initial=0.0))
-    limit = float(np.finfo(np.float16).max)
-    if largest > limit:
+    if largest > LARGEST_FLOAT16:
         raise NumericsError(
             f"recurrence.halo_codec = float16: a state of {largest:.4g} is beyond its range; allowed is at most "
-            f"{limit:.0f}, or the codec bfloat16 or int8"
+            f"{LARGEST_FLOAT16:.0f}, or the codec bfloat16 or int8"
         )
     return states.astype(np.float16)
 
 
-def _to_bfloat16(states: Array) -> Array:
-    bits = np.ascontiguousarray(states, np.float32).view(np.uint32)
-    rounded = bits + (_BFLOAT16_ROUND + ((bits >> 16) & 1))
-    return (rounded >> 16).astype(np.uint16)
-
-
-def _from_bfloat16(wire: Array, out: Array) -> None:
-    out[...] = (wire.astype(np.uint32) << 16).view(np.float32)
-
-
 def _to_int8(states: Array) -> Array:
     """Levels (n, B, H) with the four bytes of their scale behind each row: (n, B, H + 4)."""
-    n, B, H = states.shape
-    scale = (np.abs(states).max(axis=2, keepdims=True) / _INT8_LEVELS).astype(np.float32)
-    levels = np.rint(np.divide(states, scale, out=np.zeros_like(states), where=scale > 0))
-    wire = np.empty((n, B, H + _SCALE_BYTES), np.int8)
-    wire[..., :H] = levels
-    wire[..., H:] = scale.view(np.int8)
-    return wire
+    levels, scale = to_int8(states)
+    return np.concatenate([levels, scale.view(np.int8)], axis=2)
 
 
 def _from_int8(wire: Array, out: Array) -> None:
     H = out.shape[-1]
-    scale = np.ascontiguousarray(wire[..., H:]).view(np.float32)
-    np.multiply(wire[..., :H], scale, out=out, casting="unsafe")
+    from_int8(wire[..., :H], np.ascontiguousarray(wire[..., H:]).view(np.float32), out)
 
 
 _CODECS: dict[HaloCodec, tuple[Callable[[Array], Array], Callable[[Array, Array], None]]] = {
     "none": (_copy, _uncopy),
     "float16": (_to_float16, _uncopy),
-    "bfloat16": (_to_bfloat16, _from_bfloat16),
+    "bfloat16": (to_bfloat16, from_bfloat16),
     "int8": (_to_int8, _from_int8),
 }
