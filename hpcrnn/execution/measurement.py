@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from hpcrnn.backends.base import LayerSolve
 from hpcrnn.errors import NumericsError
 from hpcrnn.execution.executor import Executor
+from hpcrnn.execution.legs import run_leg
 from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
 from hpcrnn.execution.world import World
 from hpcrnn.records.record import ASKED, PHASES, FloatArray, IntArray
@@ -39,6 +40,10 @@ class Variant:
         Step number to this rank's rows of the global batch.
     solves : bool
         Whether its layers are solved by a method whose certificate is to be kept.
+    leg_steps : int
+        Steps between two meetings of its ranks; a repetition is a leg, and its times are means over the steps.
+    loss_shares : float64 array (n_ranks,) or None
+        What each rank's loss counts in the whole's, where no step sums it; None where every step does.
     """
 
     name: str
@@ -46,6 +51,8 @@ class Variant:
     executor: Executor | None
     batch: Callable[[int], Batch]
     solves: bool = False
+    leg_steps: int = 1
+    loss_shares: FloatArray | None = None
 
 
 @dataclass
@@ -107,7 +114,7 @@ class Keeper(Protocol):
 def measure(
     variants: Sequence[Variant], world: World, limits: MeasureSpec, watch: Watcher, keeper: Keeper
 ) -> list[Samples]:
-    """Measure variants round after round, one step of each a round.
+    """Measure variants round after round, one leg of each a round.
 
     Interleaving lets drift of the machine fall on all variants alike.  Every rank calls this; only rank 0
     gets samples.
@@ -138,7 +145,7 @@ def measure(
     for step in range(limits.warmup + limits.max_repeats):
         counted = step >= limits.warmup
         for variant, found, kept in zip(variants, samples, stamps, strict=True):
-            slept_s = _one_step(variant, found, world, step, slept_s, counted=counted)
+            slept_s = _one_leg(variant, found, world, step, slept_s, counted=counted)
             if variant.solves and step == 0:
                 _keep_exponents(variant, found, world)
             if limits.trace and counted and variant.executor is not None:
@@ -188,61 +195,48 @@ def _keep_exponents(variant: Variant, samples: Samples, world: World) -> None:
     samples.exponents.append((world.comm.gather(exponents) or [])[: variant.n_ranks])
 
 
-def _one_step(variant: Variant, samples: Samples, world: World, step: int, slept_s: float, *, counted: bool) -> float:
-    """Run one step of one variant and bring its times to rank 0.
+def _one_leg(variant: Variant, samples: Samples, world: World, leg: int, slept_s: float, *, counted: bool) -> float:
+    """Run one leg of one variant and bring its times to rank 0.
 
     ``slept_s`` is how long this rank slept before; how long it slept after is returned.
     """
     times = np.full((3, len(PHASES)), np.nan)  # of the executor's clock, of the device's, and of CPU time
-    outcome = (float("nan"), float("nan"))
+    outcome = np.full(2, np.nan)
     if variant.executor is not None:
-        variant.executor.engine.load_batch(variant.batch(step))
-        wake_up(slept_s)
-        if variant.n_ranks > 1:
-            # The common start: all ranks are awake and have their batch.
-            world.comm.Barrier()
-        times[0] = variant.executor.run()
-        times[1] = device_times(variant.executor.engine.device_seconds)
-        times[2] = variant.executor.cpu_s
-        outcome = (variant.executor.engine.loss, variant.executor.gradient_norm)
-        if not np.isfinite(outcome[0]):
+        first = leg * variant.leg_steps
+
+        def meet() -> None:
+            wake_up(slept_s)
+            if variant.n_ranks > 1:
+                # The common start: all ranks are awake and have their batch.
+                world.comm.Barrier()
+
+        batches = [variant.batch(step) for step in range(first, first + variant.leg_steps)]
+        found = run_leg(variant.executor, batches, meet)
+        if not np.isfinite(found.loss):
             raise NumericsError(
-                f"the loss is not finite ({outcome[0]}) at step {step} of {variant.name}; "
+                f"the loss is not finite ({found.loss}) at step {first} of {variant.name}; "
                 "a smaller training.lr or a training.clip usually helps"
             )
+        times, outcome = found.times_s, np.array([found.loss, found.gradient_norm])
     slept_s = world.quiet_barrier()
     gathered = np.empty((world.size, *times.shape)) if world.is_root else None
     world.comm.Gather(times, gathered)
-    if gathered is not None:
+    outcomes = np.empty((world.size, *outcome.shape)) if world.is_root else None
+    world.comm.Gather(outcome, outcomes)
+    if gathered is not None and outcomes is not None:
         on_clock, on_device, on_cpu = (gathered[: variant.n_ranks, which].copy() for which in range(3))
         (samples.time_s if counted else samples.warmup_s).append(on_clock)
         if counted:
             samples.device_time_s.append(on_device)
             samples.cpu_time_s.append(on_cpu)
-        samples.loss.append(outcome[0])
-        samples.gradient_norm.append(outcome[1])
+        losses, shares = outcomes[: variant.n_ranks, 0], variant.loss_shares
+        samples.loss.append(float(losses[0] if shares is None else losses @ shares))
+        samples.gradient_norm.append(float(outcomes[0, 1]))
     if variant.solves:
         solves = () if variant.executor is None else variant.executor.engine.solves()
         samples.solves.append((world.comm.gather(solves) or [])[: variant.n_ranks])
     return slept_s
-
-
-def device_times(seconds: Mapping[str, float]) -> FloatArray:
-    """Set what a device measured of some phases in the order of all; NaN stands for the others.
-
-    Parameters
-    ----------
-    seconds : mapping of str to float
-        As :attr:`~hpcrnn.backends.base.Engine.device_seconds` has it.
-
-    Returns
-    -------
-    float64 array (n_phases,)
-    """
-    row = np.full(len(PHASES), np.nan)
-    for phase, spent_s in seconds.items():
-        row[PHASES.index(phase)] = spent_s
-    return row
 
 
 def wake_up(slept_s: float) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from launching import SMALL, case_script, hpcrnn_run, mpirun
 
-from hpcrnn.execution.measurement import device_times
+from hpcrnn.execution.legs import device_times
 from hpcrnn.records.hdf5 import read_record
 
 pytestmark = pytest.mark.mpi
