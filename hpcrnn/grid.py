@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcrnn.errors import LaunchError, SpecError
 from hpcrnn.recurrence import check_recurrence
 from hpcrnn.spec import Grid, RunSpec
+from hpcrnn.training import check_training
 
 
 def resolve_grid(spec: RunSpec, n_ranks: int) -> Grid:
@@ -57,6 +58,7 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
         raise SpecError("parallel.grid", str(grid), f"at most hidden ({model.hidden}) tensor ranks")
     _check_order(spec, grid)
     check_recurrence(spec, grid)
+    check_training(spec)
 
 
 def _check_order(spec: RunSpec, grid: Grid) -> None:

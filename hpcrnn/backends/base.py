@@ -15,7 +15,7 @@ from hpcrnn.methods.solver import Solve
 from hpcrnn.model.sharding import WHOLE, Shard
 from hpcrnn.schedules.graph import Value
 from hpcrnn.schedules.lifetimes import Slots
-from hpcrnn.spec import Mode, RecurrenceSpec
+from hpcrnn.spec import RecurrenceSpec, StepMode
 from hpcrnn.workloads import Batch
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,7 @@ class Extent:
     microbatches: tuple[slice, ...]
     chunks: tuple[slice, ...]
     scale: float
-    mode: Mode
+    mode: StepMode
     blocks: tuple[int, ...] | None = None
     segment: range | None = None
     shard: Shard = WHOLE

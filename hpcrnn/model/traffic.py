@@ -26,7 +26,7 @@ import numpy as np
 
 from hpcrnn.model.network import Block, BlockKind, Network
 from hpcrnn.model.sharding import WHOLE, Shard, shard_shapes
-from hpcrnn.spec import Mode
+from hpcrnn.spec import StepMode
 
 INDEX_BYTES = 4
 """Of a token."""
@@ -71,7 +71,7 @@ class Work:
         Segments of time that run together, as rows: there are so many times fewer time steps.
     """
 
-    mode: Mode
+    mode: StepMode
     optimizer: str
     stored_itemsize: int
     n_microbatches: int = 1

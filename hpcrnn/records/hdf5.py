@@ -15,6 +15,7 @@
        validation/                 @problem @factor  quantity, error, serial_error, tolerance
        timeline/                   @repetition  event; rank, instruction, start, end [event] @units; where kept
        certificate/                @n_segments  choice (JSON); of a method that runs segments of time at once
+       learning/                   @target_loss; of a case that was trained to a target
           rounds, critical_steps, row_steps, residual, converged, truncated, n_unmet [training_step,layer,direction]
           meeting_quantiles[training_step,layer,direction,quantile]  meeting[layer,direction,segment,row]
           lyapunov[trajectory,layer]                               @units

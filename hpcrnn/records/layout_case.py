@@ -23,6 +23,9 @@ from hpcrnn.records.layout_fields import (
     texts,
     to_json,
 )
+from hpcrnn.records.layout_learning import DIMENSIONS as OF_LEARNING
+from hpcrnn.records.layout_learning import UNITS as UNITS_OF_LEARNING
+from hpcrnn.records.layout_learning import fill_learning, parse_learning
 from hpcrnn.records.record import STEP, Case, Check, Status, Strategy, Verdict
 from hpcrnn.records.statistics import is_outlier
 from hpcrnn.records.stored_spec import parse_spec
@@ -45,6 +48,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((f"validation/{name}" for name in ("error", "serial_error", "tolerance")), ("quantity",)),
     **dict.fromkeys((f"timeline/{name}" for name in ("rank", "instruction", "start", "end")), ("event",)),
     **{f"certificate/{name}": dimensions for name, dimensions in OF_CERTIFICATES.items()},
+    **{f"learning/{name}": dimensions for name, dimensions in OF_LEARNING.items()},
 }
 """Names of the axes of every dataset of a case, by its path."""
 
@@ -52,6 +56,7 @@ UNITS: dict[str, str] = {
     **dict.fromkeys(("time", "warmup", "device_time", "cpu_time", "timeline/start", "timeline/end"), "s"),
     **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "device_peak_bytes"), "bytes"),
     **{f"certificate/{name}": unit for name, unit in UNITS_OF_CERTIFICATES.items()},
+    **{f"learning/{name}": unit for name, unit in UNITS_OF_LEARNING.items()},
 }
 """What the datasets that are no plain numbers are in."""
 
@@ -82,13 +87,18 @@ def shape_fault(case: Case) -> str:
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             return f"{name} has shape {array.shape}, not {shape}"
-    if case.certificate is not None and (fault := case.certificate.fault(n_steps)):
-        return fault
-    if case.timeline is None:
-        return ""
-    if case.timeline.repetition >= len(case.time_s):
-        return f"timeline shows repetition {case.timeline.repetition} of {len(case.time_s)}"
-    fault = case.timeline.fault(n_ranks)
+    faults = (
+        case.certificate.fault(n_steps) if case.certificate is not None else "",
+        case.learning.fault() if case.learning is not None else "",
+        _timeline_fault(case.timeline, case) if case.timeline is not None else "",
+    )
+    return next(filter(None, faults), "")
+
+
+def _timeline_fault(timeline: Timeline, case: Case) -> str:
+    if timeline.repetition >= len(case.time_s):
+        return f"timeline shows repetition {timeline.repetition} of {len(case.time_s)}"
+    fault = timeline.fault(case.n_ranks)
     return f"timeline: {fault}" if fault else ""
 
 
@@ -152,6 +162,8 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         _fill_timeline(group.create_group("timeline"), case.timeline)
     if case.certificate is not None:
         fill_certificate(group.create_group("certificate"), case.certificate)
+    if case.learning is not None:
+        fill_learning(group.create_group("learning"), case.learning)
 
 
 def _fill(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
@@ -230,6 +242,7 @@ def read_case(group: h5py.Group, version: int) -> Case:
         device_time_s=_optional(group, "device_time", np.float64),
         device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
         cpu_time_s=_optional(group, "cpu_time", np.float64),
+        learning=parse_learning(read_group(group, "learning")) if "learning" in group else None,
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.records.certificate import Certificate
+from hpcrnn.records.learning import Learning
 from hpcrnn.records.older_words import in_first_words
 from hpcrnn.records.split import CHAIN, Split, read_split
 from hpcrnn.records.timeline import Timeline
@@ -64,7 +65,16 @@ PHASES = (
 BUSY_PHASES = ("forward", "backward", "weight_gradient", "update")
 """The phases of a step that are work: those in which a device may be busy."""
 
-_ADDED = {("model", "forget_init"): "constant", ("model", "chrono_span"): 1000, ("training", "carry"): False}
+_ADDED = {
+    ("model", "forget_init"): "constant",
+    ("model", "chrono_span"): 1000,
+    ("training", "carry"): False,
+    ("training", "target_loss"): None,
+    ("training", "seeds"): 3,
+    ("training", "max_steps"): 1000,
+    ("training", "eval_every"): 20,
+    ("training", "eval_rows"): None,
+}
 """Keys that older files do not have, and what these did all the same: it must not set problems or cases apart."""
 _NEVER = object()
 
@@ -201,6 +211,9 @@ class Case:
     device_peak_bytes : int64 array (n_ranks,) or None
         Most that the memory pool of the rank's process took from the device, for all engines of the process, when
         the case had been measured; None without a device.
+    learning : Learning or None
+        Of a case that was trained to a target, mode ``target``: a repetition is then a leg, the steps between two
+        evaluations, its times and its loss are means over the steps of the leg, and the seeds follow one another.
     """
 
     spec: dict[str, Any]
@@ -227,6 +240,7 @@ class Case:
     device_time_s: FloatArray | None = None
     device_peak_bytes: IntArray | None = None
     cpu_time_s: FloatArray | None = None
+    learning: Learning | None = None
 
     @cached_property
     def id(self) -> str:

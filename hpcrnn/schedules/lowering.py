@@ -34,7 +34,7 @@ from hpcrnn.schedules.program import (
     Update,
     Wait,
 )
-from hpcrnn.spec import Axis, DataMethodName, Mode, OrderName
+from hpcrnn.spec import Axis, DataMethodName, OrderName, StepMode
 
 
 def receive_ahead(graph: TaskGraph, placement: Placement) -> int:
@@ -88,7 +88,7 @@ class Schedule:
     graph: TaskGraph
     placement: Placement
     order: OrderName
-    mode: Mode
+    mode: StepMode
     data_method: DataMethodName
     carry: bool
     blocks: tuple[str, ...]

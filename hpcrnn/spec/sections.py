@@ -26,7 +26,9 @@ Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 HALVED: tuple[Precision, ...] = ("float16", "bfloat16")
 """Precisions that store a number in two bytes."""
 
-Mode = Literal["train", "gradient", "forward"]
+Mode = Literal["train", "gradient", "forward", "target"]
+StepMode = Literal["train", "gradient", "forward"]
+"""What one step does; in mode ``target`` it is a step of training."""
 Axis = Literal["data", "pipeline", "time", "tensor"]
 OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
 DataMethodName = Literal["allreduce_flat", "allreduce_bucketed"]
@@ -93,7 +95,11 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What one step does beside the forward pass."""
 
     mode: Annotated[
-        Mode, Meta(description="train: a whole step; gradient: forward and backward; forward: inference")
+        Mode,
+        Meta(
+            description="train: a whole step; gradient: forward and backward; forward: inference; target: train until "
+            "the loss on held-out data is down to target_loss, and measure how long that takes"
+        ),
     ] = "train"
     optimizer: Annotated[Literal["sgd", "adam"], Meta(description="update rule")] = "adam"
     carry: Annotated[bool, Meta(description="read on where the step before ended, starting from its final states")] = (
@@ -104,6 +110,22 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     clip: Annotated[PositiveFloat | None, Meta(description="clip the gradient to this global norm (default: off)")] = (
         None
     )
+    target_loss: Annotated[
+        PositiveFloat | None, Meta(description="mode target: held-out loss to come to, in the unit of the loss")
+    ] = None
+    seeds: Annotated[
+        int, Meta(ge=1, le=1000, description="mode target: trainings, with the seeds seed, seed + 1, ...")
+    ] = 3
+    max_steps: Annotated[Size, Meta(description="mode target: steps of a training at the most")] = 1000
+    eval_every: Annotated[Size, Meta(description="mode target: steps between evaluations on held-out data")] = 20
+    eval_rows: Annotated[
+        Size | None, Meta(description="mode target: held-out sequences of an evaluation (default: 4 times batch)")
+    ] = None
+
+    @property
+    def step_mode(self) -> StepMode:
+        """What one step does."""
+        return "train" if self.mode == "target" else self.mode
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,6 +8,7 @@ import numpy as np
 from record_samples import make_record
 
 from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
+from hpcrnn.records.learning import Curve, Learning
 from hpcrnn.records.record import BUSY_PHASES, PHASES, Case, Check, Verdict, strategy_of
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import build_spec, to_dict
@@ -120,8 +121,31 @@ def make_case(grid=None, median_s=0.4, *, backend="numpy", seed=0, n=N, status="
     )
 
 
+def make_learning(target_loss=2.5, legs=(4, N - 4), staleness=True):
+    """Curves of two seeds, of which the first reached the target."""
+    endings = ("target", "max_steps")
+    curves = []
+    for k, (n, ending) in enumerate(zip(legs, endings, strict=True)):
+        steps = 20 * np.arange(n + 1)
+        loss = np.linspace(5.5, target_loss + (0 if ending == "target" else 0.4), n + 1)
+        curves.append(
+            Curve(
+                seed=k,
+                ending=ending,
+                step=steps,
+                time_s=0.4 * steps,
+                sent_bytes=8192 * steps,
+                energy_j=np.where(k, np.nan, 12.5 * steps),
+                train_loss=np.append(np.nan, loss[1:] - 0.1),
+                held_out_loss=loss,
+            )
+        )
+    counts = np.array([30, 8, 1]) if staleness else None
+    return Learning(target_loss, "nats per byte", "8 sequences of the last tenth", tuple(curves), counts)
+
+
 def sound_cases():
-    """A serial run, a traced pipeline, segments at once, two GPUs, and a case that was found wrong."""
+    """A serial run, a traced pipeline, segments at once, two GPUs, one found wrong, one trained to a target."""
     serial, pipeline = make_case(seed=1), make_case({"pipeline": 2}, 0.24, seed=2)
     at_once = make_case(None, 0.2, seed=3, method="picard", fold=FOLD)
     gpu = make_case({"data": 2}, 0.1, seed=4, backend="cupy")
@@ -138,6 +162,7 @@ def sound_cases():
             device_peak_bytes=np.array([2**30, 2**30 + 1]),
         ),
         make_case(seed=5, n=0, status="INVALID", cell="gru"),
+        replace(make_case({"data": 2}, seed=6, mode="target", target_loss=2.5, seeds=2), learning=make_learning()),
     )
 
 

@@ -18,6 +18,7 @@ from sound_samples import (
     from_the_median,
     make_case,
     make_certificate,
+    make_learning,
     make_timeline,
     sound_cases,
     sound_record,
@@ -28,7 +29,7 @@ from hpcrnn.records.invariants import CASE_CHECKS, MERGED_CHECKS, RUN_CHECKS, ex
 from hpcrnn.records.layout_stored import Stored, StoredCase, StoredFile
 from hpcrnn.records.record import PHASES, RANKS_AGREE, Check
 
-SERIAL, PIPELINE, AT_ONCE, GPU, INVALID = range(5)
+SERIAL, PIPELINE, AT_ONCE, GPU, INVALID, TO_TARGET = range(6)
 CASES = sound_cases()
 STEP, FORWARD, OTHER = PHASES.index("step"), PHASES.index("forward"), PHASES.index("other")
 
@@ -54,8 +55,8 @@ def test_in_a_sound_file_everything_holds(path):
     path.write_bytes(content())
     examination = found_in(path)
     assert examination.violations == ()
-    assert examination.n_cases == 5
-    assert examination.n_checks == 1 + 5 * len(CASE_CHECKS) + len(RUN_CHECKS)
+    assert examination.n_cases == 6
+    assert examination.n_checks == 1 + 6 * len(CASE_CHECKS) + len(RUN_CHECKS)
 
 
 def test_without_a_case_or_a_repetition_everything_holds(path):
@@ -185,6 +186,11 @@ PLANTED = {
         changed(PIPELINE, **at("end_s", -1, lambda end: end + 10.0, of="timeline")),
         changed(PIPELINE, timeline=lambda case: of_rank_0(case.timeline)),
     ],
+    "learning presence": [
+        changed(TO_TARGET, learning=None),
+        changed(SERIAL, learning=make_learning()),
+    ],
+    "learning curves": [changed(TO_TARGET, learning=make_learning(legs=(4, N - 3)))],
     "certificate presence": [
         changed(AT_ONCE, certificate=None),
         changed(SERIAL, certificate=made(segments=1)),

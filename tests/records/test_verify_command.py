@@ -12,6 +12,10 @@ from sound_samples import edit_file, make_case, sound_cases, sound_record
 
 from hpcrnn.cli import main
 from hpcrnn.records.hdf5 import write_merged, write_record
+from hpcrnn.records.invariants import CASE_CHECKS, MERGED_CHECKS, RUN_CHECKS
+
+N_CHECKS = 1 + 2 * len(CASE_CHECKS) + len(RUN_CHECKS)
+"""Made of a file of two cases."""
 
 CASES = sound_cases()[:2]
 STORED = Path(__file__).parent / "stored"
@@ -78,7 +82,7 @@ def verify(capsys, *arguments):
 
 
 def test_a_sound_file_is_a_line(capsys, sound):
-    assert verify(capsys, sound) == (0, [f"{sound}: ok (2 cases, 47 checks)"], [])
+    assert verify(capsys, sound) == (0, [f"{sound}: ok (2 cases, {N_CHECKS} checks)"], [])
 
 
 def test_each_violation_is_a_line_that_is_not_wrapped_and_the_code_is_2(capsys, wrong, sound):
@@ -91,7 +95,7 @@ def test_each_violation_is_a_line_that_is_not_wrapped_and_the_code_is_2(capsys, 
         f"{wrong}: {CASES[1].id} pipeline 2 · fill_drain · numpy: sum of phases of time[rep 3, rank 1]"
     )
     assert re.search(r": found 1\.\d+, expected their step, 0\.\d+ s \(phase sums\)$", second)
-    assert last == f"{sound}: ok (2 cases, 47 checks)"
+    assert last == f"{sound}: ok (2 cases, {N_CHECKS} checks)"
 
 
 def test_what_cannot_be_read_is_told_and_the_others_are_verified(capsys, unreadable, wrong, sound):
@@ -108,7 +112,7 @@ def test_json_says_the_same(capsys, unreadable, wrong, sound):
     code, out, err = verify(capsys, "--json", sound, wrong, unreadable["newer"])
     assert (code, err) == (1, [])
     right, bad, newer = json.loads("\n".join(out))
-    assert right == {"file": str(sound), "status": "ok", "n_cases": 2, "n_checks": 47, "violations": []}
+    assert right == {"file": str(sound), "status": "ok", "n_cases": 2, "n_checks": N_CHECKS, "violations": []}
     assert bad["status"] == "wrong"
     assert [violation["check"] for violation in bad["violations"]] == ["losses", "phase sums"]
     assert bad["violations"][0] == {
@@ -127,7 +131,11 @@ def test_json_says_the_same(capsys, unreadable, wrong, sound):
 def test_a_wrong_run_of_a_merged_file_is_named(capsys, tmp_path):
     path = tmp_path / "merged.h5"
     write_merged([sound_record(make_case(seed=k)) for k in range(2)], path, inputs=(), overwrite=False)
-    assert verify(capsys, path) == (0, [f"{path}: ok (2 cases, 50 checks)"], [])
+    assert verify(capsys, path) == (
+        0,
+        [f"{path}: ok (2 cases, {N_CHECKS + len(RUN_CHECKS) + len(MERGED_CHECKS)} checks)"],
+        [],
+    )
     edit_file(path, lambda file: next(iter(file["runs/1/cases"].values())).attrs.__setitem__("flops", -1.0))
     code, (line,), _ = verify(capsys, path)
     assert code == 2
@@ -166,4 +174,4 @@ def test_a_pipe_gets_ascii_where_it_can_hold_nothing_else(wrong):
 def test_stored_files_of_every_version_hold(capsys):
     code, out, _ = verify(capsys, *sorted(STORED.glob("*.h5")))
     assert code == 0
-    assert [line.rpartition(": ")[2] for line in out] == ["ok (2 cases, 47 checks)"] * 3
+    assert [line.rpartition(": ")[2] for line in out] == [f"ok (2 cases, {N_CHECKS} checks)"] * 3

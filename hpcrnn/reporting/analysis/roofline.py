@@ -258,7 +258,7 @@ def traffic_of(network: Network, spec: RunSpec) -> Traffic:
     """
     grid, problem = spec.parallel.grid or Grid(), spec.problem
     work = Work(
-        spec.training.mode,
+        spec.training.step_mode,
         spec.training.optimizer,
         2 if spec.machine.precision in HALVED else int(np.dtype(network.dtype).itemsize),
         spec.parallel.microbatches,
