@@ -31,6 +31,7 @@ step = 0
 class Executor:
     stamps_ns = np.zeros(1, dtype=np.int64)
     gradient_norm = 1.0
+    cpu_s = np.zeros(len(PHASES))
     sent_bytes = 0
     engine = SimpleNamespace(load_batch=lambda batch: None, device_seconds={}, loss=1.0)
 
