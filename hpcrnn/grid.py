@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcrnn.errors import LaunchError, SpecError
 from hpcrnn.recurrence import check_recurrence
 from hpcrnn.spec import Grid, RunSpec
+from hpcrnn.spec.unequal import parse_handicap, parse_weights
 from hpcrnn.training import check_training
 
 
@@ -58,6 +59,7 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
         raise SpecError("parallel.grid", str(grid), f"at most hidden ({model.hidden}) tensor ranks")
     _check_order(spec, grid)
     check_recurrence(spec, grid)
+    _check_unequal(spec, grid)
     check_training(spec)
 
 
@@ -78,3 +80,43 @@ def _check_order(spec: RunSpec, grid: Grid) -> None:
         raise SpecError(
             "parallel.virtual_stages", stages, f"{allowed} (layers = {spec.model.layers} over pipeline={grid.pipeline})"
         )
+
+
+def _check_unequal(spec: RunSpec, grid: Grid) -> None:
+    """Refuse weights, handicaps and backends of other ranks than there are, or where they could do nothing."""
+    balance, machine, n_ranks = spec.parallel.balance, spec.machine, grid.n_ranks
+    weights = parse_weights(balance)
+    if weights and len(weights) != n_ranks:
+        raise SpecError("parallel.balance", balance, f"a weight for each of {n_ranks} ranks, not {len(weights)}")
+    if balance != "even" and n_ranks > 1 and n_ranks == grid.tensor:
+        raise SpecError("parallel.balance", balance, f"even on the grid {grid}: hidden units are shared evenly")
+    if machine.rank_backends is not None:
+        if len(machine.rank_backends) != n_ranks:
+            count = len(machine.rank_backends)
+            raise SpecError(
+                "machine.rank_backends",
+                ",".join(machine.rank_backends),
+                f"a backend for each of {n_ranks} ranks, not {count}",
+            )
+        if n_ranks != grid.data or spec.recurrence.method != "chain":
+            raise SpecError("parallel.grid", str(grid), "the axis data alone, and method chain, with rank_backends")
+    _check_handicap(spec, grid)
+
+
+def _check_handicap(spec: RunSpec, grid: Grid) -> None:
+    text, machine = spec.machine.handicap, spec.machine
+    slowed = parse_handicap(text)
+    if not slowed:
+        return
+    if grid.n_ranks == 1:
+        raise SpecError("machine.handicap", text, "none on one rank: a serial run is what others are measured against")
+    if max(slowed) >= grid.n_ranks:
+        raise SpecError("machine.handicap", text, f"ranks 0 to {grid.n_ranks - 1}")
+    if grid.tensor > 1 or spec.recurrence.method != "chain":
+        allowed = "none where ranks wait for one another inside a task (tensor > 1, or another method than chain)"
+        raise SpecError("machine.handicap", text, allowed)
+    on_gpu = [
+        r for r in slowed if "cupy" in (machine.rank_backends[r : r + 1] if machine.rank_backends else machine.backend)
+    ]
+    if on_gpu:
+        raise SpecError("machine.handicap", text, f"ranks that compute on a CPU, which rank {on_gpu[0]} does not")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import cast
 
 import numpy as np
@@ -14,17 +15,20 @@ from hpcrnn.backends.base import Extent
 from hpcrnn.backends.registry import make_engine
 from hpcrnn.errors import SpecError
 from hpcrnn.execution.executor import Executor
+from hpcrnn.execution.handicap import Slowdown
 from hpcrnn.execution.transport import GridCommunicators, Transport
 from hpcrnn.model.network import Network, build_network, initial_parameters
 from hpcrnn.model.sharding import Shard, shard_shapes
 from hpcrnn.schedules.graph import TaskGraph, TaskKind, Value
 from hpcrnn.schedules.lifetimes import assign_slots
 from hpcrnn.schedules.lowering import Schedule
-from hpcrnn.schedules.placement import Place, Placement, imbalance, make_placement, split
+from hpcrnn.schedules.placement import UNKNOWN, Layout, Place, Placement, imbalance, make_placement, split
 from hpcrnn.schedules.program import Program
+from hpcrnn.schedules.shares import share_out, speeds_of
 from hpcrnn.schedules.validation import validate, validate_rank
-from hpcrnn.simulation.unit_cost import operation_cost, simulate
-from hpcrnn.spec import HALVED, BackendName, Grid, RunSpec
+from hpcrnn.simulation.unit_cost import Cost, operation_cost, simulate
+from hpcrnn.spec import HALVED, Axis, BackendName, Grid, RunSpec
+from hpcrnn.spec.unequal import parse_handicap
 from hpcrnn.workloads import Workload
 
 _VALIDATED_TOGETHER = 64
@@ -100,12 +104,15 @@ class Plan:
     network : Network
     cut : Cut
     schedule : Schedule
+    layout : Layout
+        What the machine tells of its ranks.
     """
 
     spec: RunSpec
     network: Network
     cut: Cut
     schedule: Schedule
+    layout: Layout = UNKNOWN
 
     @property
     def grid(self) -> Grid:
@@ -175,14 +182,22 @@ class Plan:
             local_rank=communicators.local_rank,
         )
         engine.load_parameters(initial_parameters(self.network, self.spec.problem.seed))
-        return Executor(self.program(rank), engine, Transport(communicators))
+        return Executor(self.program(rank), engine, Transport(communicators), self._slowdown(rank))
+
+    def _slowdown(self, rank: int) -> Slowdown | None:
+        """What slows a rank down on purpose."""
+        handicap = parse_handicap(self.spec.machine.handicap).get(rank)
+        if handicap is None:
+            return None
+        before = self.spec.measure.warmup + handicap.from_step if handicap.from_step else 0
+        return Slowdown(handicap.speed, before)
 
     def flops(self) -> float:
         """Operations of a step, all ranks together."""
         backward = self.spec.training.mode != "forward"
         return self.network.flops(self.spec.problem.seq, self.spec.problem.batch, backward=backward)
 
-    def shares(self) -> dict[str, tuple[float, ...]]:
+    def shares(self) -> dict[Axis, tuple[float, ...]]:
         """What each coordinate of each axis has to do: rows, operations, steps, units."""
         grid, placement = self.grid, self.schedule.placement
         costs = block_costs(self.network, self.spec)
@@ -192,24 +207,43 @@ class Plan:
             parts = [self.cut.chunks[c] for c in segment]
             steps.append(float(parts[-1].stop - parts[0].start))
         return {
-            "data": tuple(float(s.stop - s.start) for s in split(self.spec.problem.batch, grid.data)),
+            "data": tuple(float(_length(self.cut.rows(Place(data=d)))) for d in range(grid.data)),
             "pipeline": tuple(stages),
             "time": tuple(steps),
             "tensor": tuple(float(Shard(k, grid.tensor).count(self.network.hidden)) for k in range(grid.tensor)),
         }
 
-    def imbalance(self) -> dict[str, float]:
-        """Fraction of the step that each axis loses because its shares are uneven, where it is any."""
-        lost = {axis: imbalance(shares) for axis, shares in self.shares().items()}
+    def imbalance(self) -> dict[Axis, float]:
+        """Fraction of the step that each axis loses because its shares do not fit the ranks' speeds, if any."""
+        speeds = self.schedule.placement.speeds
+        lost = {
+            axis: imbalance([share / v for share, v in zip(shares, speeds.along(axis, self.grid), strict=True)])
+            for axis, shares in self.shares().items()
+        }
         return {axis: fraction for axis, fraction in lost.items() if fraction > 0}
 
     def bubble_bound(self) -> float:
-        """Fraction of the ranks' time that must idle even if every task takes exactly its operations' share."""
+        """Fraction of the ranks' time that must idle even if every task takes exactly its operations' share.
+
+        Of ranks whose speeds are known, at these speeds.
+        """
         if self.n_ranks == 1:
             return 0.0
         shares = cast("dict[TaskKind, float]", dict.fromkeys(self.schedule.graph.kinds, 1.0))
         cost = operation_cost(block_costs(self.network, self.spec), self.cut, shares=shares)
-        return simulate(self.schedule, cost).bubble
+        return simulate(self.schedule, self._at_their_speeds(cost)).bubble
+
+    def _at_their_speeds(self, cost: Cost) -> Cost:
+        """Costs of tasks over the speed of the rank, or of the slowest of its tensor group, which waits for it."""
+        placement, weights = self.schedule.placement, self.layout.weights
+        if not weights:
+            return cost
+
+        @cache
+        def speed(place: Place) -> float:
+            return min(weights[rank] for rank in placement.group(place, ("tensor",)))
+
+        return lambda place, task: cost(place, task) / speed(place)
 
     def memory_bytes(self, rank: int) -> int:
         """Estimate of what a rank allocates."""
@@ -227,7 +261,7 @@ def block_costs(network: Network, spec: RunSpec) -> tuple[float, ...]:
     )
 
 
-def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
+def make_plan(spec: RunSpec, workload: Workload, grid: Grid, layout: Layout = UNKNOWN) -> Plan:
     """Lay out a problem over a grid."""
     network = build_network(spec, workload.interface)
     parallel = spec.parallel
@@ -240,13 +274,15 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
         coupled=spec.recurrence.method != "chain",
     )
     n_virtual = parallel.virtual_stages if grid.pipeline > 1 else 1
-    placement = make_placement(graph, grid, block_costs(network, spec), n_virtual=n_virtual)
+    speeds = speeds_of(grid, layout.weights)
+    placement = make_placement(graph, grid, block_costs(network, spec), n_virtual=n_virtual, speeds=speeds)
+    segments = share_out(spec.problem.seq, speeds.along("time", grid), _least_steps(spec))
     cut = Cut(
         network,
         placement,
         spec.problem.batch,
         parallel.microbatches,
-        cut_time(spec.problem.seq, grid.time, parallel.chunks),
+        cut_time(segments, parallel.chunks),
         2 if spec.machine.precision in HALVED else int(np.dtype(network.dtype).itemsize),
     )
     schedule = Schedule(
@@ -259,16 +295,25 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid) -> Plan:
         tuple(block.name for block in network.blocks),
         cut,
     )
-    return Plan(spec, network, cut, schedule)
+    return Plan(spec, network, cut, schedule, layout)
 
 
-def cut_time(steps: int, n_segments: int, n_chunks: int) -> tuple[slice, ...]:
-    """Cut the time axis into segments, and each of them into chunks."""
+def _least_steps(spec: RunSpec) -> int:
+    """Time steps that every time rank has at the least: one a chunk, or one a segment that is run at once."""
+    return max(spec.parallel.chunks, spec.recurrence.fold)
+
+
+def cut_time(segments: Sequence[slice], n_chunks: int) -> tuple[slice, ...]:
+    """Cut each segment of the time axis into chunks."""
     return tuple(
         slice(segment.start + part.start, segment.start + part.stop)
-        for segment in split(steps, n_segments)
-        for part in split(segment.stop - segment.start, n_chunks)
+        for segment in segments
+        for part in split(_length(segment), n_chunks)
     )
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
 
 
 def check_memory(plan: Plan, n_variants: int, local_ranks: int) -> None:
@@ -287,7 +332,9 @@ def check_memory(plan: Plan, n_variants: int, local_ranks: int) -> None:
     SpecError
         With the estimate and what there is.
     """
-    needed = plan.memory_bytes(0) * n_variants * local_ranks
+    weights = plan.layout.weights
+    largest = weights.index(max(weights)) if weights else 0  # rank 0 has no less than others where shares are even
+    needed = plan.memory_bytes(largest) * n_variants * local_ranks
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         problem = plan.spec.problem

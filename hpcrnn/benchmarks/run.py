@@ -14,6 +14,7 @@ import msgspec
 from threadpoolctl import threadpool_limits
 
 from hpcrnn.backends.registry import check_backends, check_grid, gpu_of_rank
+from hpcrnn.benchmarks.calibration import settle_balance
 from hpcrnn.benchmarks.ceilings import measure_ceilings
 from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
@@ -32,6 +33,7 @@ from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import encode_record
 from hpcrnn.records.output import Output
 from hpcrnn.records.record import Record
+from hpcrnn.schedules.placement import Layout
 from hpcrnn.spec import RunSpec
 from hpcrnn.workloads import Workload, open_workload
 
@@ -77,7 +79,8 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     check_same_data(workload, world)
     with threadpool_limits(limits=spec.machine.threads):
         spec, choice = choose_method(spec, world)
-    ways = ways_of(spec)
+        balance = settle_balance(spec, world)
+    ways = ways_of(spec, Layout(weights=balance.weights))
     plans = {way: way.plan(workload) for way in ways}
     whole = plans[ways[-1]]
     check_memory(whole, sum(way.backend != "cupy" for way in ways), world.ranks_on_node())
@@ -87,6 +90,8 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             progress.say(f"warning: {warning}")
         if choice:
             progress.say(f"method auto: {choice['reason']}")
+        if balance.reason:
+            progress.say(f"balance measured: {balance.reason}")
         verdicts = verify(ways, workload, world, progress.verifying([way.name for way in ways]))
         valid = all(v.status != "INVALID" for v in verdicts.values())
         # While there are no engines: memory for both at once would be in the peak that is recorded.
@@ -98,6 +103,8 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
         facts = facts_of(spec, workload, choice, world, gpus) | ceilings
+        if balance.facts and world.is_root:
+            facts["balance"] = balance.facts
         if world.is_root:
             facts["launcher"] |= launch.facts
         recording = Recording(plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
@@ -202,16 +209,18 @@ def check_same_data(workload: Workload, world: World) -> None:
 
 
 def warnings_of(plan: Plan) -> list[str]:
-    """Say what an uneven split costs."""
+    """Say what shares cost that do not fit the ranks: uneven ones, or those that speeds cannot have exactly."""
     units = {"data": "rows", "pipeline": "operations", "time": "steps", "tensor": "hidden units"}
     found = []
     for axis, lost in plan.imbalance().items():
-        shares = plan.shares()[axis]
-        if lost >= WORTH_A_WARNING:
-            found.append(
-                f"{axis}={len(shares)} splits {units[axis]} unevenly, {max(shares):.4g} on the busiest rank and "
-                f"{sum(shares) / len(shares):.4g} on average: {lost:.1%} of the step is lost"
-            )
+        if lost < WORTH_A_WARNING:
+            continue
+        shares, by_speed = plan.shares()[axis], getattr(plan.schedule.placement.speeds, axis, ())
+        if by_speed:
+            how = f"by speed, {', '.join(f'{share:.4g}' for share in shares)}, as nearly as whole numbers can"
+        else:
+            how = f"unevenly, {max(shares):.4g} on the busiest rank and {sum(shares) / len(shares):.4g} on average"
+        found.append(f"{axis}={len(shares)} splits {units[axis]} {how}: {lost:.1%} of the step is lost")
     return found
 
 

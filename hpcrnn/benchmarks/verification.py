@@ -110,7 +110,7 @@ def verify(
         begin(way.name)
         own = way.spec
         reduced = msgspec.structs.replace(small, parallel=own.parallel, recurrence=own.recurrence, machine=own.machine)
-        checked = Way(way.backend, reduced)
+        checked = Way(way.backend, reduced, way.layout)
         parts = _run_on_all(checked, small_workload, boundary, world)
 
         def judge(parts: Sequence[tuple[int, Part]] = parts, way: Way = way, spec: RunSpec = reduced) -> Verdict:

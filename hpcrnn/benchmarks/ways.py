@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.recurrence import SEGMENTED
+from hpcrnn.schedules.placement import UNKNOWN, Layout
 from hpcrnn.spec import BackendName, Grid, ParallelSpec, RecurrenceSpec, RunSpec
 from hpcrnn.workloads import Workload
 
@@ -24,10 +25,13 @@ class Way:
     backend : {"numpy", "torch", "cupy"}
     spec : RunSpec
         With its grid resolved, and as far as it concerns the backend.
+    layout : Layout
+        What the machine tells of the ranks.
     """
 
     backend: BackendName
     spec: RunSpec
+    layout: Layout = UNKNOWN
 
     @property
     def grid(self) -> Grid:
@@ -60,20 +64,21 @@ class Way:
         if self.is_serial:
             return f"{self.backend} serial"
         method = "" if self.method == "chain" else f" {self.method} {self.spec.recurrence.fold}"
-        return f"{self.backend}{f' {self.grid}' if self.n_ranks > 1 else ''}{method}"
+        balance = " balanced" if self.layout.weights else ""
+        return f"{self.backend}{f' {self.grid}' if self.n_ranks > 1 else ''}{method}{balance}"
 
     def plan(self, workload: Workload) -> Plan:
         """Lay the problem out."""
-        return make_plan(self.spec, workload, self.grid)
+        return make_plan(self.spec, workload, self.grid, self.layout)
 
 
-def ways_of(spec: RunSpec) -> list[Way]:
+def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
     """Every backend on the whole grid, and before it, where a base is wanted, on one rank.
 
     A peer has no method that runs segments of time at once: it is there for the base. Of such a method on several ranks
-    the same segments on one rank are a base too.
+    the same segments on one rank are a base too; of uneven shares the even ones are.
     """
-    whole = [Way(backend, _for_backend(spec, backend)) for backend in spec.machine.backend]
+    whole = [Way(backend, _for_backend(spec, backend), layout) for backend in spec.machine.backend]
     if whole[0].is_serial:
         return whole
     several = whole[0].n_ranks > 1
@@ -82,14 +87,24 @@ def ways_of(spec: RunSpec) -> list[Way]:
         whole = [way for way in whole if way.backend in SEGMENTED]
     if not spec.measure.baseline:
         return whole
-    alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec())
+    unhindered = msgspec.structs.replace(spec.machine, handicap=None)
+    alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec(), machine=unhindered)
     base = [Way(b, _with_peer_threads(_for_backend(alone, b), b)) for b in spec.machine.backend]
     if several and not chain:
         fold = spec.recurrence.fold * whole[0].grid.time
         recurrence = msgspec.structs.replace(spec.recurrence, fold=fold, halo_codec="none")
         folded = msgspec.structs.replace(alone, recurrence=recurrence)
         base += [Way(way.backend, _for_backend(folded, way.backend)) for way in whole]
+    if layout.weights:
+        base += [_with_even_shares(way) for way in whole]
     return base + whole
+
+
+def _with_even_shares(way: Way) -> Way:
+    parallel = msgspec.structs.replace(way.spec.parallel, balance="even")
+    return replace(
+        way, spec=msgspec.structs.replace(way.spec, parallel=parallel), layout=replace(way.layout, weights=())
+    )
 
 
 def _for_backend(spec: RunSpec, backend: BackendName) -> RunSpec:

@@ -10,6 +10,7 @@ from time import perf_counter_ns, process_time_ns
 import numpy as np
 
 from hpcrnn.backends.base import Engine, Summer
+from hpcrnn.execution.handicap import Slowdown
 from hpcrnn.execution.transport import Transport
 from hpcrnn.model.optimizers import finite_norm
 from hpcrnn.records.record import PHASES, FloatArray, IntArray
@@ -23,6 +24,7 @@ from hpcrnn.schedules.program import (
     PostRecv,
     PostSend,
     Program,
+    Update,
     Wait,
 )
 
@@ -40,6 +42,8 @@ class Executor:
     program : Program
     engine : Engine
     transport : Transport
+    slowdown : Slowdown, optional
+        What slows this rank down on purpose.
 
     Attributes
     ----------
@@ -54,14 +58,17 @@ class Executor:
         What the last step sent: messages, contributions to sums, and what tensor shards exchanged inside tasks.
     """
 
-    def __init__(self, program: Program, engine: Engine, transport: Transport) -> None:
+    def __init__(
+        self, program: Program, engine: Engine, transport: Transport, slowdown: Slowdown | None = None
+    ) -> None:
         self.program, self.engine = program, engine
         self._transport = transport
         engine.progress = transport.progress
         posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
         self._messages = transport.bind_messages(posts, self._buffers)
         self._summers = self._make_summers()
-        self._calls = [self._bind(instruction) for instruction in program.instructions]
+        self._slowdown = slowdown
+        self._calls = [self._at_its_pace(instruction) for instruction in program.instructions]
         phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
         self._phase_of = np.array(phases, dtype=np.intp)
         # Where a run of instructions of one phase ends, and which phase that is.
@@ -84,6 +91,8 @@ class Executor:
         """
         stamps, clock, cpu_clock = self._stamps, perf_counter_ns, process_time_ns
         exchanged = self.engine.exchanged_bytes
+        if self._slowdown is not None:
+            self._slowdown.begin_step()
         start, cpu_start = clock(), cpu_clock()
         self.engine.begin_step()
         stamps[0] = clock()
@@ -110,6 +119,12 @@ class Executor:
 
     def _buffers(self, post: PostRecv | PostSend) -> tuple[FloatArray, ...]:
         return self.engine.buffers(post.value, incoming=isinstance(post, PostRecv))
+
+    def _at_its_pace(self, instruction: Instruction) -> Callable[[], None]:
+        call = self._bind(instruction)
+        if self._slowdown is None or not isinstance(instruction, Task | Update):
+            return call
+        return self._slowdown.slow(call)
 
     def _bind(self, instruction: Instruction) -> Callable[[], None]:
         engine, transport = self.engine, self._transport

@@ -69,6 +69,7 @@ _ADDED = {
     ("model", "forget_init"): "constant",
     ("model", "chrono_span"): 1000,
     ("training", "carry"): False,
+    ("parallel", "balance"): "even",
     ("training", "target_loss"): None,
     ("training", "seeds"): 3,
     ("training", "max_steps"): 1000,
@@ -293,6 +294,10 @@ class Case:
         how = {"parallel": parallel, "threads": self.spec["machine"]["threads"]}
         if self.on_gpu and self.spec["machine"].get("gradient_sum", "mpi") != "mpi":
             how["gradient_sum"] = self.spec["machine"]["gradient_sum"]
+        if self.handicap:
+            how["handicap"] = self.handicap
+        if self.spec["machine"].get("rank_backends"):
+            how["rank_backends"] = self.spec["machine"]["rank_backends"]
         # The rest of the section means nothing to a chain, and files of version 2 do not have it.
         return how if self.method == CHAIN else how | {"recurrence": self.spec["recurrence"]}
 
@@ -302,6 +307,11 @@ class Case:
         transport = self.spec["machine"].get("transport")
         met = self.on_gpu and self.n_ranks > 1
         return transport if met and transport in ("staged", "direct") else ""
+
+    @property
+    def handicap(self) -> str:
+        """Ranks that were slowed down on purpose, as ``1:0.5``; empty where none was, as it is of every real result."""
+        return self.spec["machine"].get("handicap") or ""
 
     @property
     def on_gpu(self) -> bool:
@@ -321,7 +331,7 @@ class Case:
     @property
     def is_serial_base(self) -> bool:
         """Whether this is a run that speedups may be measured against: one rank, one time step after another."""
-        return self.n_ranks == 1 and self.method == CHAIN
+        return self.n_ranks == 1 and self.method == CHAIN and not self.handicap
 
     @cached_property
     def split(self) -> Split:
@@ -331,7 +341,8 @@ class Case:
     @property
     def label(self) -> str:
         """A short name for tables and legends, e.g. ``pipeline 2 · 1f1b M4 C2 · numpy``."""
-        return f"{self.split.name} · {self.backend}"
+        slowed = f" · HANDICAPPED {self.handicap}" if self.handicap else ""
+        return f"{self.split.name} · {self.backend}{slowed}"
 
     @property
     def memory_known(self) -> bool:

@@ -32,6 +32,23 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What only the machine tells of its ranks; never part of a specification, so that cases stay comparable.
+
+    Attributes
+    ----------
+    weights : tuple of float
+        Speed of each rank in any unit; empty where shares are even.
+    """
+
+    weights: tuple[float, ...] = ()
+
+
+UNKNOWN = Layout()
+"""Nothing is told: all ranks are alike."""
+
+
+@dataclass(frozen=True)
 class Placement:
     """Who owns what.
 

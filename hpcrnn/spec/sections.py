@@ -11,6 +11,8 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from hpcrnn.spec.unequal import BALANCE_PATTERN, HANDICAP_PATTERN
+
 # Far above any machine, far below where a product of two of them leaves an int64.
 _LARGEST = 2**31 - 1
 
@@ -18,6 +20,14 @@ Size = Annotated[int, Meta(ge=1, le=_LARGEST)]
 PositiveFloat = Annotated[float, Meta(gt=0, le=1e12)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 Text = Annotated[str, Meta(min_length=1)]
+Balance = Annotated[
+    str,
+    Meta(pattern=BALANCE_PATTERN, description="even, measured or weights:2,1,1 with a number above 0 for each rank"),
+]
+HandicapText = Annotated[
+    str,
+    Meta(pattern=HANDICAP_PATTERN, description="RANK:SPEED or RANK:SPEED@STEP, comma-separated, speeds 0.01 to 0.9999"),
+]
 
 CellName = Literal["elman", "lstm", "gru", "mingru", "minlstm"]
 DType = Literal["float32", "float64"]
@@ -164,6 +174,13 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             "each completes; allreduce_flat: all at the end"
         ),
     ] = "allreduce_bucketed"
+    balance: Annotated[
+        Balance,
+        Meta(
+            description="shares of ranks in rows, layers and time steps; measured: by their speeds, which a second of "
+            "calibration tells; weights: by these speeds"
+        ),
+    ] = "even"
 
 
 class RecurrenceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -221,6 +238,17 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(description="cupy: what sums gradients over ranks; nccl: from GPU to GPU, of which each rank has its own"),
     ] = "mpi"
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
+    rank_backends: Annotated[
+        tuple[BackendName, ...] | None,
+        Meta(description="backend of each rank of one run over replicas: numpy,cupy (default: one backend for all)"),
+    ] = None
+    handicap: Annotated[
+        HandicapText | None,
+        Meta(
+            description="ranks slowed down on purpose, to try what that does; 1:0.5@40: rank 1 at half its speed, from "
+            "counted step 40 on; such a result is marked (default: none)"
+        ),
+    ] = None
     peer_threads: Annotated[
         Size | None, Meta(description="torch: threads of its serial run beside several ranks (default: threads)")
     ] = None
