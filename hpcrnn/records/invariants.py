@@ -35,6 +35,7 @@ from hpcrnn.records.invariants_certificate import (
     check_certificate_shape,
     check_meeting,
 )
+from hpcrnn.records.invariants_compression import check_compression_numbers, check_compression_presence
 from hpcrnn.records.invariants_learning import check_learning_curves, check_learning_presence
 from hpcrnn.records.invariants_run import check_bases, check_merged_bases, check_order
 from hpcrnn.records.invariants_timeline import check_timeline_repetition, check_timeline_times
@@ -153,6 +154,8 @@ CASE_CHECKS: dict[str, CaseCheck] = {
     "certificate presence": check_certificate_presence,
     "certificate shape": check_certificate_shape,
     "certificate numbers": check_certificate_numbers,
+    "compression presence": check_compression_presence,
+    "compression numbers": check_compression_numbers,
     "learning presence": check_learning_presence,
     "learning curves": check_learning_curves,
     "meeting": check_meeting,

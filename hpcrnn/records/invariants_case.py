@@ -8,6 +8,7 @@ from math import isfinite, isnan, prod
 import numpy as np
 
 from hpcrnn.records.bubble import measured_bubble
+from hpcrnn.records.compression import NO_CODEC
 from hpcrnn.records.layout_case import DIMENSIONS, UNITS, shape_fault
 from hpcrnn.records.layout_stored import StoredCase
 from hpcrnn.records.record import BUSY_PHASES, OTHER, RANKS_AGREE, STEP, Case, FloatArray, strategy_of
@@ -153,17 +154,24 @@ def check_verdict(case: Case, _: StoredCase) -> Iterator[Wrong]:
         first = failed[0]
         what = f"{first.quantity} is off by {first.error:.3g}, allowed is {first.tolerance:.3g}"
         yield Wrong("verdict", f"VALID, and {len(failed)} of {n} checks failed: {what}", "no failed check")
-    elif verdict.status == "VALID" and case.method in INEXACT:
-        yield Wrong("verdict", f"VALID with method {case.method}", "APPROXIMATE or INVALID: it is inexact by nature")
+    elif verdict.status == "VALID" and (inexact := _inexact_by_nature(case)):
+        yield Wrong("verdict", f"VALID with {inexact}", "APPROXIMATE or INVALID: it is inexact by nature")
     elif verdict.status == "INVALID" and not failed:
         yield Wrong("verdict", f"INVALID, and all {n} checks passed", "a failed check")
-    elif verdict.status == "APPROXIMATE" and case.method == CHAIN:
+    elif verdict.status == "APPROXIMATE" and case.method == CHAIN and not _inexact_by_nature(case):
         yield Wrong("verdict", "APPROXIMATE with method chain", "VALID or INVALID: the chain is exact")
     elif verdict.status == "APPROXIMATE" and (unknown or apart):
         first = (unknown or apart)[0]
         yield Wrong(
             "verdict", f"APPROXIMATE, and {first.quantity} is off by {first.error:.3g}", "errors that are known"
         )
+
+
+def _inexact_by_nature(case: Case) -> str:
+    """Name what of a case computes something else than the serial run; empty where nothing does."""
+    if case.method in INEXACT:
+        return f"method {case.method}"
+    return "" if case.grad_codec == NO_CODEC else f"grad_codec {case.grad_codec}"
 
 
 def check_untimed(case: Case, _: StoredCase) -> Iterator[Wrong]:

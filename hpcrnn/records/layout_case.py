@@ -11,6 +11,8 @@ import numpy.typing as npt
 from hpcrnn.records.layout_certificate import DIMENSIONS as OF_CERTIFICATES
 from hpcrnn.records.layout_certificate import UNITS as UNITS_OF_CERTIFICATES
 from hpcrnn.records.layout_certificate import fill_certificate, parse_certificate
+from hpcrnn.records.layout_compression import DIMENSIONS as OF_COMPRESSIONS
+from hpcrnn.records.layout_compression import fill_compression, parse_compression
 from hpcrnn.records.layout_fields import (
     MalformedError,
     fill_array,
@@ -48,6 +50,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((f"validation/{name}" for name in ("error", "serial_error", "tolerance")), ("quantity",)),
     **dict.fromkeys((f"timeline/{name}" for name in ("rank", "instruction", "start", "end")), ("event",)),
     **{f"certificate/{name}": dimensions for name, dimensions in OF_CERTIFICATES.items()},
+    **{f"compression/{name}": dimensions for name, dimensions in OF_COMPRESSIONS.items()},
     **{f"learning/{name}": dimensions for name, dimensions in OF_LEARNING.items()},
 }
 """Names of the axes of every dataset of a case, by its path."""
@@ -89,6 +92,7 @@ def shape_fault(case: Case) -> str:
             return f"{name} has shape {array.shape}, not {shape}"
     faults = (
         case.certificate.fault(n_steps) if case.certificate is not None else "",
+        case.compression.fault(n_ranks) if case.compression is not None else "",
         case.learning.fault() if case.learning is not None else "",
         _timeline_fault(case.timeline, case) if case.timeline is not None else "",
     )
@@ -162,6 +166,8 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         _fill_timeline(group.create_group("timeline"), case.timeline)
     if case.certificate is not None:
         fill_certificate(group.create_group("certificate"), case.certificate)
+    if case.compression is not None:
+        fill_compression(group.create_group("compression"), case.compression)
     if case.learning is not None:
         fill_learning(group.create_group("learning"), case.learning)
 
@@ -242,6 +248,7 @@ def read_case(group: h5py.Group, version: int) -> Case:
         device_time_s=_optional(group, "device_time", np.float64),
         device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
         cpu_time_s=_optional(group, "cpu_time", np.float64),
+        compression=parse_compression(read_group(group, "compression")) if "compression" in group else None,
         learning=parse_learning(read_group(group, "learning")) if "learning" in group else None,
     )
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcrnn.records.certificate import Certificate
+from hpcrnn.records.compression import NO_CODEC, Compression
 from hpcrnn.records.learning import Learning
 from hpcrnn.records.older_words import in_first_words
 from hpcrnn.records.split import CHAIN, Split, read_split
@@ -69,6 +70,9 @@ _ADDED = {
     ("model", "forget_init"): "constant",
     ("model", "chrono_span"): 1000,
     ("training", "carry"): False,
+    ("problem", "sequences"): "windows",
+    ("problem", "batching"): "naive",
+    ("problem", "spread"): "even",
     ("parallel", "balance"): "even",
     ("training", "target_loss"): None,
     ("training", "seeds"): 3,
@@ -212,6 +216,8 @@ class Case:
     device_peak_bytes : int64 array (n_ranks,) or None
         Most that the memory pool of the rank's process took from the device, for all engines of the process, when
         the case had been measured; None without a device.
+    compression : Compression or None
+        Of gradients that a codec compressed before they were summed; None where none did.
     learning : Learning or None
         Of a case that was trained to a target, mode ``target``: a repetition is then a leg, the steps between two
         evaluations, its times and its loss are means over the steps of the leg, and the seeds follow one another.
@@ -241,6 +247,7 @@ class Case:
     device_time_s: FloatArray | None = None
     device_peak_bytes: IntArray | None = None
     cpu_time_s: FloatArray | None = None
+    compression: Compression | None = None
     learning: Learning | None = None
 
     @cached_property
@@ -322,6 +329,11 @@ class Case:
     def method(self) -> str:
         """How segments of time come to the states they start from: ``chain``, ``picard``, ..."""
         return self.split.method
+
+    @property
+    def grad_codec(self) -> str:
+        """What its gradients were compressed with before they were summed; ``none`` where nothing was."""
+        return self.split.codec if self.spec["training"].get("mode") != "forward" else NO_CODEC
 
     @property
     def fold(self) -> int:

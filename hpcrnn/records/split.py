@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from hpcrnn.records.compression import NO_CODEC
 from hpcrnn.spec import AXES
 
 PLAIN_ORDER = "fill_drain"
@@ -35,6 +36,8 @@ class Split:
         How segments of time come to the states they start from.
     fold : int
         Segments that each time rank computes together; 1 for the chain.
+    codec : str
+        What gradients are compressed with before ranks sum them; ``none`` where they are not.
     """
 
     axes: tuple[tuple[str, int], ...] = ()
@@ -44,11 +47,12 @@ class Split:
     chunks: int = 1
     method: str = CHAIN
     fold: int = 1
+    codec: str = NO_CODEC
 
     @property
     def name(self) -> str:
-        """Grid, pieces and method: ``data 2 × pipeline 2 · 1f1b M4 C2``, ``time 4 · picard 16``, ``picard 128``."""
-        return _joined(self.grid_name, self.pieces, self.method_name)
+        """Grid, pieces and methods: ``data 2 × pipeline 2 · 1f1b M4 C2``, ``data 4 · int8``, ``time 4 · picard 16``."""
+        return _joined(self.grid_name, self.pieces, self.codec_name, self.method_name)
 
     @property
     def grid_name(self) -> str:
@@ -64,6 +68,11 @@ class Split:
         return f"{self.method} {self.fold}" if self.fold > 1 else self.method
 
     @property
+    def codec_name(self) -> str:
+        """``topk:0.01``; empty where gradients are summed as they are."""
+        return "" if self.codec == NO_CODEC else self.codec
+
+    @property
     def series_name(self) -> str:
         """The name without the size of the slowest axis, which grows along a scaling curve.
 
@@ -73,7 +82,7 @@ class Split:
             return self.name
         (first, _), *others = self.axes
         grown = " × ".join([first, *(f"{axis} {count}" for axis, count in others)])
-        return _joined(grown, self.pieces, self.method_name)
+        return _joined(grown, self.pieces, self.codec_name, self.method_name)
 
     @property
     def pieces(self) -> str:
@@ -137,6 +146,7 @@ def read_split(
         chunks=_count(parallel.get("chunks")),
         method=method,
         fold=1 if method == CHAIN else _count((recurrence or {}).get("fold")),
+        codec=str(parallel.get("grad_codec", NO_CODEC)) if "data" in dict(axes) else NO_CODEC,
     )
 
 

@@ -14,7 +14,16 @@ from unittest import mock
 import h5py
 import numpy as np
 from hypothesis import strategies as st
-from record_samples import EXCHANGE, cpu_facts, device_facts, make_case, make_certificate, make_record, make_timeline
+from record_samples import (
+    EXCHANGE,
+    cpu_facts,
+    device_facts,
+    make_case,
+    make_certificate,
+    make_compression,
+    make_record,
+    make_timeline,
+)
 
 from hpcrnn.cli import main
 from hpcrnn.records.hdf5 import write_merged, write_record
@@ -36,6 +45,7 @@ def good_files():
             2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
             **device_facts(2, 3),
             **cpu_facts(2, 3),
+            compression=make_compression(),
         )  # fmt: skip
         write_record(make_record(case, make_case(1)), path)
         found["device"] = path.read_bytes()

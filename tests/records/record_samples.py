@@ -6,6 +6,7 @@ import uuid
 import numpy as np
 
 from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
+from hpcrnn.records.compression import Compression
 from hpcrnn.records.record import Case, Check, Record, Verdict
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.spec import build_spec, to_dict
@@ -59,6 +60,22 @@ def cpu_facts(n_ranks=2, n=7, phases=PHASES, seed=0):
     times = np.random.default_rng(seed).random((n, n_ranks, len(phases)))
     times[:, n_ranks - 1] = np.nan
     return {"cpu_time_s": times}
+
+
+def make_compression(n_ranks=2, n=3, seed=0, **changes):
+    """What a codec did; of pairwise distinct sizes."""
+    random = np.random.default_rng(seed)
+    values = {
+        "plain_bytes": 2**40 + 1,
+        "coded_bytes": 2**38 + 3,
+        "plain_wire_bytes": 2.0**40 / 3,
+        "coded_wire_bytes": 2.0**38 / 3,
+        "training_step": np.array([0, 1, 3, 8, 16, 32])[:n],
+        "error": random.random(n),
+        "backlog": 10 * random.random(n),
+        "held_back": random.random((n, n_ranks)),
+    }
+    return Compression(**{**values, **changes})
 
 
 def make_certificate(n_steps=10, n_layers=2, n_segments=5, n_rows=3, directions=("forward", "backward"), **changes):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import h5py
 import numpy as np
-from record_samples import make_record
+from record_samples import make_compression, make_record
 
 from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
 from hpcrnn.records.learning import Curve, Learning
@@ -145,7 +145,7 @@ def make_learning(target_loss=2.5, legs=(4, N - 4), staleness=True):
 
 
 def sound_cases():
-    """A serial run, a traced pipeline, segments at once, two GPUs, one found wrong, one trained to a target."""
+    """A serial run, a traced pipeline, segments at once, two GPUs, one wrong, one to a target, one with a codec."""
     serial, pipeline = make_case(seed=1), make_case({"pipeline": 2}, 0.24, seed=2)
     at_once = make_case(None, 0.2, seed=3, method="picard", fold=FOLD)
     gpu = make_case({"data": 2}, 0.1, seed=4, backend="cupy")
@@ -163,7 +163,15 @@ def sound_cases():
         ),
         make_case(seed=5, n=0, status="INVALID", cell="gru"),
         replace(make_case({"data": 2}, seed=6, mode="target", target_loss=2.5, seeds=2), learning=make_learning()),
+        compressed_case(),
     )
+
+
+def compressed_case():
+    """Two ranks that send their gradients in fewer bits."""
+    case = make_case({"data": 2}, 0.11, seed=7, status="APPROXIMATE")
+    parallel = case.spec["parallel"] | {"grad_codec": "int8"}
+    return replace(case, spec=case.spec | {"parallel": parallel}, compression=make_compression())
 
 
 def sound_record(*cases):

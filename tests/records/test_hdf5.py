@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_samples import EXCHANGE, assert_same, cpu_facts, device_facts, make_case, make_record, make_timeline
+from record_samples import (
+    EXCHANGE,
+    assert_same,
+    cpu_facts,
+    device_facts,
+    make_case,
+    make_compression,
+    make_record,
+    make_timeline,
+)
 
 from hpcrnn.errors import FileError, SpecError
 from hpcrnn.records.hdf5 import read_record, read_records, write_record
@@ -59,6 +68,17 @@ def test_cpu_times_come_back_exactly_and_are_written_only_where_they_were_measur
         assert "cpu_time" not in not_measured
         assert [measured["cpu_time"].dims[k][0].name.rpartition("/")[2] for k in range(3)] == ["rep", "rank", "phase"]
         assert measured["cpu_time"].attrs["units"] == "s"
+
+
+def test_what_a_codec_did_comes_back_exactly_and_is_written_only_where_there_was_one(tmp_path):
+    record = make_record(make_case(2, compression=make_compression()), make_case(1))
+    write_record(record, tmp_path / "a.h5")
+    assert_same(record, read_record(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "a.h5") as file:
+        compressed, plain = (file["cases"][case.id] for case in record.cases)
+        assert "compression" not in plain
+        dimensions = [dim[0].name.rpartition("/")[2] for dim in compressed["compression/held_back"].dims]
+        assert dimensions == ["watched_step", "rank"]
 
 
 @pytest.mark.parametrize("rows", [EXCHANGE, EXCHANGE[:1], (), ((0, "Wait \u2603", 0.1, 0.1 + 0.2), (0, "", 0.3, 0.3))])

@@ -19,6 +19,7 @@ from record_samples import (
     device_facts,
     make_case,
     make_certificate,
+    make_compression,
     make_record,
     make_timeline,
 )
@@ -30,6 +31,7 @@ CASE_OF_ALL = make_case(
     2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
     **device_facts(2, 3),
     **cpu_facts(2, 3),
+    compression=make_compression(),
 )  # fmt: skip
 RECORD = make_record(CASE_OF_ALL)
 CASE = f"cases/{RECORD.cases[0].id}"
@@ -243,6 +245,12 @@ def drop_attribute(where, name):
             replace(f"{CASE}/cpu_time", np.zeros((4, 2, 5))),
             f"/{CASE} is not consistent: cpu_time has shape (4, 2, 5), not (3, 2, 5)",
         ),
+        (
+            replace(f"{CASE}/compression/held_back", np.zeros((3, 1))),
+            f"/{CASE} is not consistent: compression: held_back has shape (3, 1), not (3, 2)",
+        ),
+        (replace(f"{CASE}/compression/error", np.zeros(3, np.int8)), f"/{CASE}/compression/error has type int8, not "),
+        (drop_attribute(f"{CASE}/compression", "coded_bytes"), f"/{CASE}/compression has no attribute coded_bytes"),
         (replace(f"{CASE}/device_peak_bytes", np.zeros(2)), f"/{CASE}/device_peak_bytes has type float64, not int64"),
         (drop_attribute(CASE, "bubble_bound"), f"/{CASE} has no attribute bubble_bound"),
         (remove(f"{CASE}/timeline/instruction"), f"/{CASE}/timeline has no instruction"),

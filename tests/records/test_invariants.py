@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_samples import make_compression
 from sound_samples import (
     BATCH,
     FOLD,
     LAYERS,
+    N_WARMUP,
     N,
     edit_file,
     from_the_median,
@@ -29,7 +31,7 @@ from hpcrnn.records.invariants import CASE_CHECKS, MERGED_CHECKS, RUN_CHECKS, ex
 from hpcrnn.records.layout_stored import Stored, StoredCase, StoredFile
 from hpcrnn.records.record import PHASES, RANKS_AGREE, Check
 
-SERIAL, PIPELINE, AT_ONCE, GPU, INVALID, TO_TARGET = range(6)
+SERIAL, PIPELINE, AT_ONCE, GPU, INVALID, TO_TARGET, COMPRESSED = range(7)
 CASES = sound_cases()
 STEP, FORWARD, OTHER = PHASES.index("step"), PHASES.index("forward"), PHASES.index("other")
 
@@ -55,8 +57,8 @@ def test_in_a_sound_file_everything_holds(path):
     path.write_bytes(content())
     examination = found_in(path)
     assert examination.violations == ()
-    assert examination.n_cases == 6
-    assert examination.n_checks == 1 + 6 * len(CASE_CHECKS) + len(RUN_CHECKS)
+    assert examination.n_cases == 7
+    assert examination.n_checks == 1 + 7 * len(CASE_CHECKS) + len(RUN_CHECKS)
 
 
 def test_without_a_case_or_a_repetition_everything_holds(path):
@@ -161,6 +163,7 @@ PLANTED = {
         changed(INVALID, **verdict(checks=(PASSED,))),
         changed(PIPELINE, **verdict(status="APPROXIMATE")),
         changed(AT_ONCE, **verdict(status="APPROXIMATE", checks=(UNKNOWN,))),
+        changed(COMPRESSED, **verdict(status="VALID", checks=(PASSED,))),
         changed(AT_ONCE, **verdict(status="APPROXIMATE", checks=(APART,))),
     ],
     "untimed": [changed(PIPELINE, **verdict(status="INVALID", checks=(FAILED,)))],
@@ -185,6 +188,19 @@ PLANTED = {
         *(changed(PIPELINE, **at("end_s", k, lambda end: end + 1e-6, of="timeline")) for k in range(16)),
         changed(PIPELINE, **at("end_s", -1, lambda end: end + 10.0, of="timeline")),
         changed(PIPELINE, timeline=lambda case: of_rank_0(case.timeline)),
+    ],
+    "compression presence": [
+        changed(COMPRESSED, compression=None),
+        changed(PIPELINE, compression=lambda _: make_compression()),
+    ],
+    "compression numbers": [
+        changed(COMPRESSED, **at("error", 1, np.nan, of="compression")),
+        changed(COMPRESSED, **at("backlog", 1, -1.0, of="compression")),
+        changed(COMPRESSED, **at("held_back", (1, 1), np.inf, of="compression")),
+        changed(COMPRESSED, **at("training_step", 1, 0, of="compression")),
+        changed(COMPRESSED, **at("training_step", -1, N + N_WARMUP, of="compression")),
+        changed(COMPRESSED, compression=lambda case: replace(case.compression, coded_bytes=0)),
+        changed(COMPRESSED, compression=lambda case: replace(case.compression, plain_wire_bytes=np.nan)),
     ],
     "learning presence": [
         changed(TO_TARGET, learning=None),

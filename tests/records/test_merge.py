@@ -13,6 +13,7 @@ from record_samples import (
     device_facts,
     make_case,
     make_certificate,
+    make_compression,
     make_record,
     make_timeline,
 )
@@ -47,6 +48,7 @@ def rich_record():
         2, 3, 1, timeline=make_timeline(EXCHANGE, 2), bubble_bound=0.25, certificate=make_certificate(4),
         **device_facts(2, 3),
         **cpu_facts(2, 3),
+        compression=make_compression(),
     )  # fmt: skip
     return make_record(full, make_case(1), environment=environment("b"))
 
