@@ -58,8 +58,27 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
     if grid.tensor > model.hidden:
         raise SpecError("parallel.grid", str(grid), f"at most hidden ({model.hidden}) tensor ranks")
     _check_order(spec, grid)
+    _check_sequences(spec, grid)
     check_recurrence(spec, grid)
     _check_unequal(spec, grid)
+
+
+_SUMMED = ("allreduce_flat", "allreduce_bucketed", "hierarchical", "parameter_server_sync")
+"""Methods whose step is that of the whole batch: the loss is a mean over all its tokens, wherever they are."""
+
+
+def _check_sequences(spec: RunSpec, grid: Grid) -> None:
+    """Refuse sequences of unequal length where only rows of one length can be cut."""
+    sequences, parallel = spec.problem.sequences, spec.parallel
+    if sequences == "windows":
+        return
+    if grid.n_ranks != grid.data:
+        raise SpecError("parallel.grid", str(grid), f"the axis data alone, with sequences = {sequences}")
+    if spec.recurrence.method != "chain":
+        raise SpecError("recurrence.method", spec.recurrence.method, f"chain, with sequences = {sequences}")
+    if parallel.data_method not in _SUMMED:
+        allowed = f"{', '.join(_SUMMED)}, with sequences = {sequences}"
+        raise SpecError("parallel.data_method", parallel.data_method, allowed)
     check_training(spec)
 
 

@@ -87,6 +87,20 @@ def test_a_problem_that_cannot_be_cut_that_often_is_refused(overrides, message):
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"grid": "pipeline=2"}, "parallel.grid = 'pipeline=2': allowed is the axis data alone"),
+        ({"grid": "data=1", "method": "picard", "fold": 2}, "recurrence.method = 'picard': allowed is chain"),
+    ],
+)
+def test_sequences_of_unequal_length_are_split_by_rows_alone(overrides, message):
+    spec = build_spec({}, {"sequences": "lines", **overrides})
+    with pytest.raises(SpecError) as raised:
+        resolve_grid(spec, spec.parallel.grid.n_ranks)
+    assert str(raised.value) == f"{message}, with sequences = lines"
+
+
 def test_a_problem_cut_as_often_as_it_can_be_is_accepted():
     spec = build_spec({}, {"batch": 11, "microbatches": 3, "seq": 5, "chunks": 5})
     assert resolve_grid(spec, 3) == Grid(data=3)

@@ -29,6 +29,10 @@ def check_backends(spec: RunSpec) -> None:
     SpecError
         The backend does not have what the model asks for.
     """
+    others = [name for name in spec.machine.rank_backends or spec.machine.backend if name != "numpy"]
+    if spec.problem.sequences != "windows" and others:
+        allowed = f"numpy, with sequences = {spec.problem.sequences}"
+        raise SpecError("machine.backend", ",".join(others), allowed)
     if spec.machine.gemm == "mkl" and load_mkl() is None:
         raise MissingPackageError("machine.gemm = mkl: MKL is not installed: pip install mkl")
     if "torch" in spec.machine.backend:

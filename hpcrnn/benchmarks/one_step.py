@@ -16,10 +16,14 @@ Boundary = tuple[dict[str, Array], dict[str, Array]]
 
 
 def random_boundary(network: Network, spec: RunSpec) -> Boundary:
-    """Draw initial states and gradients of the final states, for the whole batch."""
+    """Draw initial states and gradients of the final states, for the whole batch.
+
+    Of rows of unequal length nothing wants a gradient of the last state, so it is zero; that they start from zeros
+    whatever the initial states are shows.
+    """
     rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xB0)))
     batch, dtype = spec.problem.batch, spec.model.dtype
-    scale = 1.0 / (batch * spec.problem.seq)
+    scale = 1.0 / (batch * spec.problem.seq) if spec.problem.sequences == "windows" else 0.0
     initial, cotangent = {}, {}
     for block in network.blocks:
         if block.cell is not None:

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import ProductLibrary, StationaryProduct
+from hpcrnn.cells.starts import NO_STARTS, NoStarts
 
 Array = npt.NDArray[Any]
 Parameters = Mapping[str, Array]
@@ -54,12 +55,15 @@ class Tape:
         ``h`` of all shards: what recurrent products read. In a whole layer it *is* ``states["h"]``.
     saved : dict of str to array (T, ...)
         What else the cell keeps for its backward pass, one entry a step.
+    starts : NoStarts
+        Where sequences start inside the rows.
     """
 
     gates: Array
     states: dict[str, Array]
     hidden: Array
     saved: dict[str, Array] = field(default_factory=dict)
+    starts: NoStarts = NO_STARTS
 
     @property
     def y(self) -> Array:
@@ -80,6 +84,7 @@ class Tape:
             states,
             states["h"] if self.hidden is self.states["h"] else self.hidden[start : stop + 1],
             {name: a[start:stop] for name, a in self.saved.items()},
+            self.starts.window(start, stop, states),
         )
 
 
@@ -319,7 +324,9 @@ class Cell(ABC):
         work.library.matmul(as_rows(x).T, gates, into["W"], accumulate=accumulate)
         work.poll()
         sum_rows(gates, into["b"], work.scratch["sums"], accumulate=accumulate)
+        tape.starts.hide_all()
         self.recurrent_gradient(tape, into, work, accumulate=accumulate)
+        tape.starts.show_all()
 
     def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False) -> None:
         """Compute the gradient of ``R``, and of any parameter only this cell has."""

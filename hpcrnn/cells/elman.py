@@ -41,11 +41,13 @@ class Elman(Cell):
 
     def recur(self, tape: Tape, work: Workspace) -> None:
         R, bias, exchange = work.forward["R"], work.bias[0], work.exchange
-        h, hidden, gates = tape.states["h"], tape.hidden, tape.gates
+        h, hidden, gates, starts = tape.states["h"], tape.hidden, tape.gates, tape.starts
         exchange.gather(h[0], hidden[0])
         for t in range(len(tape.gates)):
             a, h_t = gates[t], h[t + 1]
+            starts.hide(t)
             R.accumulate(hidden[t], a)
+            starts.show(t)
             np.add(a, bias, out=h_t)  # the gates stay what the products made of them
             if self.activation == "tanh":
                 np.tanh(h_t, out=h_t)
@@ -56,7 +58,7 @@ class Elman(Cell):
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
         R, slope, exchange = work.backward["R"], work.scratch["slope"], work.exchange
-        h, gates, dh = tape.states["h"], tape.gates, dstate["h"]
+        h, gates, dh, starts = tape.states["h"], tape.gates, dstate["h"], tape.starts
         partial = work.partial(dh)
         for t in reversed(range(len(dy))):
             da, h_t = gates[t], h[t + 1]
@@ -69,4 +71,5 @@ class Elman(Cell):
             np.multiply(dh, slope, out=da)
             R.multiply(da, partial)
             exchange.reduce_scatter(partial, dh)
+            starts.cut(t, (dh,))
             work.poll()

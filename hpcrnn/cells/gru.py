@@ -78,12 +78,15 @@ class GRU(Cell):
     def recur(self, tape: Tape, work: Workspace) -> None:
         candidate = self._candidate_after if self.reset == "after" else self._candidate_before
         h, hidden, unit, exchange = tape.states["h"], tape.hidden, work.scratch["unit"], work.exchange
+        starts = tape.starts
         exchange.gather(h[0], hidden[0])
         for t in range(len(tape.gates)):
+            starts.hide(t)
             candidate(t, tape, work)
             _, z, n = tape.saved["activations"][t]
             h_t = h[t + 1]
             np.subtract(h[t], n, out=unit)  # h_t = n + z (h_{t-1} - n)
+            starts.show(t)
             np.multiply(z, unit, out=unit)
             np.add(n, unit, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
@@ -124,7 +127,7 @@ class GRU(Cell):
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
         reset = self._reset_after if self.reset == "after" else self._reset_before
-        h, dh, activations = tape.states["h"], dstate["h"], tape.saved["activations"]
+        h, dh, activations, starts = tape.states["h"], dstate["h"], tape.saved["activations"], tape.starts
         slopes, unit = work.scratch["slopes"], work.scratch["unit"]
         _, dz, dn = slopes
         for t in reversed(range(len(dy))):
@@ -135,6 +138,7 @@ class GRU(Cell):
             np.subtract(s[:2], slopes[:2], out=slopes[:2])
             np.subtract(1, dn, out=dn)
 
+            starts.hide(t)
             np.subtract(h[t], n, out=unit)  # dz = dh (h_{t-1} - n) σ'
             np.multiply(unit, dh, out=unit)
             np.multiply(dz, unit, out=dz)
@@ -142,7 +146,9 @@ class GRU(Cell):
             np.subtract(dh, unit, out=dh)
             np.multiply(dn, dh, out=dn)
             reset(t, dh, tape, work)
+            starts.show(t)
             np.add(dh, unit, out=dh)
+            starts.cut(t, (dh,))
             work.poll()
 
     def _reset_after(self, t: int, dh: Array, tape: Tape, work: Workspace) -> None:

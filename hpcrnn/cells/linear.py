@@ -25,6 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hpcrnn.cells.base import Array, Cell, Parameters, Tape, Workspace, as_rows
+from hpcrnn.cells.starts import NoStarts
 
 BLOCK = 1 << 15
 """Elements (steps times rows times units) of a block, unless one step has more.
@@ -93,7 +94,7 @@ class LinearCell(Cell):
             np.add(inflow, work.bias[-1], out=inflow)
             np.multiply(inflow, factor, out=inflow)
             np.subtract(1, factor, out=factor)
-            _advance(factor, h, work.scratch["unit"])
+            _advance(factor, h, work.scratch["unit"], block.starts)
             work.poll()
         # No step has needed the other shards' units: one message for all of them.
         work.exchange.gather(as_rows(tape.states["h"][1:]), as_rows(tape.hidden[1:]))
@@ -103,12 +104,13 @@ class LinearCell(Cell):
         for block in reversed(list(_blocks(tape))):
             factor, h = block.saved["factor"], block.states["h"]
             delta, scratch = like(factor, work.scratch["delta"]), like(factor, work.scratch["block"])
-            _retreat(factor, dy[stop - len(factor) : stop], delta, dstate["h"])
+            _retreat(factor, dy[stop - len(factor) : stop], delta, dstate["h"], block.starts)
             stop -= len(factor)
             np.subtract(1, factor, out=scratch)
             np.multiply(scratch, delta, out=scratch)
             np.copyto(block.gates_by_gate[:, -1], scratch)
             np.subtract(h[1:], h[:-1], out=scratch)
+            block.starts.take_at(scratch, h[1:])  # the state before is zero there
             np.multiply(scratch, factor, out=scratch)
             np.multiply(scratch, delta, out=scratch)
             self.spread(scratch, block, work)
@@ -142,20 +144,25 @@ def _blocks(tape: Tape) -> Iterator[Tape]:
         yield tape.window(start, min(start + length, steps))
 
 
-def _advance(factor: Array, h: Array, unit: Array) -> None:
+def _advance(factor: Array, h: Array, unit: Array, starts: NoStarts) -> None:
     """Compute ``h_t = a_t h_{t-1} + u_t`` for ``h`` (S + 1, B, H), of which all rows but the first hold ``u``.
 
     At B = 1 this loop is nothing but calls: iterating over arrays and naming results by position halve it.
     """
     before = h[0]
-    for a_t, h_t in zip(factor, h[1:], strict=True):
+    for a_t, h_t, rows in zip(factor, h[1:], starts.by_step(len(factor)), strict=True):
         np.multiply(a_t, before, unit)
+        if rows is not None:
+            unit[rows] = 0
         np.add(h_t, unit, h_t)
         before = h_t
 
 
-def _retreat(factor: Array, dy: Array, delta: Array, dh: Array) -> None:
+def _retreat(factor: Array, dy: Array, delta: Array, dh: Array, starts: NoStarts) -> None:
     """Compute ``δ_t = dy_t + a_{t+1} δ_{t+1}``; ``dh`` (B, H) holds the second term, at first and at last."""
-    for a_t, dy_t, delta_t in zip(factor[::-1], dy[::-1], delta[::-1], strict=True):
+    rows_by_step = starts.by_step(len(factor))[::-1]
+    for a_t, dy_t, delta_t, rows in zip(factor[::-1], dy[::-1], delta[::-1], rows_by_step, strict=True):
         np.add(dh, dy_t, delta_t)
         np.multiply(delta_t, a_t, dh)
+        if rows is not None:
+            dh[rows] = 0

@@ -69,8 +69,10 @@ class LSTM(Cell):
         R, bias, unit, exchange = work.forward["R"], work.bias, work.scratch["unit"], work.exchange
         h, c, hidden, tanh_c = tape.states["h"], tape.states["c"], tape.hidden, tape.saved["tanh_c"]
         gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
+        starts = tape.starts
         exchange.gather(h[0], hidden[0])
         for t in range(len(tape.gates)):
+            starts.hide(t)
             R.accumulate(hidden[t], gates[t])
             s, h_t, c_t, tanh_c_t = activations[t], h[t + 1], c[t + 1], tanh_c[t]
             i, f, g, o = s
@@ -79,6 +81,7 @@ class LSTM(Cell):
             np.tanh(g, out=g)
             sigmoid(o)
             np.multiply(f, c[t], out=c_t)
+            starts.show(t)
             np.multiply(i, g, out=unit)
             np.add(c_t, unit, out=c_t)
             np.tanh(c_t, out=tanh_c_t)
@@ -91,6 +94,7 @@ class LSTM(Cell):
         c, tanh_c = tape.states["c"], tape.saved["tanh_c"]
         gates, by_gate, activations = tape.gates, tape.gates_by_gate, tape.saved["activations"]
         dh, dc = dstate["h"], dstate["c"]
+        starts = tape.starts
         partial = work.partial(dh)
         di, df, dg, do = slopes
         for t in reversed(range(len(dy))):
@@ -110,7 +114,9 @@ class LSTM(Cell):
 
             np.multiply(slopes[:3], dc, out=slopes[:3])  # slopes become the gates' gradients
             np.multiply(di, g, out=di)
+            starts.hide(t)
             np.multiply(df, c[t], out=df)
+            starts.show(t)
             np.multiply(dg, i, out=dg)
             np.multiply(do, dh, out=do)
             np.multiply(do, tanh_c_t, out=do)
@@ -118,4 +124,5 @@ class LSTM(Cell):
             np.copyto(by_gate[t], slopes)
             R.multiply(gates[t], partial)
             exchange.reduce_scatter(partial, dh)
+            starts.cut(t, (dh, dc))
             work.poll()

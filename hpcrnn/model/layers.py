@@ -22,7 +22,9 @@ def embed(table: Array, tokens: Array, out: Array) -> None:
     np.take(table, tokens, axis=0, out=out, mode="clip")
 
 
-def embed_gradient(tokens: Array, dy: Array, into: Array, *, accumulate: bool = False) -> None:
+def embed_gradient(
+    tokens: Array, dy: Array, into: Array, held: Array | None = None, *, accumulate: bool = False
+) -> None:
     """Add up the gradients of equal tokens.
 
     Sorting the rows and reducing each run is an order of magnitude faster than ``numpy.add.at``.
@@ -33,11 +35,17 @@ def embed_gradient(tokens: Array, dy: Array, into: Array, *, accumulate: bool = 
     dy : array (T, B, D)
     into : array (V, D)
         Overwritten, or added to.
+    held : bool array (T, B), optional
+        Which tokens are there. Zeros of the others would add nothing, but would change how sums are rounded.
     accumulate : bool, optional
         Add to what is there.
     """
     flat = tokens.ravel()
-    order = np.argsort(flat, kind="stable")
+    if held is None:
+        order = np.argsort(flat, kind="stable")
+    else:
+        there = np.flatnonzero(held)
+        order = there[np.argsort(flat[there], kind="stable")]
     ordered = flat[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
     if not accumulate:

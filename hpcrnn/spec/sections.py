@@ -29,6 +29,14 @@ HandicapText = Annotated[
     Meta(pattern=HANDICAP_PATTERN, description="RANK:SPEED or RANK:SPEED@STEP, comma-separated, speeds 0.01 to 0.9999"),
 ]
 
+Spread = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(even|skewed:(0(\.[0-9]{1,9})?|1(\.0{1,9})?))\Z",
+        description="even, or skewed:X with X from 0 to 1",
+    ),
+]
+
 CellName = Literal["elman", "lstm", "gru", "mingru", "minlstm"]
 DType = Literal["float32", "float64"]
 BackendName = Literal["numpy", "torch", "cupy"]
@@ -99,6 +107,33 @@ class ProblemSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         None
     )
     seed: Annotated[int, Meta(ge=0, le=_LARGEST, description="of the data and the initial weights")] = 0
+    sequences: Annotated[
+        Literal["windows", "lines", "files"],
+        Meta(
+            description="of stdlib and file: windows of seq bytes from anywhere; or lines or files, each of its own "
+            "length and starting from zeros; of one longer than seq the rest is a further sequence"
+        ),
+    ] = "windows"
+    batching: Annotated[
+        Literal["naive", "sorted", "packed"],
+        Meta(
+            description="of lines and files; naive: a sequence a row, as drawn, and padded; sorted: those of a step of "
+            "about one length; packed: several in a row, so that all rows are full"
+        ),
+    ] = "naive"
+    spread: Annotated[
+        Spread,
+        Meta(
+            description="of lines and files over the rows of the batch, and so over ranks; skewed: each row owns a "
+            "part of the sequences, dealt by length where X is 1, at random where it is 0"
+        ),
+    ] = "even"
+
+    @property
+    def skew(self) -> float | None:
+        """X of ``skewed:X``; None where rows own nothing."""
+        kind, _, degree = self.spread.partition(":")
+        return float(degree) if kind == "skewed" else None
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -33,11 +33,19 @@ class Batch:
         Tokens; values; or, for the loss ``linear``, the cotangent of the last layer's output.
     weights : float array (T, B), optional
         What each element's loss counts, one on average over the global batch; None is one everywhere.
+    lengths : int array (B,), optional
+        Steps of each row that hold anything, at least one; what follows is padding, weighs nothing, and need not be
+        run. None is T everywhere.
+    starts : bool array (T, B), optional
+        Where a sequence starts: the state before is not its own, and it starts from zeros. None is nowhere: a row is
+        one sequence, which starts from its initial state.
     """
 
     inputs: Array
     targets: Array
     weights: Array | None = None
+    lengths: Array | None = None
+    starts: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hpcrnn.spec import RunSpec
 from hpcrnn.workloads.adding import open_adding
 from hpcrnn.workloads.base import Workload, refused
+from hpcrnn.workloads.sequences import check_sequences
 from hpcrnn.workloads.series import open_series
 from hpcrnn.workloads.synthetic import check_features, open_synthetic
 from hpcrnn.workloads.text import open_file, open_stdlib
@@ -33,7 +34,8 @@ def open_workload(spec: RunSpec) -> Workload:
     Raises
     ------
     SpecError
-        There is none of this name, or its file, the sequence length or ``problem.features`` do not fit it.
+        There is none of this name, or its file, the sequence length, ``problem.features`` or ``problem.sequences``
+        do not fit it.
     FileError
         The standard library's sources are not on disk.
     """
@@ -42,6 +44,7 @@ def open_workload(spec: RunSpec) -> Workload:
     if name not in _NAMED and not (kind in _WITH_PATH and path):
         raise refused(spec, "stdlib, file:PATH, series:PATH, adding or synthetic")
     check_features(spec)
+    check_sequences(spec)
     if name in _NAMED:
         return _NAMED[name](spec)
     return _WITH_PATH[kind](spec, path)

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from hpcrnn.errors import FileError
 from hpcrnn.spec import RunSpec
-from hpcrnn.workloads.base import Array, Batch, Interface, random_windows, refused, row_range
+from hpcrnn.workloads.base import Array, Batch, Interface, Workload, random_windows, refused, row_range
+from hpcrnn.workloads.sequences import open_sequences
 
 VOCABULARY = 256
 INTERFACE = Interface("tokens", VOCABULARY, "cross_entropy", VOCABULARY)
@@ -74,7 +75,7 @@ class TextWorkload:
         }
 
 
-def open_stdlib(spec: RunSpec, root: Path | None = None) -> TextWorkload:
+def open_stdlib(spec: RunSpec, root: Path | None = None) -> Workload:
     """Open the sources of the running Python's standard library.
 
     Parameters
@@ -103,7 +104,7 @@ def open_stdlib(spec: RunSpec, root: Path | None = None) -> TextWorkload:
         raise FileError(message) from None
 
 
-def open_file(spec: RunSpec, name: str) -> TextWorkload:
+def open_file(spec: RunSpec, name: str) -> Workload:
     """Open the user's file, or every file below a directory.
 
     Raises
@@ -142,15 +143,27 @@ def _complain(error: OSError) -> None:
 
 
 @lru_cache(maxsize=1)
-def _read(files: tuple[tuple[Path, int, int], ...]) -> Array:
-    """Join files, given with their time and size: a verification opens the run's own corpus again."""
-    return np.frombuffer(b"".join(path.read_bytes() for path, _, _ in files), dtype=np.uint8)
+def _read(files: tuple[tuple[Path, int, int], ...]) -> tuple[Array, Array]:
+    """Join files, given with their time and size: a verification opens the run's own corpus again.
+
+    Returns
+    -------
+    corpus : uint8 array (N,)
+    ends : int64 array (n_files,)
+        Where each file ends in it.
+    """
+    contents = [path.read_bytes() for path, _, _ in files]
+    return np.frombuffer(b"".join(contents), dtype=np.uint8), np.cumsum([len(content) for content in contents])
 
 
-def _workload(spec: RunSpec, files: list[Path]) -> TextWorkload:
-    corpus = _read(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+def _workload(spec: RunSpec, files: list[Path]) -> Workload:
+    corpus, ends = _read(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
     problem = spec.problem
-    if corpus.size <= problem.seq:
-        raise refused(spec, f"a text of at least seq + 1 = {problem.seq + 1} bytes; this has {corpus.size}")
+    least = problem.seq if problem.sequences == "windows" else 0
+    if corpus.size <= least:
+        at_least = f"at least seq + 1 = {least + 1} bytes" if least else "at least one byte"
+        raise refused(spec, f"a text of {at_least}; this has {corpus.size}")
+    if problem.sequences != "windows":
+        return open_sequences(spec, corpus, ends, len(files), INTERFACE)
     sizes = problem.batch, problem.seq, problem.seed
     return TextWorkload(problem.workload, corpus, len(files), *sizes, carry=spec.training.carry)

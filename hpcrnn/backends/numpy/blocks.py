@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ from hpcrnn.backends.boundaries import (
     unit_arena,
     unit_arrays,
 )
+from hpcrnn.backends.filling import Filling
 from hpcrnn.cells import Cell, Tape
 from hpcrnn.cells.base import as_rows, sum_rows
 from hpcrnn.cells.exchange import Exchange
 from hpcrnn.cells.products import ProductLibrary
+from hpcrnn.cells.starts import starts_of
 from hpcrnn.methods.line import Line
 from hpcrnn.model.layers import cross_entropy, embed, embed_gradient, squared_error
 from hpcrnn.model.network import Block, Network
@@ -50,6 +52,8 @@ class Context:
         With the other shards.
     line : Line
         With the other windows of time.
+    filling : Filling
+        What the batch at hand fills of all this.
     poll : callable
         Called once a time step.
     """
@@ -63,6 +67,7 @@ class Context:
     library: ProductLibrary
     exchange: Exchange
     line: Line
+    filling: Filling
     poll: Callable[[], None]
 
     @property
@@ -105,6 +110,14 @@ class NumpyBlock(ABC):
         """What the step's solves did, in a block that has any."""
         return ()
 
+    def _run(self, arrays: Mapping[UnitKey, Array], m: int, c: int) -> Array:
+        """The steps of a chunk's array that are run: all, but for padding."""
+        return self._c.filling.view(arrays[m, c], m, c)
+
+    def _run_of_window(self, array: Array, m: int, c: int) -> Array:
+        """The same of an array of the micro-batch's whole window."""
+        return self._c.filling.view(array[self._c.extent.local(c)], m, c)
+
     @abstractmethod
     def forward(self, m: int, c: int) -> float:
         """Run F; return the loss terms it made."""
@@ -115,9 +128,14 @@ class NumpyBlock(ABC):
 
     def weight_gradient(self, m: int, c: int) -> None:
         """Run W: write the gradients the first time in a step, add to them afterwards."""
-        if self._c.gradients:
+        if not self._c.gradients:
+            return
+        if self._c.filling.steps(m, c):
             self._compute_gradient(m, c, accumulate=self._has_gradient)
-            self._has_gradient = True
+        elif not self._has_gradient:
+            for gradient in self._c.gradients.values():
+                gradient[...] = 0
+        self._has_gradient = True
 
     @abstractmethod
     def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
@@ -158,15 +176,15 @@ class EmbeddingBlock(NumpyBlock):
         self.output = Boundary(value, value, gradient, [arena, *arenas])
 
     def forward(self, m: int, c: int) -> float:
-        embed(self._c.parameters["E"], self._tokens[m][self._c.extent.local(c)], self.output.value[m, c])
+        embed(self._c.parameters["E"], self._run_of_window(self._tokens[m], m, c), self._run(self.output.value, m, c))
         return 0.0
 
     def backward(self, m: int, c: int) -> None:
         """Tokens have no gradient."""
 
     def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
-        tokens, dy = self._tokens[m][self._c.extent.local(c)], self.output.gradient[m, c]
-        embed_gradient(tokens, dy, self._c.gradients["E"], accumulate=accumulate)
+        tokens, dy = self._run_of_window(self._tokens[m], m, c), self._run(self.output.gradient, m, c)
+        embed_gradient(tokens, dy, self._c.gradients["E"], self._c.filling.held(m, c), accumulate=accumulate)
 
 
 class AffineBlock(NumpyBlock):
@@ -182,7 +200,7 @@ class AffineBlock(NumpyBlock):
         self._sums = np.empty(width, context.dtype)
 
     def forward(self, m: int, c: int) -> float:
-        out = as_rows(self.output.value[m, c])
+        out = as_rows(self._run(self.output.value, m, c))
         self._c.library.matmul(as_rows(self._input(m, c)), self._c.parameters["W"], out)
         self._complete(out)
         np.add(out, self._c.parameters["b"], out=out)
@@ -192,15 +210,15 @@ class AffineBlock(NumpyBlock):
         """Make the product whole where a shard has only a part of it."""
 
     def _input(self, m: int, c: int) -> Array:
-        return self._c.before.value[m, c]
+        return self._run(self._c.before.value, m, c)
 
     def backward(self, m: int, c: int) -> None:
-        if self._c.gives_dx:
-            dx, dy = self._c.before.gradient[m, c], self.output.gradient[m, c]
+        if self._c.gives_dx and self._c.filling.steps(m, c):
+            dx, dy = self._run(self._c.before.gradient, m, c), self._run(self.output.gradient, m, c)
             self._c.library.matmul(as_rows(dy), self._c.parameters["W"].T, as_rows(dx))
 
     def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
-        dy = as_rows(self.output.gradient[m, c])
+        dy = as_rows(self._run(self.output.gradient, m, c))
         into = self._c.gradients
         self._c.library.matmul(as_rows(self._input(m, c)).T, dy, into["W"], accumulate=accumulate)
         sum_rows(dy, into["b"], self._sums, accumulate=accumulate)
@@ -227,11 +245,10 @@ class HeadBlock(AffineBlock):
 
     def forward(self, m: int, c: int) -> float:
         super().forward(m, c)
-        chunk = self._c.extent.local(c)
-        scores = as_rows(self.output.value[m, c])
+        scores = as_rows(self._run(self.output.value, m, c))
         all_weights = self._weights[m]
-        weights = None if all_weights is None else all_weights[chunk].ravel()
-        targets = self._targets[m][chunk]
+        weights = None if all_weights is None else self._run_of_window(all_weights, m, c).ravel()
+        targets = self._run_of_window(self._targets[m], m, c)
         if self._loss == "cross_entropy":
             loss = cross_entropy(scores, targets.ravel(), weights, self._c.extent.scale)
         else:
@@ -242,7 +259,7 @@ class HeadBlock(AffineBlock):
         self._c.exchange.sum(out)
 
     def _input(self, m: int, c: int) -> Array:
-        return self._c.before.own[m, c]
+        return self._run(self._c.before.own, m, c)
 
 
 class CotangentBlock(NumpyBlock):
@@ -282,6 +299,8 @@ class RecurrentBlock(NumpyBlock):
     ----------
     initial, final, cotangent, carry : list of States
         One a micro-batch.
+
+    Where rows are of unequal length ``final`` is the state after a row's own last step, and ``cotangent`` is not read.
     """
 
     def __init__(self, context: Context, cell: Cell) -> None:
@@ -294,6 +313,7 @@ class RecurrentBlock(NumpyBlock):
         rows = [extent.window_shape(m)[1] for m in range(len(samples))]
         shapes = {unit: list(cell.tape_shapes(*extent.shape(*unit), H, width).values()) for unit in extent.units()}
         arena = unit_arena(extent, "activation", context.index, context.memory, shapes)
+        self._run_tapes: dict[UnitKey, Tape] = {}
         self.tapes: dict[UnitKey, Tape] = {
             unit: cell.make_tape(*extent.shape(*unit), H, dtype, width, arena.allocator(unit)) for unit in shapes
         }
@@ -321,31 +341,56 @@ class RecurrentBlock(NumpyBlock):
                 self.cell.load(self._c.parameters, work, backward=self._c.extent.backward)
             self.stale = False
 
+    def begin_step(self) -> None:
+        super().begin_step()
+        self._run_tapes.clear()
+
+    def _tape(self, m: int, c: int) -> Tape:
+        """The steps of a tape that are run, and where sequences start in them."""
+        filling, tape = self._c.filling, self.tapes[m, c]
+        if not filling.is_ragged:
+            return tape
+        if (m, c) not in self._run_tapes:
+            tape, where = tape.window(0, filling.steps(m, c)), filling.starts(m, c)
+            starts = tape.starts if where is None else starts_of(where, tape.states)
+            self._run_tapes[m, c] = replace(tape, starts=starts)
+        return self._run_tapes[m, c]
+
     def forward(self, m: int, c: int) -> float:
         self._lay_out_weights()
-        tape, own = self.tapes[m, c], self._c.extent.own_chunks
+        tape, own = self._tape(m, c), self._c.extent.own_chunks
         for name, state in tape.states.items():
             np.copyto(state[0], self.initial[m][name] if c == own[0] else self.tapes[m, c - 1].states[name][-1])
-        self.cell.forward(self._c.parameters, self._c.before.value[m, c], tape, self._workspaces[m])
-        if c == own[-1]:
-            for name, state in tape.states.items():
-                np.copyto(self.final[m][name], state[-1])
+        self.cell.forward(self._c.parameters, self._run(self._c.before.value, m, c), tape, self._workspaces[m])
+        self._keep_final(m, c, tape)
         return 0.0
 
+    def _keep_final(self, m: int, c: int, tape: Tape) -> None:
+        """Keep the states after the last step, that of each row's own where rows are of unequal length."""
+        if self._c.filling.is_ragged:
+            rows, after = self._c.filling.ends(m, c)
+            for name, state in tape.states.items():
+                self.final[m][name][rows] = state[after, rows]
+        elif c == self._c.extent.own_chunks[-1]:
+            for name, state in tape.states.items():
+                np.copyto(self.final[m][name], state[-1])
+
     def backward(self, m: int, c: int) -> None:
-        tape, work, carry = self.tapes[m, c], self._workspaces[m], self.carry[m]
+        """Run B; nothing wants a gradient of the last state of a row that ends before the others."""
+        tape, work, carry = self._tape(m, c), self._workspaces[m], self.carry[m]
         if c == self._c.extent.own_chunks[-1]:
             for name, gradient in self.cotangent[m].items():
-                np.copyto(carry[name], gradient)
-        self.cell.backward(self.output.gradient[m, c], carry, tape, work)
-        self._input_gradient(m, c)
+                np.copyto(carry[name], 0 if self._c.filling.is_ragged else gradient)
+        if self._c.filling.steps(m, c):
+            self.cell.backward(self._run(self.output.gradient, m, c), carry, tape, work)
+            self._input_gradient(m, c)
 
     def _input_gradient(self, m: int, c: int) -> None:
         """Compute ``dx`` from the gate gradients, where the block before wants it."""
-        tape, work = self.tapes[m, c], self._workspaces[m]
+        tape, work = self._tape(m, c), self._workspaces[m]
         if not self._c.gives_dx:
             return
-        dx = self._c.before.gradient[m, c]
+        dx = self._run(self._c.before.gradient, m, c)
         if self._dx_partial is None:
             self.cell.input_gradient(self._c.parameters, tape, dx, work)
         else:
@@ -354,7 +399,7 @@ class RecurrentBlock(NumpyBlock):
             self._c.exchange.reduce_scatter(as_rows(partial), as_rows(dx))
 
     def _compute_gradient(self, m: int, c: int, *, accumulate: bool) -> None:
-        x, tape = self._c.before.value[m, c], self.tapes[m, c]
+        x, tape = self._run(self._c.before.value, m, c), self._tape(m, c)
         self.cell.weight_gradient(x, tape, self._c.gradients, self._workspaces[m], accumulate=accumulate)
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from hpcrnn.backends.arena import Memory
 from hpcrnn.backends.base import Array, Extent, HostEngine, LayerSolve, Part, Piece, nothing, rows_first, state_names
 from hpcrnn.backends.boundaries import Boundary, input_boundary, microbatch_of, received_boundary
+from hpcrnn.backends.filling import Filling
 from hpcrnn.backends.numpy.blocks import (
     Context,
     CotangentBlock,
@@ -69,6 +70,7 @@ class NumpyEngine(HostEngine):
         self._tokens: list[Array] = []
         self._features: list[Array] = []
         self._dx: list[Array] = []
+        self._filling = Filling(extent)
         if own[0] == 0:
             self._make_inputs()
 
@@ -85,6 +87,7 @@ class NumpyEngine(HostEngine):
                 library,
                 exchange,
                 line,
+                self._filling,
                 self._poll,
             )
             make = SegmentedBlock if extent.is_folded and network.blocks[index].is_recurrent else make_block
@@ -138,6 +141,7 @@ class NumpyEngine(HostEngine):
         }
 
     def load_batch(self, batch: Batch) -> None:
+        self._filling.load(batch)
         head = self._blocks.get(len(self._network.blocks) - 1)
         for m in range(len(self._extent.microbatches)):
             part = microbatch_of(batch, self._extent, m, self._network.dtype)
@@ -163,7 +167,8 @@ class NumpyEngine(HostEngine):
             block.begin_step()
 
     def forward(self, block: int, microbatch: int, chunk: int) -> None:
-        self.loss += self._blocks[block].forward(microbatch, chunk)
+        if self._filling.steps(microbatch, chunk):
+            self.loss += self._blocks[block].forward(microbatch, chunk)
 
     def backward(self, block: int, microbatch: int, chunk: int) -> None:
         self._blocks[block].backward(microbatch, chunk)
