@@ -87,7 +87,7 @@ CHANGED = {
 }
 
 # What some of them become.
-DECODED = {**CHANGED, "grid": Grid(data=2), "backend": ("numpy", "torch")}
+DECODED = {**CHANGED, "grid": Grid(data=2), "backend": ("numpy", "torch"), "rank_backends": ("numpy", "torch")}
 
 
 def changed_toml():

@@ -37,6 +37,8 @@ drawn = st.fixed_dictionaries(
         "grid": st.sampled_from(["data=2", "pipeline=2", "time=2", "tensor=2"] * 2 + ["data=1", "data=3"]),
         "order": st.sampled_from(["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]),
         "virtual_stages": st.sampled_from([1, 1, 2]), "carry": st.booleans(),
+        "balance": st.sampled_from(["even", "weights:2,1", "weights:1,5", "weights:1,1,1"]),
+        "handicap": st.sampled_from(["1:0.5", "0:0.9@1", "2:0.5"]),
         "expect_ranks": st.sampled_from([2, 2, 2, 2, 3]),
     },
 )
