@@ -279,6 +279,24 @@ class Engine(Protocol):
     def part(self) -> Part:
         """Copy what the step computed."""
 
+    def parameter_pieces(self) -> dict[str, Piece]:
+        """Copies of this engine's parameters, named as :meth:`load_parameters` has them, and where they belong."""
+
+    def predictions(self) -> Array:
+        """What a forward pass in mode ``forward`` said of each target.
+
+        Returns
+        -------
+        float64 array (T, B) or float array (T, B, O)
+            The logarithm of the target's probability, or the values predicted.
+        """
+
+    def state(self) -> dict[str, Array]:
+        """Copies, on the host, of what the next step depends on: parameters, optimizer, states carried."""
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from what :meth:`state` returned, in an engine that was made alike."""
+
     def solves(self) -> tuple[LayerSolve, ...]:
         """What the step's solves did; nothing with method ``chain``."""
 
@@ -315,6 +333,17 @@ class HostEngine:
 
     def summer(self, group: RankGroup) -> None:
         """MPI sums."""
+
+
+def with_prefix(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Put a word and a dot before every name."""
+    return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
+def without_prefix(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Select the names that begin with a word and a dot, without these."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def nothing() -> None:

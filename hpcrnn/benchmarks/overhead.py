@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcrnn.backends.base import Array, HostEngine, LayerSolve, Part, nothing
+from hpcrnn.backends.base import Array, HostEngine, LayerSolve, Part, Piece, nothing
 from hpcrnn.benchmarks.planning import Plan, make_plan
 from hpcrnn.benchmarks.script import ScriptParser, on_ranks, say
 from hpcrnn.errors import EXIT_VALID
@@ -83,6 +83,17 @@ class IdleEngine(HostEngine):
 
     def part(self) -> Part:
         return Part(self.loss)
+
+    def parameter_pieces(self) -> dict[str, Piece]:
+        return {}
+
+    def predictions(self) -> Array:
+        return np.empty(0)
+
+    def state(self) -> dict[str, Array]:
+        return {}
+
+    def restore(self, state: Mapping[str, Array]) -> None: ...
 
     def solves(self) -> tuple[LayerSolve, ...]:
         return ()

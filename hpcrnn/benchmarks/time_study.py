@@ -218,7 +218,7 @@ def training_rows(world: World, steps: int, every: int) -> Iterator[Row]:
         for step in range(steps + 1):
             batch = problem.workload.batch(step)
             if step % every == 0:
-                parameters = problem.engine.parameters()
+                parameters = {name: piece.value for name, piece in problem.engine.parameter_pieces().items()}
                 error, serial = reference.errors(probe.gradients(parameters, batch), parameters, batch)
                 yield _training_row(workload, spec, step, probe) | {"gradient_error": error, "serial_error": serial}
             problem.step(batch)

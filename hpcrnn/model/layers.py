@@ -53,7 +53,9 @@ def embed_gradient(
     into[ordered[starts]] += np.add.reduceat(dy.reshape(flat.size, -1)[order], starts, axis=0)
 
 
-def cross_entropy(logits: Array, targets: Array, weights: Array | None, scale: float) -> float:
+def cross_entropy(
+    logits: Array, targets: Array, weights: Array | None, scale: float, told: Array | None = None
+) -> float:
     """Softmax cross-entropy; turns the logits into their gradient, in place.
 
     Parameters
@@ -65,6 +67,8 @@ def cross_entropy(logits: Array, targets: Array, weights: Array | None, scale: f
         Weight of each row; None is one.
     scale : float
         Of the whole loss: one over the rows of the global batch.
+    told : float64 array (N,), optional
+        Takes the logarithm of each target's probability.
 
     Returns
     -------
@@ -77,6 +81,8 @@ def cross_entropy(logits: Array, targets: Array, weights: Array | None, scale: f
     np.exp(logits, out=logits)
     totals = logits.sum(axis=1, keepdims=True)
     terms = np.log(totals[:, 0].astype(np.float64)) - picked
+    if told is not None:
+        np.negative(terms, out=told)
     logits /= totals
     logits[rows, targets] -= 1
     if weights is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,12 @@ class Optimizer(Protocol):
 
     def update(self, parameters: Array, gradient: Array) -> None:
         """Take one step; ``gradient`` (n,) may be used as scratch."""
+
+    def state(self) -> dict[str, Array]:
+        """Copies of what the next step depends on."""
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from what :meth:`state` returned."""
 
     @property
     def memory_bytes(self) -> int:
@@ -44,6 +51,12 @@ class SGD:
         np.add(self._velocity, gradient, out=self._velocity)
         np.multiply(self._velocity, self._lr, out=self._scratch)
         np.subtract(parameters, self._scratch, out=parameters)
+
+    def state(self) -> dict[str, Array]:
+        return {"velocity": self._velocity.copy()}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        self._velocity[...] = state["velocity"]
 
     @property
     def memory_bytes(self) -> int:
@@ -97,6 +110,13 @@ class Adam:
             np.divide(m, scratch, out=scratch)
             np.multiply(scratch, rate, out=scratch)
             np.subtract(p, scratch, out=p)
+
+    def state(self) -> dict[str, Array]:
+        return {"mean": self._mean.copy(), "square": self._square.copy(), "steps": np.array(self._steps)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        self._mean[...], self._square[...] = state["mean"], state["square"]
+        self._steps = int(state["steps"])
 
     @property
     def memory_bytes(self) -> int:

@@ -26,6 +26,8 @@ from hpcrnn.backends.base import (
     nothing,
     rows_first,
     state_names,
+    with_prefix,
+    without_prefix,
 )
 from hpcrnn.backends.boundaries import Boundary, input_boundary, microbatch_of, received_boundary
 from hpcrnn.backends.cupy.arithmetic import Arithmetic, as_rows
@@ -220,6 +222,43 @@ class CupyEngine:
                 view[...] = take(block, name, parameters[f"{block.name}.{name}"], self._extent.shard)
         with self._device.stream:
             self._parameters.set(self._host.flat)
+            self._mark_stale()
+            self._device.synchronize()
+
+    def parameter_pieces(self) -> dict[str, Piece]:
+        flat = self._flat_parameters()
+        np.copyto(self._host.flat, flat)
+        return {
+            f"{block.name}.{name}": Piece(positions(block, name, self._extent.shard), view.copy())
+            for index, at in self._position.items()
+            for block in (self._network.blocks[index],)
+            for name, view in self._host.blocks[at].items()
+        }
+
+    def _flat_parameters(self) -> Array:
+        with self._device.stream:
+            return np.asarray(cp.asnumpy(self._parameters))
+
+    def predictions(self) -> Array:
+        raise NotImplementedError("predictions stay on the GPU")
+
+    def state(self) -> dict[str, Array]:
+        with self._device.stream:
+            carried = {
+                f"{block.name}.{m}": cp.asnumpy(stack)
+                for block in self._recurrent()
+                for m, stack in enumerate(block.stacks["initial"])
+            }
+            optimizer = with_prefix("optimizer", self._optimizer.state())
+        return {"parameters": self._flat_parameters()} | optimizer | with_prefix("carried", carried)
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        with self._device.stream:
+            self._parameters.set(np.ascontiguousarray(state["parameters"]))
+            self._optimizer.restore(without_prefix("optimizer", state))
+            for block in self._recurrent():
+                for m, stack in enumerate(block.stacks["initial"]):
+                    stack.set(np.ascontiguousarray(state[f"carried.{block.name}.{m}"]))
             self._mark_stale()
             self._device.synchronize()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import cupy as cp
 import numpy as np
 
+from hpcrnn.backends.base import Array
 from hpcrnn.backends.cupy.arithmetic import Arithmetic
 from hpcrnn.backends.cupy.device import DeviceArray, launch_flat
 from hpcrnn.spec import TrainingSpec
@@ -17,6 +19,12 @@ class GpuOptimizer(Protocol):
 
     def update(self, parameters: DeviceArray, gradient: DeviceArray) -> None:
         """Take one step."""
+
+    def state(self) -> dict[str, Array]:
+        """Copies, on the host, of what the next step depends on."""
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from what :meth:`state` returned."""
 
 
 class SGD:
@@ -37,6 +45,12 @@ class SGD:
 
     def update(self, parameters: DeviceArray, gradient: DeviceArray) -> None:
         launch_flat(self._kernel, parameters.size, (parameters, gradient, self._velocity, *self._constants))
+
+    def state(self) -> dict[str, Array]:
+        return {"velocity": cp.asnumpy(self._velocity)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        self._velocity.set(state["velocity"])
 
 
 class Adam:
@@ -67,6 +81,14 @@ class Adam:
         arrays = parameters, gradient, self._mean, self._square
         scalars = (*(np.float32(value) for value in constants), np.int64(parameters.size))
         launch_flat(self._kernel, parameters.size, (*arrays, *scalars))
+
+    def state(self) -> dict[str, Array]:
+        return {"mean": cp.asnumpy(self._mean), "square": cp.asnumpy(self._square), "steps": np.array(self._steps)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        self._mean.set(state["mean"])
+        self._square.set(state["square"])
+        self._steps = int(state["steps"])
 
 
 def make_optimizer(training: TrainingSpec, n: int, arithmetic: Arithmetic) -> GpuOptimizer:

@@ -237,6 +237,15 @@ class HeadBlock(AffineBlock):
         parts = len(context.extent.microbatches)
         self._targets: list[Array] = [np.empty(0)] * parts
         self._weights: list[Array | None] = [None] * parts
+        width = () if loss == "cross_entropy" else (context.block.outputs,)
+        wanted = context.extent.mode == "forward"
+        shapes = [(*context.extent.window_shape(m), *width) for m in range(parts)] if wanted else []
+        self.predictions: list[Array] = [np.zeros(shape) for shape in shapes]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this block has allocated beside parameters and gradients."""
+        return super().memory_bytes + sum(array.nbytes for array in self.predictions)
 
     def load_targets(self, m: int, targets: Array, weights: Array | None) -> None:
         """Take in a micro-batch's targets (T, B) or (T, B, O) and weights (T, B)."""
@@ -249,9 +258,13 @@ class HeadBlock(AffineBlock):
         all_weights = self._weights[m]
         weights = None if all_weights is None else self._run_of_window(all_weights, m, c).ravel()
         targets = self._run_of_window(self._targets[m], m, c)
+        told = self._run_of_window(self.predictions[m], m, c) if self.predictions else None
         if self._loss == "cross_entropy":
-            loss = cross_entropy(scores, targets.ravel(), weights, self._c.extent.scale)
+            flat = None if told is None else told.reshape(-1)
+            loss = cross_entropy(scores, targets.ravel(), weights, self._c.extent.scale, flat)
         else:
+            if told is not None:
+                told[...] = scores.reshape(told.shape)
             loss = squared_error(scores, as_rows(targets), weights, self._c.extent.scale)
         return loss if self._c.exchange.rank == 0 else 0.0
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from hpcrnn.backends.arena import Memory
-from hpcrnn.backends.base import Array, Extent, HostEngine, LayerSolve, Part, Piece, nothing, rows_first, state_names
+from hpcrnn.backends.base import (
+    Array,
+    Extent,
+    HostEngine,
+    LayerSolve,
+    Part,
+    Piece,
+    nothing,
+    rows_first,
+    state_names,
+    with_prefix,
+    without_prefix,
+)
 from hpcrnn.backends.boundaries import Boundary, input_boundary, microbatch_of, received_boundary
 from hpcrnn.backends.filling import Filling
 from hpcrnn.backends.numpy.blocks import (
@@ -23,7 +35,7 @@ from hpcrnn.cells.exchange import ALONE, Exchange
 from hpcrnn.cells.products import ProductLibrary
 from hpcrnn.methods.line import ALONE as ONLY_WINDOW
 from hpcrnn.methods.line import Line
-from hpcrnn.model.network import Network
+from hpcrnn.model.network import Block, Network
 from hpcrnn.model.optimizers import clip, make_optimizer, norm_square
 from hpcrnn.model.parameters import FlatBuffer
 from hpcrnn.model.sharding import is_sharded, positions, shard_shapes, take, take_units
@@ -131,14 +143,37 @@ class NumpyEngine(HostEngine):
                 view[...] = take(block, name, parameters[f"{block.name}.{name}"], self._extent.shard)
         self._mark_stale()
 
-    def parameters(self) -> dict[str, Array]:
-        """Copies of this engine's parameters, named as :meth:`load_parameters` has them."""
-        named = {index: self._network.blocks[index].name for index in self._position}
+    def parameter_pieces(self) -> dict[str, Piece]:
         return {
-            f"{named[index]}.{name}": view.copy()
-            for index, at in self._position.items()
-            for name, view in self._parameters.blocks[at].items()
+            f"{block.name}.{name}": Piece(positions(block, name, self._extent.shard), view.copy())
+            for block, views in self._own(self._parameters)
+            for name, view in views.items()
         }
+
+    def predictions(self) -> Array:
+        head = self._blocks[len(self._network.blocks) - 1]
+        if not isinstance(head, HeadBlock) or not head.predictions:
+            raise TypeError("a network without a head, or a mode that trains it, predicts nothing")
+        return np.concatenate(head.predictions, axis=1)
+
+    def state(self) -> dict[str, Array]:
+        carried = {
+            f"{m}.{name}": state.copy()
+            for block in self._recurrent()
+            for m, states in enumerate(block.initial)
+            for name, state in zip(state_names(block.name, block.cell.state_names), states.values(), strict=True)
+        }
+        optimizer = with_prefix("optimizer", self._optimizer.state())
+        return {"parameters": self._parameters.flat.copy()} | optimizer | with_prefix("carried", carried)
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        self._parameters.flat[...] = state["parameters"]
+        self._optimizer.restore(without_prefix("optimizer", state))
+        for block in self._recurrent():
+            for m, states in enumerate(block.initial):
+                for name, array in zip(state_names(block.name, block.cell.state_names), states.values(), strict=True):
+                    array[...] = state[f"carried.{m}.{name}"]
+        self._mark_stale()
 
     def load_batch(self, batch: Batch) -> None:
         self._filling.load(batch)
@@ -226,9 +261,8 @@ class NumpyEngine(HostEngine):
         pieces: dict[str, Piece] = {}
         if not self._extent.backward:
             return pieces
-        for index, at in self._position.items():
-            block = self._network.blocks[index]
-            for name, view in self._gradients.blocks[at].items():
+        for block, views in self._own(self._gradients):
+            for name, view in views.items():
                 where = positions(block, name, self._extent.shard)
                 pieces[f"gradient {block.name}.{name}"] = Piece(where, view.copy())
         if self._dx:
@@ -270,6 +304,11 @@ class NumpyEngine(HostEngine):
         inputs = sum(array.nbytes for array in self._tokens + self._features + self._dx)
         received = sum(boundary.memory_bytes for boundary in self._received.values())
         return flat + inputs + received + sum(block.memory_bytes for block in self._blocks.values())
+
+    def _own(self, buffer: FlatBuffer) -> Iterator[tuple[Block, dict[str, Array]]]:
+        """Walk over the engine's own blocks, each with its views into a flat buffer."""
+        for index, at in self._position.items():
+            yield self._network.blocks[index], buffer.blocks[at]
 
     def _recurrent(self) -> list[RecurrentBlock]:
         return [block for block in self._blocks.values() if isinstance(block, RecurrentBlock)]

@@ -209,6 +209,18 @@ class TorchEngine(HostEngine):
     def carry_states(self) -> None:
         raise NotImplementedError("this peer does not carry states")
 
+    def parameter_pieces(self) -> dict[str, Piece]:
+        raise NotImplementedError("this peer is not trained to a target")
+
+    def predictions(self) -> Array:
+        raise NotImplementedError("this peer is not trained to a target")
+
+    def state(self) -> dict[str, Array]:
+        raise NotImplementedError("this peer keeps no checkpoints")
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        raise NotImplementedError(f"{len(state)} arrays: this peer keeps no checkpoints")
+
     def norm_square(self) -> float:
         return norm_square(self.gradient_range(0, len(self._modules)))
 
