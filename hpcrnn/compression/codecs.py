@@ -8,7 +8,7 @@ from fractions import Fraction
 from hpcrnn.compression.low_rank import LowRank
 from hpcrnn.compression.rounded import ROUNDINGS, Rounded
 from hpcrnn.compression.sparse import TopK
-from hpcrnn.compression.stages import Codec, Layout, StageSize
+from hpcrnn.compression.stages import Codec, FlatLayout, StageSize
 
 
 def parse_codec(text: str) -> Codec | None:
@@ -29,22 +29,22 @@ def parse_codec(text: str) -> Codec | None:
     return LowRank(int(amount))
 
 
-def stage_sizes(text: str, layout: Layout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:
+def stage_sizes(text: str, layout: FlatLayout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:
     """Sizes of the stages that one sum takes with a codec; of ``none`` those of the plain one."""
     codec = parse_codec(text)
     if codec is None:
-        return (StageSize("allreduce", itemsize * layout.size),)
+        return (StageSize("allreduce", "gradient", itemsize * layout.size),)
     return codec.stage_sizes(layout, itemsize, n_ranks)
 
 
-def payload_bytes(text: str, layouts: Sequence[Layout], itemsize: int, n_ranks: int) -> int:
+def payload_bytes(text: str, layouts: Sequence[FlatLayout], itemsize: int, n_ranks: int) -> int:
     """Bytes a rank contributes to the sums of a step.
 
     Parameters
     ----------
     text : str
         Name of the codec.
-    layouts : sequence of Layout
+    layouts : sequence of FlatLayout
         What is summed together, one for each sum.
     itemsize : int
         Bytes of a number.
@@ -53,7 +53,16 @@ def payload_bytes(text: str, layouts: Sequence[Layout], itemsize: int, n_ranks: 
     return sum(size.n_bytes for layout in layouts for size in stage_sizes(text, layout, itemsize, n_ranks))
 
 
-def wire_bytes(text: str, layouts: Sequence[Layout], itemsize: int, n_ranks: int) -> float:
+def wire_bytes(text: str, layouts: Sequence[FlatLayout], itemsize: int, n_ranks: int) -> float:
     """Bytes a rank must send for the sums of a step at the least, on average over the ranks."""
     sizes = (size for layout in layouts for size in stage_sizes(text, layout, itemsize, n_ranks))
     return sum(size.wire_bytes(n_ranks) for size in sizes)
+
+
+def memory_bytes(text: str, layouts: Sequence[FlatLayout], itemsize: int, n_ranks: int) -> int:
+    """Bound what a rank allocates for a codec: what is held back and scratch, and what is sent and received."""
+    if text == "none":
+        return 0
+    sizes = (size for layout in layouts for size in stage_sizes(text, layout, itemsize, n_ranks))
+    flat = sum(layout.size + n_ranks for layout in layouts)
+    return 3 * itemsize * flat + sum(size.buffer_bytes(n_ranks) for size in sizes)

@@ -16,11 +16,13 @@ from math import prod
 
 import numpy as np
 
-from hpcrnn.compression.stages import Array, Layout, Shape, Stage, StageSize, add_checked
+from hpcrnn.compression.stages import Array, FlatLayout, Shape, Stage, StageSize, add_checked
 from hpcrnn.errors import NumericsError
 
 _SEED = 20190531
 """Of the first Q, the same on all ranks and in every run."""
+_OPERANDS = ("P", "Q")
+"""Factors; with the first goes what is sent as it is."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,14 @@ class LowRank:
         r = min(self.rank, a, b)
         return ((a, r), (b, r)) if r * (a + b) < a * b else None
 
-    def stage_sizes(self, layout: Layout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:  # noqa: ARG002  # of any codec
+    def stage_sizes(self, layout: FlatLayout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:  # noqa: ARG002  # of any codec
         factors = [self.factors(shape) for shape in layout.shapes]
         first = sum(prod(f[0] if f else shape) for f, shape in zip(factors, layout.shapes, strict=True))
         second = sum(prod(f[1]) for f in factors if f)
-        return tuple(StageSize("allreduce", itemsize * n) for n in (first, second) if n)
+        numbers = zip(_OPERANDS, (first, second), strict=True)
+        return tuple(StageSize("allreduce", operand, itemsize * n) for operand, n in numbers if n)
 
-    def bind(self, gradient: Array, layout: Layout, rank: int, n_ranks: int) -> LowRankSum:  # noqa: ARG002  # of any codec
+    def bind(self, gradient: Array, layout: FlatLayout, rank: int, n_ranks: int) -> LowRankSum:  # noqa: ARG002  # of any codec
         return LowRankSum(self, gradient, layout, rank)
 
 
@@ -71,11 +74,11 @@ class LowRankSum:
     ----------
     codec : LowRank
     gradient : array (n,)
-    layout : Layout
+    layout : FlatLayout
     rank : int
     """
 
-    def __init__(self, codec: LowRank, gradient: Array, layout: Layout, rank: int) -> None:
+    def __init__(self, codec: LowRank, gradient: Array, layout: FlatLayout, rank: int) -> None:
         self._gradient, self._layout, self._rank = gradient, layout, rank
         self._residual = np.zeros_like(gradient)
         sizes = codec.stage_sizes(layout, gradient.itemsize, 1)
@@ -85,7 +88,8 @@ class LowRankSum:
         self._cut(codec)
         calls = ((self._send_p, self._take_p), (self._send_q, self._take_q))
         self.stages = tuple(
-            Stage("allreduce", buffer, buffer, *pair) for buffer, pair in zip(self._buffers, calls, strict=False)
+            Stage("allreduce", size.operand, buffer, buffer, *pair)
+            for size, buffer, pair in zip(sizes, self._buffers, calls, strict=False)
         )
 
     def _cut(self, codec: LowRank) -> None:

@@ -22,7 +22,7 @@ from hpcrnn.compression.rounding import (
     to_bfloat16,
     to_int8,
 )
-from hpcrnn.compression.stages import Array, Layout, Stage, StageSize, add_checked
+from hpcrnn.compression.stages import Array, FlatLayout, Stage, StageSize, add_checked
 
 RoundingName = Literal["float16", "bfloat16", "int8"]
 ROUNDINGS: tuple[RoundingName, ...] = get_args(RoundingName)
@@ -109,12 +109,12 @@ class Rounded:
 
     name: RoundingName
 
-    def stage_sizes(self, layout: Layout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:  # noqa: ARG002  # of any codec
+    def stage_sizes(self, layout: FlatLayout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:  # noqa: ARG002  # of any codec
         part = _ROUNDINGS[self.name].wire_bytes(_part_size(layout.size, n_ranks))
-        return StageSize("alltoall", n_ranks * part), StageSize("allgather", part)
+        return StageSize("alltoall", self.name, n_ranks * part), StageSize("allgather", self.name, part)
 
-    def bind(self, gradient: Array, layout: Layout, rank: int, n_ranks: int) -> RoundedSum:
-        return RoundedSum(_ROUNDINGS[self.name], gradient, layout, rank, n_ranks)
+    def bind(self, gradient: Array, layout: FlatLayout, rank: int, n_ranks: int) -> RoundedSum:
+        return RoundedSum(self.name, gradient, layout, rank, n_ranks)
 
 
 def _part_size(n: int, n_ranks: int) -> int:
@@ -127,13 +127,14 @@ class RoundedSum:
 
     Parameters
     ----------
-    rounding : Rounding
+    name : {"float16", "bfloat16", "int8"}
     gradient : array (n,)
-    layout : Layout
+    layout : FlatLayout
     rank, n_ranks : int
     """
 
-    def __init__(self, rounding: Rounding, gradient: Array, layout: Layout, rank: int, n_ranks: int) -> None:
+    def __init__(self, name: RoundingName, gradient: Array, layout: FlatLayout, rank: int, n_ranks: int) -> None:
+        rounding = _ROUNDINGS[name]
         self._rounding, self._gradient, self._layout, self._rank = rounding, gradient, layout, rank
         part = _part_size(gradient.size, n_ranks)
         self._residual = np.zeros((n_ranks, part), gradient.dtype)
@@ -143,8 +144,8 @@ class RoundedSum:
         self._parts, self._received, self._sums = (np.zeros((n_ranks, n_bytes), np.uint8) for _ in range(3))
         self._sum = np.zeros(n_bytes, np.uint8)
         self.stages = (
-            Stage("alltoall", self._parts, self._received, self._send_parts, self._add_parts),
-            Stage("allgather", self._sum, self._sums, self._send_sum, self._take_sums),
+            Stage("alltoall", name, self._parts, self._received, self._send_parts, self._add_parts),
+            Stage("allgather", name, self._sum, self._sums, self._send_sum, self._take_sums),
         )
 
     @property

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hpcrnn.compression.stages import Array, Layout, Stage, StageSize, add_checked
+from hpcrnn.compression.stages import Array, FlatLayout, Stage, StageSize, add_checked
 
 _INDEX_BYTES = 4
 
@@ -34,10 +34,10 @@ class TopK:
         """Elements sent of n."""
         return min(n, self.amount if isinstance(self.amount, int) else math.ceil(self.amount * n))
 
-    def stage_sizes(self, layout: Layout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:  # noqa: ARG002  # of any codec
-        return (StageSize("allgather", self.count(layout.size) * (_INDEX_BYTES + itemsize)),)
+    def stage_sizes(self, layout: FlatLayout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:  # noqa: ARG002  # of any codec
+        return (StageSize("allgather", "topk", self.count(layout.size) * (_INDEX_BYTES + itemsize)),)
 
-    def bind(self, gradient: Array, layout: Layout, rank: int, n_ranks: int) -> SparseSum:
+    def bind(self, gradient: Array, layout: FlatLayout, rank: int, n_ranks: int) -> SparseSum:
         return SparseSum(self.count(layout.size), gradient, layout, rank, n_ranks)
 
 
@@ -49,16 +49,16 @@ class SparseSum:
     count : int
         Elements it sends.
     gradient : array (n,)
-    layout : Layout
+    layout : FlatLayout
     rank, n_ranks : int
     """
 
-    def __init__(self, count: int, gradient: Array, layout: Layout, rank: int, n_ranks: int) -> None:
+    def __init__(self, count: int, gradient: Array, layout: FlatLayout, rank: int, n_ranks: int) -> None:
         self._count, self._gradient, self._layout, self._rank = count, gradient, layout, rank
         self._residual = np.zeros_like(gradient)
         n_bytes = count * (_INDEX_BYTES + gradient.itemsize)
         self._wire, self._wires = np.zeros(n_bytes, np.uint8), np.zeros((n_ranks, n_bytes), np.uint8)
-        self.stages = (Stage("allgather", self._wire, self._wires, self._send, self._take),)
+        self.stages = (Stage("allgather", "topk", self._wire, self._wires, self._send, self._take),)
 
     @property
     def state(self) -> dict[str, Array]:

@@ -27,11 +27,14 @@ class StageSize(NamedTuple):
     Attributes
     ----------
     kind : {"allreduce", "alltoall", "allgather"}
+    operand : str
+        What crosses, in a word that sets it apart from the other stages of the same kind.
     n_bytes : int
         Bytes a rank contributes, the same on all: of an alltoall those for all ranks, itself included.
     """
 
     kind: CollectiveKind
+    operand: str
     n_bytes: int
 
     def wire_bytes(self, n_ranks: int) -> float:
@@ -44,6 +47,10 @@ class StageSize(NamedTuple):
         factor = {"allreduce": 2 * others / n_ranks, "alltoall": others / n_ranks, "allgather": others}[self.kind]
         return factor * self.n_bytes
 
+    def buffer_bytes(self, n_ranks: int) -> int:
+        """Bytes of what is sent and of what is received; an allreduce has one array for both."""
+        return {"allreduce": 1, "alltoall": 2, "allgather": 1 + n_ranks}[self.kind] * self.n_bytes
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -53,6 +60,8 @@ class Stage:
     ----------
     kind : {"allreduce", "alltoall", "allgather"}
         An alltoall sends the r-th of equal parts of ``send`` to rank r; an allgather sends all of it to all.
+    operand : str
+        What crosses, in a word.
     send, receive : array
         Contiguous, the same in every step. Parts received lie in the order of the ranks. Of an allreduce both are the
         same array, summed in place; the others move bytes.
@@ -63,6 +72,7 @@ class Stage:
     """
 
     kind: CollectiveKind
+    operand: str
     send: Array
     receive: Array
     begin: Callable[[], None]
@@ -71,11 +81,11 @@ class Stage:
     @property
     def size(self) -> StageSize:
         """What it puts on the wire."""
-        return StageSize(self.kind, self.send.nbytes)
+        return StageSize(self.kind, self.operand, self.send.nbytes)
 
 
 @dataclass(frozen=True)
-class Layout:
+class FlatLayout:
     """What lies in a flat gradient.
 
     Attributes
@@ -125,10 +135,10 @@ class CompressedSum(Protocol):
 class Codec(Protocol):
     """A way to sum gradients in fewer bytes."""
 
-    def stage_sizes(self, layout: Layout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:
+    def stage_sizes(self, layout: FlatLayout, itemsize: int, n_ranks: int) -> tuple[StageSize, ...]:
         """Sizes of the stages for a gradient of numbers of ``itemsize`` bytes, without doing anything."""
 
-    def bind(self, gradient: Array, layout: Layout, rank: int, n_ranks: int) -> CompressedSum:
+    def bind(self, gradient: Array, layout: FlatLayout, rank: int, n_ranks: int) -> CompressedSum:
         """Make one rank's part.
 
         Parameters
@@ -136,12 +146,12 @@ class Codec(Protocol):
         gradient : array (n,)
             Flat and contiguous, the same array in every step: before the first stage what this rank adds, after the
             last one the sum.
-        layout : Layout
+        layout : FlatLayout
         rank, n_ranks : int
         """
 
 
-def add_checked(residual: Array, gradient: Array, layout: Layout, rank: int) -> None:
+def add_checked(residual: Array, gradient: Array, layout: FlatLayout, rank: int) -> None:
     """Add a gradient to what was held back, in place.
 
     Raises

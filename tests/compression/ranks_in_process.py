@@ -3,7 +3,7 @@
 import numpy as np
 
 from hpcrnn.compression.codecs import parse_codec
-from hpcrnn.compression.stages import Layout
+from hpcrnn.compression.stages import FlatLayout
 
 ROUNDED = ("float16", "bfloat16", "int8")
 CODECS = (*ROUNDED, "topk:0.1", "topk:3", "powersgd:1", "powersgd:4")
@@ -13,7 +13,7 @@ SHAPES = (("a.W", (12, 9)), ("a.b", (12,)), ("b.W", (20, 3)), ("b.s", (1, 1)), (
 def layout_of(*shapes):
     """Names and shapes, or sizes of vectors."""
     named = [shape if isinstance(shape, tuple) else (f"v{at}", (shape,)) for at, shape in enumerate(shapes)]
-    return Layout(tuple(name for name, _ in named), tuple(shape for _, shape in named))
+    return FlatLayout(tuple(name for name, _ in named), tuple(shape for _, shape in named))
 
 
 class Ranks:

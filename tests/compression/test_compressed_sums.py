@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from ranks_in_process import CODECS, ROUNDED, SHAPES, Ranks, layout_of
 
-from hpcrnn.compression.codecs import parse_codec, payload_bytes, stage_sizes, wire_bytes
+from hpcrnn.compression.codecs import memory_bytes, parse_codec, payload_bytes, stage_sizes, wire_bytes
 from hpcrnn.errors import EXIT_INVALID, NumericsError
 
 every_codec = pytest.mark.parametrize("codec", CODECS)
@@ -142,7 +142,9 @@ def test_any_gradient_of_any_size(data, codec, n_ranks, dtype):
     scale = np.abs(steps).astype(np.float64).sum()
     np.testing.assert_allclose(applied + ranks.held_back, wanted, rtol=0, atol=20 * np.finfo(dtype).eps * scale)
     for s in ranks.sums:
-        assert tuple(stage.size for stage in s.stages) == stage_sizes(codec, layout, np.dtype(dtype).itemsize, n_ranks)
+        itemsize = np.dtype(dtype).itemsize
+        assert tuple(stage.size for stage in s.stages) == stage_sizes(codec, layout, itemsize, n_ranks)
+        assert s.memory_bytes <= memory_bytes(codec, (layout,), itemsize, n_ranks)
 
 
 @pytest.mark.parametrize(("codec", "unit"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
