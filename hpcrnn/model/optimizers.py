@@ -76,51 +76,49 @@ class Adam:
         The paper's defaults.
     """
 
-    # Cache-sized pieces: the ten passes below then read memory once.
-    _PIECE = 1 << 14
+    # Pieces that stay in a core's own cache: the ten passes below then read memory once.
+    _PIECE = 1 << 16
 
     def __init__(
         self, n: int, dtype: npt.DTypeLike, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
     ) -> None:
-        self._mean, self._square = np.zeros(n, dtype), np.zeros(n, dtype)
+        self._sum, self._square_sum = np.zeros(n, dtype), np.zeros(n, dtype)
         self._scratch = np.empty(min(n, self._PIECE), dtype)
         self._lr, self._beta1, self._beta2, self._eps = lr, beta1, beta2, eps
         self._steps = 0
 
     def update(self, parameters: Array, gradient: Array) -> None:
         self._steps += 1
-        correction1 = 1 - self._beta1**self._steps
-        correction2 = 1 - self._beta2**self._steps
-        # θ -= (lr / c1) m / (sqrt(v) / sqrt(c2) + eps), with sqrt(c2) multiplied through.
-        rate = self._lr * correction2**0.5 / correction1
-        eps = self._eps * correction2**0.5
+        # Kept are the sums Σ β^(t-k) g_k, not the paper's means m = (1 - β1) Σ and v = (1 - β2) Σ: two passes less.
+        # With c1 = (1 - β1) / (1 - β1^t), c2 likewise: θ -= lr c1 Σ1 / (sqrt(c2 Σ2) + eps), divided by sqrt(c2).
+        c1 = (1 - self._beta1) / (1 - self._beta1**self._steps)
+        c2 = (1 - self._beta2) / (1 - self._beta2**self._steps)
+        rate, eps = self._lr * c1 / c2**0.5, self._eps / c2**0.5
         for start in range(0, parameters.size, self._PIECE):
             piece = slice(start, start + self._PIECE)
-            p, g, m, v = parameters[piece], gradient[piece], self._mean[piece], self._square[piece]
+            p, g, first, second = parameters[piece], gradient[piece], self._sum[piece], self._square_sum[piece]
             scratch = self._scratch[: p.size]
-            np.multiply(m, self._beta1, out=m)
-            np.multiply(g, 1 - self._beta1, out=scratch)
-            np.add(m, scratch, out=m)
+            np.multiply(first, self._beta1, out=first)
+            np.add(first, g, out=first)
+            np.multiply(second, self._beta2, out=second)
             np.multiply(g, g, out=scratch)
-            np.multiply(scratch, 1 - self._beta2, out=scratch)
-            np.multiply(v, self._beta2, out=v)
-            np.add(v, scratch, out=v)
-            np.sqrt(v, out=scratch)
+            np.add(second, scratch, out=second)
+            np.sqrt(second, out=scratch)
             np.add(scratch, eps, out=scratch)
-            np.divide(m, scratch, out=scratch)
+            np.divide(first, scratch, out=scratch)
             np.multiply(scratch, rate, out=scratch)
             np.subtract(p, scratch, out=p)
 
     def state(self) -> dict[str, Array]:
-        return {"mean": self._mean.copy(), "square": self._square.copy(), "steps": np.array(self._steps)}
+        return {"sum": self._sum.copy(), "square_sum": self._square_sum.copy(), "steps": np.array(self._steps)}
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        self._mean[...], self._square[...] = state["mean"], state["square"]
+        self._sum[...], self._square_sum[...] = state["sum"], state["square_sum"]
         self._steps = int(state["steps"])
 
     @property
     def memory_bytes(self) -> int:
-        return self._mean.nbytes + self._square.nbytes + self._scratch.nbytes
+        return self._sum.nbytes + self._square_sum.nbytes + self._scratch.nbytes
 
 
 def make_optimizer(training: TrainingSpec, n: int, dtype: npt.DTypeLike) -> Optimizer:
