@@ -29,7 +29,7 @@ def embed_gradient(
     """Add up the gradients of equal tokens.
 
     Sorted, equal tokens are a run of rows, and each run one sum.  Of 4096 bytes of text, 512 wide, that takes 1.1 ms,
-    ``numpy.add.reduceat`` over all runs 15, and ``numpy.add.at`` more.
+    ``numpy.add.reduceat`` over all runs 15, and ``numpy.add.at`` 13.
 
     Parameters
     ----------
