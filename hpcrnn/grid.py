@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hpcrnn.errors import LaunchError, SpecError
 from hpcrnn.recurrence import check_recurrence
-from hpcrnn.spec import Grid, RunSpec
+from hpcrnn.spec import Grid, MachineSpec, RunSpec
 from hpcrnn.spec.unequal import parse_handicap, parse_weights
 from hpcrnn.training import check_training
 
@@ -99,6 +101,23 @@ def _check_order(spec: RunSpec, grid: Grid) -> None:
         raise SpecError(
             "parallel.virtual_stages", stages, f"{allowed} (layers = {spec.model.layers} over pipeline={grid.pipeline})"
         )
+
+
+def with_backends_of_ranks(spec: RunSpec) -> RunSpec:
+    """Let ``machine.backend`` name the backends of the ranks, each once, where they are given rank by rank.
+
+    Raises
+    ------
+    SpecError
+        It names others.
+    """
+    machine = spec.machine
+    if machine.rank_backends is None:
+        return spec
+    theirs = tuple(dict.fromkeys(machine.rank_backends))
+    if machine.backend != MachineSpec().backend and set(machine.backend) != set(theirs):
+        raise SpecError("machine.backend", ",".join(machine.backend), f"{','.join(theirs)}, those of rank_backends")
+    return msgspec.structs.replace(spec, machine=msgspec.structs.replace(machine, backend=theirs))
 
 
 def _check_unequal(spec: RunSpec, grid: Grid) -> None:

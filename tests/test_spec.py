@@ -70,7 +70,7 @@ CHANGED = {
     "transport": "staged",
     "gradient_sum": "nccl",
     "threads": 2,
-    "rank_backends": "numpy,torch",
+    "rank_backends": "numpy,cupy",
     "handicap": "1:0.5@40",
     "peer_threads": 2,
     "expect_ranks": 2,
@@ -87,7 +87,7 @@ CHANGED = {
 }
 
 # What some of them become.
-DECODED = {**CHANGED, "grid": Grid(data=2), "backend": ("numpy", "torch"), "rank_backends": ("numpy", "torch")}
+DECODED = {**CHANGED, "grid": Grid(data=2), "backend": ("numpy", "torch"), "rank_backends": ("numpy", "cupy")}
 
 
 def changed_toml():

@@ -111,12 +111,12 @@ def test_what_is_no_handicap_is_refused(text):
             "machine.handicap = '1:0.5': allowed is ranks that compute on a CPU, which rank 1 does not",
         ),
         (
-            {"rank_backends": "numpy,torch,numpy"},
+            {"rank_backends": "numpy,cupy,numpy"},
             2,
-            "machine.rank_backends = 'numpy,torch,numpy': allowed is a backend for each of 2 ranks, not 3",
+            "machine.rank_backends = 'numpy,cupy,numpy': allowed is a backend for each of 2 ranks, not 3",
         ),
         (
-            {"rank_backends": "numpy,torch", "grid": "time=2"},
+            {"rank_backends": "numpy,cupy", "grid": "time=2"},
             2,
             "parallel.grid = 'time=2': allowed is the axis data alone, and method chain, with rank_backends",
         ),

@@ -51,6 +51,8 @@ def check_backends(spec: RunSpec) -> None:
 
     if "cupy" in spec.machine.backend:
         _check_cupy(spec)
+        if spec.machine.rank_backends is not None:
+            _check_beside_hosts(spec)
         return
     for key, value, plain in (
         ("precision", spec.machine.precision, "float32"),
@@ -60,6 +62,16 @@ def check_backends(spec: RunSpec) -> None:
     ):
         if value != plain:
             raise SpecError(f"machine.{key}", value, f"{plain}, unless the backend is cupy")
+
+
+def _check_beside_hosts(spec: RunSpec) -> None:
+    """Refuse what ranks on GPUs cannot do beside ranks on CPUs."""
+    for key, value, plain in (
+        ("precision", spec.machine.precision, "float32"),
+        ("gradient_sum", spec.machine.gradient_sum, "mpi"),
+    ):
+        if value != plain:
+            raise SpecError(f"machine.{key}", value, f"{plain}, with rank_backends")
 
 
 def _check_cupy(spec: RunSpec) -> None:

@@ -19,6 +19,7 @@ from hpcrnn.backends.probe import Probe, Stream, make_probe
 from hpcrnn.benchmarks.ways import Way
 from hpcrnn.execution.world import World
 from hpcrnn.records.host import host_facts
+from hpcrnn.spec import BackendName
 
 GEMM_S, TOUCH_S, BANDWIDTH_S = 0.2, 0.2, 0.1
 """Seconds for products, for touching the arrays, for passes over them."""
@@ -59,7 +60,7 @@ def measure_ceilings(ways: Sequence[Way], world: World) -> dict[str, Any]:
     """
     if not ways[-1].spec.measure.ceilings:
         return {}
-    companies = {(way.backend, way.n_ranks, way.spec.machine.threads): way for way in ways}
+    companies = {(way.backend_name, way.n_ranks, way.spec.machine.threads): way for way in ways}
     cache = _last_cache(host_facts().get("caches"))
     measured = [_measure(way, world, cache) for way in companies.values()]
     return {"ceilings": measured} if world.is_root else {}
@@ -69,7 +70,8 @@ def _measure(way: Way, world: World, cache_bytes: int | None) -> dict[str, Any] 
     """Measure with the ranks of a way; the result is rank 0's."""
     takes_part = world.rank < way.n_ranks
     sharers = max(1, sum(rank < way.n_ranks for rank in world.node.allgather(world.rank)))
-    mine = _Measurement(way, world.local_rank, sharers, cache_bytes)
+    backend = way.backend_of(world.rank) if takes_part else way.backend
+    mine = _Measurement(way, backend, world.local_rank, sharers, cache_bytes)
     for part in (mine.products, mine.touch, mine.passes, mine.release):
         world.quiet_barrier()  # together
         if takes_part:
@@ -79,7 +81,7 @@ def _measure(way: Way, world: World, cache_bytes: int | None) -> dict[str, Any] 
         return None
     machine, model = way.spec.machine, way.spec.model
     return {
-        "backend": way.backend,
+        "backend": way.backend_name,
         "n_ranks": way.n_ranks,
         "threads": machine.threads,
         "precision": machine.precision if machine.precision != "float32" else model.dtype,
@@ -93,6 +95,8 @@ class _Measurement:
     Parameters
     ----------
     way : Way
+    backend : {"numpy", "torch", "cupy"}
+        Of this rank.
     local_rank : int
     sharers : int
         Ranks that measure on this host.
@@ -100,10 +104,10 @@ class _Measurement:
         Last-level cache of the host.
     """
 
-    def __init__(self, way: Way, local_rank: int, sharers: int, cache_bytes: int | None) -> None:
+    def __init__(self, way: Way, backend: BackendName, local_rank: int, sharers: int, cache_bytes: int | None) -> None:
         self.facts: dict[str, Any] = {}
         self._sharers = sharers
-        self._make_probe = partial(make_probe, way.backend, way.spec, local_rank, cache_bytes)
+        self._make_probe = partial(make_probe, backend, way.spec, local_rank, cache_bytes)
         self._probe: Probe | None = None
         self._stream: Stream | None = None
 

@@ -125,12 +125,12 @@ class Recording:
         details = tuple(facts.kernel_details for facts in known)
         device_time_s = np.array(samples.device_time_s)
         device_peaks = np.array([facts.device_peak_bytes for facts in known], dtype=np.int64)
-        machine = msgspec.structs.replace(way.spec.machine, backend=(way.backend,))
+        machine = msgspec.structs.replace(way.spec.machine, backend=way.backends)
         return Case(
             spec=to_dict(msgspec.structs.replace(way.spec, machine=machine)),
             strategy=strategy_of(msgspec.structs.asdict(way.grid)),
-            backend=way.backend,
-            kernel=known[0].kernel,
+            backend=way.backend_name,
+            kernel=" + ".join(dict.fromkeys(facts.kernel for facts in known)),
             n_ranks=way.n_ranks,
             phases=PHASES,
             time_s=np.array(samples.time_s) if samples.time_s else np.empty(shape),

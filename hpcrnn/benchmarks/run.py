@@ -28,7 +28,7 @@ from hpcrnn.execution.cuda_aware import cuda_awareness, settled
 from hpcrnn.execution.launch_checks import check_launch, gpu_problem
 from hpcrnn.execution.measurement import Samples, Variant, measure
 from hpcrnn.execution.world import World
-from hpcrnn.grid import resolve_grid
+from hpcrnn.grid import resolve_grid, with_backends_of_ranks
 from hpcrnn.records.environment import environment, host_facts
 from hpcrnn.records.hdf5 import encode_record
 from hpcrnn.records.output import Output
@@ -64,6 +64,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     HpcrnnError
         Anything that keeps the run from being right, before anything is timed where that can be known.
     """
+    spec = with_backends_of_ranks(spec)
     launch = check_launch(world, spec.machine.threads, spec.machine.expect_ranks)
     grid = resolve_grid(spec, world.size)
     path = Path(spec.measure.out) if spec.measure.out else world.on_root(lambda: default_path(spec, grid.n_ranks))
@@ -83,7 +84,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     ways = ways_of(spec, Layout(weights=balance.weights))
     plans = {way: way.plan(workload) for way in ways}
     whole = plans[ways[-1]]
-    check_memory(whole, sum(way.backend != "cupy" for way in ways), world.ranks_on_node())
+    check_memory(whole, sum(way.backends != ("cupy",) for way in ways), world.ranks_on_node())
 
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
         for warning in (*launch.warnings, *warnings_of(whole)):
@@ -142,7 +143,8 @@ def facts_of(
     if hosts is None:
         return {}
     for host, gpu in zip(hosts, gpus, strict=False):
-        host["gpu_of_rank"] = gpu
+        if gpu:
+            host["gpu_of_rank"] = gpu
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
     if choice:
         facts["choice"] = choice
@@ -156,7 +158,7 @@ def check_gpus(spec: RunSpec, world: World) -> list[str]:
     Returns
     -------
     list of str
-        The UUID of each rank's GPU; empty where GPUs do not take part.
+        The UUID of each rank's GPU, empty of a rank that computes on a CPU; nothing where GPUs do not take part.
 
     Raises
     ------
@@ -165,8 +167,11 @@ def check_gpus(spec: RunSpec, world: World) -> list[str]:
     if "cupy" not in spec.machine.backend:
         return []
     problem, gpu = "", ""
+    each = spec.machine.rank_backends
+    # Rank 0 runs what speedups are measured against, on every backend.
+    needs_one = each is None or each[world.rank] == "cupy" or (world.is_root and spec.measure.baseline)
     try:
-        gpu = gpu_of_rank(spec, world.local_rank)
+        gpu = gpu_of_rank(spec, world.local_rank) if needs_one else ""
     except HpcrnnError as error:
         problem = str(error)
     problems, gpus, hosts = zip(*world.comm.allgather((problem, gpu, socket.gethostname())), strict=True)
@@ -237,7 +242,7 @@ def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[
         rank = world.rank if way.n_ranks > 1 else 0
         executor = None
         if way.n_ranks > 1 or world.is_root:
-            executor = plan.executor(rank, way.backend, world.communicators(way.grid))
+            executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid))
         rows = plan.rows(rank)
         variants.append(
             Variant(

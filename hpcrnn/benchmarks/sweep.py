@@ -31,7 +31,7 @@ from msgspec import Meta
 from hpcrnn.backends.registry import check_backends, check_grid
 from hpcrnn.benchmarks.launch import default_launcher
 from hpcrnn.errors import FileError, SpecError
-from hpcrnn.grid import resolve_grid
+from hpcrnn.grid import resolve_grid, with_backends_of_ranks
 from hpcrnn.records.hdf5 import read_record
 from hpcrnn.records.record import ASKED
 from hpcrnn.spec import (
@@ -225,6 +225,7 @@ def _expand(section: SweepSection, raw: dict[str, Any], folder: Path) -> Iterato
             raise SpecError("measure.out", spec.measure.out, "nothing in a sweep: its points name their files")
         if scaling == "weak":
             spec = build_spec(raw, {**overrides, "batch": spec.problem.batch * ranks})
+        spec = with_backends_of_ranks(spec)
         spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, expect_ranks=ranks))
         check_grid(spec, resolve_grid(spec, ranks))
         digest = hashlib.sha256(json.dumps([to_dict(spec), ranks], sort_keys=True).encode()).hexdigest()[:8]

@@ -145,7 +145,7 @@ def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) 
     part: tuple[int, Part] | None = None
     if way.n_ranks > 1 or world.is_root:
         plan, rank = way.plan(workload), world.rank if way.n_ranks > 1 else 0
-        executor = plan.executor(rank, way.backend, world.communicators(way.grid))
+        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid))
         part = plan.rows(rank).start, run_once(executor, plan, rank, workload, boundary)
     gathered = world.comm.gather(part) if way.n_ranks > 1 else [part]
     return [found for found in gathered or () if found is not None]

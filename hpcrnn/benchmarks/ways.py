@@ -23,6 +23,7 @@ class Way:
     Attributes
     ----------
     backend : {"numpy", "torch", "cupy"}
+        Of all ranks, unless the specification gives each its own.
     spec : RunSpec
         With its grid resolved, and as far as it concerns the backend.
     layout : Layout
@@ -32,6 +33,21 @@ class Way:
     backend: BackendName
     spec: RunSpec
     layout: Layout = UNKNOWN
+
+    def backend_of(self, rank: int) -> BackendName:
+        """What a rank computes with."""
+        each = self.spec.machine.rank_backends
+        return self.backend if each is None else each[rank]
+
+    @property
+    def backends(self) -> tuple[BackendName, ...]:
+        """What its ranks compute with, each once."""
+        return tuple(dict.fromkeys(self.spec.machine.rank_backends or (self.backend,)))
+
+    @property
+    def backend_name(self) -> str:
+        """``numpy``; ``cupy+numpy`` where ranks differ."""
+        return "+".join(self.backends)
 
     @property
     def grid(self) -> Grid:
@@ -65,7 +81,7 @@ class Way:
             return f"{self.backend} serial"
         method = "" if self.method == "chain" else f" {self.method} {self.spec.recurrence.fold}"
         balance = " balanced" if self.layout.weights else ""
-        return f"{self.backend}{f' {self.grid}' if self.n_ranks > 1 else ''}{method}{balance}"
+        return f"{self.backend_name}{f' {self.grid}' if self.n_ranks > 1 else ''}{method}{balance}"
 
     def plan(self, workload: Workload) -> Plan:
         """Lay the problem out."""
@@ -78,7 +94,8 @@ def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
     A peer has no method that runs segments of time at once: it is there for the base. Of such a method on several ranks
     the same segments on one rank are a base too; of uneven shares the even ones are.
     """
-    whole = [Way(backend, _for_backend(spec, backend), layout) for backend in spec.machine.backend]
+    backends = spec.machine.backend if spec.machine.rank_backends is None else spec.machine.rank_backends[:1]
+    whole = [Way(backend, _for_backend(spec, backend), layout) for backend in backends]
     if whole[0].is_serial:
         return whole
     several = whole[0].n_ranks > 1
@@ -87,7 +104,7 @@ def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
         whole = [way for way in whole if way.backend in SEGMENTED]
     if not spec.measure.baseline:
         return whole
-    unhindered = msgspec.structs.replace(spec.machine, handicap=None)
+    unhindered = msgspec.structs.replace(spec.machine, handicap=None, rank_backends=None)
     alone = msgspec.structs.replace(spec, parallel=SERIAL, recurrence=RecurrenceSpec(), machine=unhindered)
     base = [Way(b, _with_peer_threads(_for_backend(alone, b), b)) for b in spec.machine.backend]
     if several and not chain:

@@ -21,6 +21,7 @@ PLAIN_VALUES = {
     "model.forget_init": "constant",
     "model.chrono_span": 1000,
     "training.carry": False,
+    "parallel.balance": "even",
     "training.clip": None,
     "problem.features": None,
     "recurrence.tolerance": 1e-6,
@@ -108,6 +109,8 @@ def _recurrence_tokens(case: Case) -> dict[str, str]:
 
 
 def _token(name: str, key: str, value: object) -> str:
+    if name == "parallel.balance":
+        return "" if value == "even" else f"balance {value}" if value == "measured" else printable(value)
     if name == "training.carry":
         return "states carried" if value else "states not carried"
     if isinstance(value, str):
@@ -149,7 +152,7 @@ def distinctions(cases: Sequence[Case], ignore: Sequence[str] = ()) -> list[str]
         varying.remove("machine.transport")
     if "model.hidden" in varying and all(not _section(c, "model").get("embed") for c in cases):
         varying.remove("model.embed")
-    return [join_tokens({k: t[k] for k in varying if k in t}) for t in tokens]
+    return [join_tokens({k: t[k] for k in varying if t.get(k)}) for t in tokens]
 
 
 def _plain_token(key: str) -> str:

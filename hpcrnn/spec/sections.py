@@ -274,8 +274,8 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = "mpi"
     threads: Annotated[Size, Meta(description="BLAS threads of a rank")] = 1
     rank_backends: Annotated[
-        tuple[BackendName, ...] | None,
-        Meta(description="backend of each rank of one run over replicas: numpy,cupy (default: one backend for all)"),
+        tuple[Literal["numpy", "cupy"], ...] | None,
+        Meta(description="backend of each rank, where replicas are to run on CPUs and GPUs (default: one for all)"),
     ] = None
     handicap: Annotated[
         HandicapText | None,

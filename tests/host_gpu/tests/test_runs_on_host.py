@@ -126,3 +126,33 @@ def test_an_old_device_steps(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCRNN_HOST_GPU_CAPABILITY", "75")
     record = assert_valid(hpcrnn("run", *FLAGS, cwd=tmp_path), tmp_path, 1)
     assert "compute capability 7.5, below 8.0" in record.cases[0].kernel_details[0]
+
+
+@pytest.mark.parametrize("balance", ["even", "weights:3,1"])
+def test_ranks_on_a_gpu_and_on_a_cpu_share_the_batch(balance, tmp_path):
+    flags = (*SMALL, "--hidden", 16, "--batch", 7, "--microbatches", 2, "--rank-backends", "cupy,numpy")
+    ended = hpcrnn_run(2, *flags, "--balance", balance, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    record = read_record(tmp_path / "r.h5")
+    whole = record.cases[-1]
+    assert [case.verdict.status for case in record.cases] == ["VALID"] * len(record.cases)
+    assert [case.backend for case in record.cases[:2]] == ["cupy", "numpy"]  # each is a base
+    assert (whole.backend, whole.spec["machine"]["rank_backends"]) == ("cupy+numpy", ["cupy", "numpy"])
+    assert whole.kernel.startswith("cupy float32 + ")
+    assert len({case.id for case in record.cases}) == len(record.cases)
+    assert ["gpu_of_rank" in host for host in record.environment["hosts"]] == [True, False]
+    assert hpcrnn("verify", "r.h5", cwd=tmp_path).code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--precision", "bfloat16"], "machine.precision = 'bfloat16': allowed is float32, with rank_backends"),
+        (["--gradient-sum", "nccl"], "machine.gradient_sum = 'nccl': allowed is mpi, with rank_backends"),
+        (["--backend", "torch"], "machine.backend = 'torch': allowed is cupy,numpy, those of rank_backends"),
+    ],
+)
+def test_what_ranks_on_gpus_cannot_do_beside_cpus_is_told_once(flags, line, tmp_path):
+    ended = hpcrnn_run(2, *SMALL, "--rank-backends", "cupy,numpy", *flags, cwd=tmp_path)
+    assert ended.code == 1
+    assert ended.error_lines == [f"hpcrnn: error: {line}"]
