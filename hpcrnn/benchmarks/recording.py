@@ -32,7 +32,6 @@ class WayFacts:
 
     kernel: str
     kernel_details: str
-    bytes_sent: int
     memory_bytes: int
     device_peak_bytes: int
 
@@ -62,9 +61,7 @@ def _way_facts(executor: Executor | None) -> WayFacts | None:
     if executor is None:
         return None
     engine = executor.engine
-    return WayFacts(
-        engine.kernel, engine.kernel_details, executor.sent_bytes, engine.memory_bytes, engine.device_peak_bytes
-    )
+    return WayFacts(engine.kernel, engine.kernel_details, engine.memory_bytes, engine.device_peak_bytes)
 
 
 def _peak_memory_bytes() -> int:
@@ -138,7 +135,7 @@ class Recording:
             loss=np.array(samples.loss),
             gradient_norm=np.array(samples.gradient_norm),
             flops=plan.flops(),
-            bytes_sent=np.array([facts.bytes_sent for facts in known], dtype=np.int64),
+            bytes_sent=samples.bytes_a_step(way.n_ranks),
             peak_memory_bytes=np.array([rank.peak_memory_bytes for rank in ranks[: way.n_ranks]], dtype=np.int64),
             memory_bytes=np.array([facts.memory_bytes for facts in known], dtype=np.int64),
             stop_reason=samples.stop_reason or UNFINISHED,

@@ -21,12 +21,13 @@ from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.recording import Recording, rank_part
+from hpcrnn.benchmarks.variants import make_variant
 from hpcrnn.benchmarks.verification import verify
-from hpcrnn.benchmarks.ways import Way, ways_of
+from hpcrnn.benchmarks.ways import ways_of
 from hpcrnn.errors import HpcrnnError, LaunchError
 from hpcrnn.execution.cuda_aware import cuda_awareness, settled
 from hpcrnn.execution.launch_checks import check_launch, gpu_problem
-from hpcrnn.execution.measurement import Samples, Variant, measure
+from hpcrnn.execution.measurement import Samples, measure
 from hpcrnn.execution.world import World
 from hpcrnn.grid import resolve_grid, with_backends_of_ranks
 from hpcrnn.records.environment import environment, host_facts
@@ -99,7 +100,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         if valid and spec.measure.ceilings:
             progress.doing("measuring ceilings")
         ceilings = measure_ceilings(ways, world) if valid else {}
-        variants = _variants(workload, plans, world)
+        variants = [make_variant(way, plan, workload, world) for way, plan in plans.items()]
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
@@ -233,24 +234,3 @@ def default_path(spec: RunSpec, n_ranks: int) -> Path:
     """A new name under ``results/``, from the model, the ranks and the time."""
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return Path("results") / f"{spec.model.cell}-H{spec.model.hidden}-n{n_ranks}-{now}-{uuid.uuid4().hex[:6]}.h5"
-
-
-def _variants(workload: Workload, plans: dict[Way, Plan], world: World) -> list[Variant]:
-    """Build this rank's part of every way; an executor where the rank takes part."""
-    variants: list[Variant] = []
-    for way, plan in plans.items():
-        rank = world.rank if way.n_ranks > 1 else 0
-        executor = None
-        if way.n_ranks > 1 or world.is_root:
-            executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid))
-        rows = plan.rows(rank)
-        variants.append(
-            Variant(
-                way.name,
-                way.n_ranks,
-                executor,
-                lambda step, rows=rows: workload.batch(step, rows),  # type: ignore[misc]
-                solves=way.method != "chain",
-            )
-        )
-    return variants

@@ -69,6 +69,10 @@ class Samples:
         CPU seconds the processes had, one entry a counted step.
     loss, gradient_norm : list of float
         One entry a step, warm-ups included.
+    sent_bytes : list of int64 array (n_ranks,)
+        What each rank sent, one entry a leg, warm-ups included.
+    n_steps : list of int
+        Steps of each leg, likewise.
     stop_reason : str
     timeline : Timeline or None
         Of the counted step nearest to the median, where a trace was asked for.
@@ -84,10 +88,16 @@ class Samples:
     cpu_time_s: list[FloatArray] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
+    sent_bytes: list[IntArray] = field(default_factory=list)
+    n_steps: list[int] = field(default_factory=list)
     stop_reason: str = ""
     timeline: Timeline | None = None
     solves: list[list[tuple[LayerSolve, ...]]] = field(default_factory=list)
     exponents: list[list[dict[str, float]]] = field(default_factory=list)
+
+    def bytes_a_step(self, n_ranks: int) -> IntArray:
+        """What each rank sent in a step, the mean over the last leg; nothing where there was none."""
+        return self.sent_bytes[-1] // self.n_steps[-1] if self.sent_bytes else np.zeros(n_ranks, dtype=np.int64)
 
     def interval(self) -> Interval:
         """Median and interval of the counted steps, seconds; a step is as long as its slowest rank's."""
@@ -145,7 +155,8 @@ def measure(
     for step in range(limits.warmup + limits.max_repeats):
         counted = step >= limits.warmup
         for variant, found, kept in zip(variants, samples, stamps, strict=True):
-            slept_s = _one_leg(variant, found, world, step, slept_s, counted=counted)
+            steps = range(step * variant.leg_steps, (step + 1) * variant.leg_steps)
+            slept_s = one_leg(variant, found, world, steps, slept_s, counted=counted)
             if variant.solves and step == 0:
                 _keep_exponents(variant, found, world)
             if limits.trace and counted and variant.executor is not None:
@@ -195,15 +206,37 @@ def _keep_exponents(variant: Variant, samples: Samples, world: World) -> None:
     samples.exponents.append((world.comm.gather(exponents) or [])[: variant.n_ranks])
 
 
-def _one_leg(variant: Variant, samples: Samples, world: World, leg: int, slept_s: float, *, counted: bool) -> float:
+def one_leg(variant: Variant, samples: Samples, world: World, steps: range, slept_s: float, *, counted: bool) -> float:
     """Run one leg of one variant and bring its times to rank 0.
 
-    ``slept_s`` is how long this rank slept before; how long it slept after is returned.
+    Every rank calls this.
+
+    Parameters
+    ----------
+    variant : Variant
+    samples : Samples
+        Take the leg in, on rank 0.
+    world : World
+    steps : range
+        Numbers of the steps, which name their batches.
+    slept_s : float
+        How long this rank slept before.
+    counted : bool
+        Whether it is no warm-up.
+
+    Returns
+    -------
+    float
+        Seconds this rank slept after it.
+
+    Raises
+    ------
+    NumericsError
+        A loss or a gradient is not finite.
     """
     times = np.full((3, len(PHASES)), np.nan)  # of the executor's clock, of the device's, and of CPU time
-    outcome = np.full(2, np.nan)
+    outcome = np.full(3, np.nan)
     if variant.executor is not None:
-        first = leg * variant.leg_steps
 
         def meet() -> None:
             wake_up(slept_s)
@@ -211,14 +244,14 @@ def _one_leg(variant: Variant, samples: Samples, world: World, leg: int, slept_s
                 # The common start: all ranks are awake and have their batch.
                 world.comm.Barrier()
 
-        batches = [variant.batch(step) for step in range(first, first + variant.leg_steps)]
-        found = run_leg(variant.executor, batches, meet)
+        found = run_leg(variant.executor, [variant.batch(step) for step in steps], meet)
         if not np.isfinite(found.loss):
             raise NumericsError(
-                f"the loss is not finite ({found.loss}) at step {first} of {variant.name}; "
+                f"the loss is not finite ({found.loss}) at step {steps[0]} of {variant.name}; "
                 "a smaller training.lr or a training.clip usually helps"
             )
-        times, outcome = found.times_s, np.array([found.loss, found.gradient_norm])
+        times = found.times_s
+        outcome[:] = found.loss, found.gradient_norm, found.sent_bytes
     slept_s = world.quiet_barrier()
     gathered = np.empty((world.size, *times.shape)) if world.is_root else None
     world.comm.Gather(times, gathered)
@@ -233,6 +266,8 @@ def _one_leg(variant: Variant, samples: Samples, world: World, leg: int, slept_s
         losses, shares = outcomes[: variant.n_ranks, 0], variant.loss_shares
         samples.loss.append(float(losses[0] if shares is None else losses @ shares))
         samples.gradient_norm.append(float(outcomes[0, 1]))
+        samples.sent_bytes.append(outcomes[: variant.n_ranks, 2].astype(np.int64))
+        samples.n_steps.append(len(steps))
     if variant.solves:
         solves = () if variant.executor is None else variant.executor.engine.solves()
         samples.solves.append((world.comm.gather(solves) or [])[: variant.n_ranks])

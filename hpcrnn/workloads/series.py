@@ -14,6 +14,7 @@ from hpcrnn.errors import FileError
 from hpcrnn.records.hdf5 import read_array
 from hpcrnn.spec import RunSpec
 from hpcrnn.workloads.base import Array, Batch, Interface, random_windows, refused, row_range
+from hpcrnn.workloads.division import trained_part
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -88,7 +89,9 @@ def open_series(spec: RunSpec, name: str) -> SeriesWorkload:
         raise refused(spec, allowed)
     values, mean, scale = standardise(raw.astype(np.float64))
     digest = hashlib.sha256(np.ascontiguousarray(raw).data).hexdigest()
-    series = values.astype(spec.model.dtype)
+    series = trained_part(spec, values.astype(spec.model.dtype))
+    if len(series) <= problem.seq:
+        raise refused(spec, _fault(series, problem.seq))
     sizes = problem.batch, problem.seq, problem.seed
     return SeriesWorkload(problem.workload, series, mean, scale, digest, *sizes, carry=spec.training.carry)
 

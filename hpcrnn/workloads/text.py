@@ -22,6 +22,7 @@ import numpy.typing as npt
 from hpcrnn.errors import FileError
 from hpcrnn.spec import RunSpec
 from hpcrnn.workloads.base import Array, Batch, Interface, Workload, random_windows, refused, row_range
+from hpcrnn.workloads.division import trained_part
 from hpcrnn.workloads.sequences import open_sequences
 
 VOCABULARY = 256
@@ -158,7 +159,7 @@ def _read(files: tuple[tuple[Path, int, int], ...]) -> tuple[Array, Array]:
 
 def _workload(spec: RunSpec, files: list[Path]) -> Workload:
     corpus, ends = _read(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
-    problem = spec.problem
+    corpus, problem = trained_part(spec, corpus), spec.problem
     least = problem.seq if problem.sequences == "windows" else 0
     if corpus.size <= least:
         at_least = f"at least seq + 1 = {least + 1} bytes" if least else "at least one byte"

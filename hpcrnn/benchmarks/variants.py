@@ -1,0 +1,34 @@
+"""From a plan to what is measured: this rank's part of a way, and the batches it takes."""
+
+from __future__ import annotations
+
+from hpcrnn.benchmarks.planning import Plan
+from hpcrnn.benchmarks.ways import Way
+from hpcrnn.execution.measurement import Variant
+from hpcrnn.execution.world import World
+from hpcrnn.workloads import Workload
+
+
+def make_variant(way: Way, plan: Plan, workload: Workload, world: World) -> Variant:
+    """Build this rank's part of a way, with an executor where the rank takes part.
+
+    Parameters
+    ----------
+    way : Way
+    plan : Plan
+        Of the way.
+    workload : Workload
+    world : World
+    """
+    rank = world.rank if way.n_ranks > 1 else 0
+    executor = None
+    if way.n_ranks > 1 or world.is_root:
+        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid))
+    rows = plan.rows(rank)
+    return Variant(
+        way.name,
+        way.n_ranks,
+        executor,
+        lambda step: workload.batch(step, rows),
+        solves=way.method != "chain",
+    )
