@@ -14,7 +14,9 @@ def add_flags(parser: Parser) -> None:
     """Add the flags."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument(
-        "--verbose", action="store_true", help="percentiles, busy and waiting time of ranks, checks, and what GPUs say"
+        "--verbose",
+        action="store_true",
+        help="percentiles, busy and waiting time of ranks, where their time goes, checks, and what GPUs say",
     )
     parser.set_defaults(command=show)
 

@@ -8,6 +8,7 @@ from hpcrnn.reporting.analysis.scaling import (
     Analysis,
     phase_names,
 )
+from hpcrnn.reporting.figures.accounting import plan_accounts
 from hpcrnn.reporting.figures.canvas import (
     Drawing,
     Sheet,
@@ -71,6 +72,7 @@ def plan_all(analysis: Analysis) -> Iterator[Sheet]:
     yield from pages(analysis.weak, CURVES_A_FIGURE, "weak_time", draw_weak_time)
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
     yield from pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
+    yield from plan_accounts(analysis.included)
     yield from plan_contests(analysis)
     yield from plan_maps(analysis)
     yield from plan_certificates(analysis.included)

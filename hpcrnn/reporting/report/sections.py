@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from hpcrnn.records.record import Record
+from hpcrnn.reporting.analysis.accounting import account_all
 from hpcrnn.reporting.analysis.contest import contests
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.roofline import rooflines
@@ -25,6 +26,8 @@ from hpcrnn.reporting.describe import (
     source_name,
 )
 from hpcrnn.reporting.report.page import Block, Concern, Page, Picture, Run, Section, Terms
+from hpcrnn.reporting.tables.accounting import TERMS as ACCOUNTING_TERMS
+from hpcrnn.reporting.tables.accounting import accounting_tables
 from hpcrnn.reporting.tables.cases import (
     gaps,
     glance_table,
@@ -88,7 +91,7 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
     """
     entries, included, missing = analysis.entries, analysis.included, gaps(analysis)
     called, limits = names(entries), rooflines(included)
-    rows = pair_peers(included)
+    rows, accounted = pair_peers(included), accounting_tables(account_all(included), called)
     timing = timing_table(entries) if entries else None
     results = [timing, result_table(entries), verdict_table(entries)] if timing else ["There are none."]
     times = timing.title if timing else ""
@@ -111,6 +114,13 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
             "strong", "Strong scaling", missing.get("strong"), *drawn("strong"), fit_table(analysis.strong), data=times
         ),
         _section("weak", "Weak scaling", missing.get("weak"), *drawn("weak"), fit_table(analysis.weak), data=times),
+        _section(
+            "accounting",
+            "Where the time goes: serial against parallel",
+            *drawn("accounting"),
+            *accounted,
+            Terms("", list(ACCOUNTING_TERMS.items())) if accounted else None,
+        ),
         _section(
             "strategies",
             "Strategies at equal ranks",

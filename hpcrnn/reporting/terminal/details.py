@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,12 @@ from hpcrnn.records.bubble import busy_s, measured_bubble
 from hpcrnn.records.record import STEP, Case
 from hpcrnn.records.sparkline import sparkline
 from hpcrnn.records.statistics import PERCENTILE_NEEDS, dependence, median_interval, percentile
+from hpcrnn.reporting.analysis.accounting import Account
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.scaling import phase_breakdown
 from hpcrnn.reporting.analysis.stragglers import judge
 from hpcrnn.reporting.describe import loss_unit, mode_of, worst_check
+from hpcrnn.reporting.tables.accounting import account_lines, cpu_text
 from hpcrnn.reporting.tables.certificates import certificate_lines
 from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.tables.ranks import straggler_sentence
@@ -41,16 +44,19 @@ class Manner:
     Attributes
     ----------
     verbose : bool
-        Percentiles, ranks, checks and devices too.
+        Percentiles, ranks, where their time goes, checks and devices too.
     brief : bool
         What is loud only.
     steps : bool
         The sparkline: there was no room for it in the table.
+    accounts : mapping of int to Account
+        Where the ranks' time went, by the numbers of the cases of which that is to be said.
     """
 
     verbose: bool = False
     brief: bool = False
     steps: bool = False
+    accounts: Mapping[int, Account] = field(default_factory=dict)
 
 
 def details(entry: Entry, console: Console, manner: Manner) -> list[tuple[str, str]]:
@@ -65,7 +71,7 @@ def details(entry: Entry, console: Console, manner: Manner) -> list[tuple[str, s
     steps = [(_steps(entry, console, manner), "")] if manner.steps or manner.verbose else []
     lines = [*steps, *lines, *((line, "") for line in _plain(entry))]
     if manner.verbose:
-        lines += [(line, "") for line in _verbose(entry) if line]
+        lines += [(line, "") for line in _verbose(entry, manner.accounts.get(entry.number)) if line]
     return [*lines, *((line, "") for line in _ending(entry))]
 
 
@@ -110,10 +116,10 @@ def _split(entry: Entry) -> list[str]:
     return ["; ".join(parts)] if parts else []
 
 
-def _verbose(entry: Entry) -> list[str]:
+def _verbose(entry: Entry, account: Account | None) -> list[str]:
     """Say what is asked for with ``--verbose``."""
-    case = entry.case
-    return [*_ranks(entry), *_checks(case), device_line(case), *layout_lines(case)]
+    case, lost = entry.case, account_lines(account) if account else []
+    return [*_ranks(entry), cpu_text(case), *lost, *_checks(case), device_line(case), *layout_lines(case)]
 
 
 def _ranks(entry: Entry) -> list[str]:

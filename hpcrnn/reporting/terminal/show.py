@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcrnn.records.record import Record
+from hpcrnn.reporting.analysis.accounting import account_all
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, describe_base, make_point
 from hpcrnn.reporting.describe import (
@@ -57,11 +58,12 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
     console : rich.console.Console
         Where to; its width and whether it is a terminal decide the form.
     verbose : bool
-        Say percentiles, what each rank was busy, the checks, and of GPUs how long they took of each phase and how
-        kernels are laid out.
+        Say percentiles, what each rank was busy and where the ranks' time went, the checks, and of GPUs how long they
+        took of each phase and how kernels are laid out.
     """
     entries = make_entries(records)
     serial = SerialRuns(entries)
+    accounts = {account.entry.number: account for account in account_all(entries)} if verbose else {}
     problems: dict[int, dict[str, list[Entry]]] = {}
     for entry in entries:
         problems.setdefault(entry.file, {}).setdefault(entry.case.problem_id, []).append(entry)
@@ -72,7 +74,7 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
         if file not in problems:
             say(console, "  no case was recorded")
         brief = len(record.cases) > CASES_IN_FULL and not verbose
-        manner = Manner(verbose=verbose, brief=brief)
+        manner = Manner(verbose=verbose, brief=brief, accounts=accounts)
         for members in problems.get(file, {}).values():
             console.print()
             _print_problem(members, serial, console, manner)
