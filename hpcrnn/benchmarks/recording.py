@@ -17,10 +17,12 @@ import hpcrnn
 from hpcrnn.benchmarks.certification import certify
 from hpcrnn.benchmarks.planning import Plan
 from hpcrnn.benchmarks.ways import Way
+from hpcrnn.benchmarks.work import work_of
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples, Variant
 from hpcrnn.records.record import PHASES, Case, Record, Verdict, strategy_of
 from hpcrnn.spec import to_dict
+from hpcrnn.workloads import Workload
 
 UNFINISHED = "unfinished"
 """Why measuring ended, in the record of a run that had not come to its end."""
@@ -75,6 +77,7 @@ class Recording:
 
     Attributes
     ----------
+    workload : Workload
     plans : mapping of Way to Plan
         In the order of the cases.
     verdicts : mapping of Way to Verdict
@@ -86,6 +89,7 @@ class Recording:
         Of every state of the record.
     """
 
+    workload: Workload
     plans: Mapping[Way, Plan]
     verdicts: Mapping[Way, Verdict]
     choice: dict[str, Any]
@@ -123,6 +127,8 @@ class Recording:
         device_time_s = np.array(samples.device_time_s)
         device_peaks = np.array([facts.device_peak_bytes for facts in known], dtype=np.int64)
         machine = msgspec.structs.replace(way.spec.machine, backend=way.backends)
+        n_warmup = len(samples.warmup_s)
+        work = work_of(plan, self.workload, range(n_warmup, n_warmup + len(samples.time_s)))
         return Case(
             spec=to_dict(msgspec.structs.replace(way.spec, machine=machine)),
             strategy=strategy_of(msgspec.structs.asdict(way.grid)),
@@ -134,7 +140,7 @@ class Recording:
             warmup_s=np.array(samples.warmup_s) if samples.warmup_s else np.empty(shape),
             loss=np.array(samples.loss),
             gradient_norm=np.array(samples.gradient_norm),
-            flops=plan.flops(),
+            flops=plan.flops() * (1.0 if work is None else work.filled(way.spec.problem.batch)),
             bytes_sent=samples.bytes_a_step(way.n_ranks),
             peak_memory_bytes=np.array([rank.peak_memory_bytes for rank in ranks[: way.n_ranks]], dtype=np.int64),
             memory_bytes=np.array([facts.memory_bytes for facts in known], dtype=np.int64),
@@ -147,4 +153,5 @@ class Recording:
             device_time_s=device_time_s if np.isfinite(device_time_s).any() else None,
             device_peak_bytes=device_peaks if device_peaks.any() else None,
             cpu_time_s=np.array(samples.cpu_time_s) if samples.cpu_time_s else None,
+            work=work,
         )

@@ -109,7 +109,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
             facts["balance"] = balance.facts
         if world.is_root:
             facts["launcher"] |= launch.facts
-        recording = Recording(plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
+        recording = Recording(workload, plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
         if valid:
             watch = progress.watcher([variant.name for variant in variants], spec.measure)

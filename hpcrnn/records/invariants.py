@@ -39,6 +39,7 @@ from hpcrnn.records.invariants_compression import check_compression_numbers, che
 from hpcrnn.records.invariants_learning import check_learning_curves, check_learning_presence
 from hpcrnn.records.invariants_run import check_bases, check_merged_bases, check_order
 from hpcrnn.records.invariants_timeline import check_timeline_repetition, check_timeline_times
+from hpcrnn.records.invariants_work import check_work_numbers, check_work_presence
 from hpcrnn.records.layout_stored import Stored, StoredCase, StoredFile
 from hpcrnn.records.record import Case, Record
 from hpcrnn.records.wrong import Wrong
@@ -158,6 +159,8 @@ CASE_CHECKS: dict[str, CaseCheck] = {
     "compression numbers": check_compression_numbers,
     "learning presence": check_learning_presence,
     "learning curves": check_learning_curves,
+    "work presence": check_work_presence,
+    "work numbers": check_work_numbers,
     "meeting": check_meeting,
 }
 RUN_CHECKS: dict[str, RunCheck] = {"order": check_order, "bases": check_bases}

@@ -28,6 +28,9 @@ from hpcrnn.records.layout_fields import (
 from hpcrnn.records.layout_learning import DIMENSIONS as OF_LEARNING
 from hpcrnn.records.layout_learning import UNITS as UNITS_OF_LEARNING
 from hpcrnn.records.layout_learning import fill_learning, parse_learning
+from hpcrnn.records.layout_work import DIMENSIONS as OF_WORK
+from hpcrnn.records.layout_work import UNITS as UNITS_OF_WORK
+from hpcrnn.records.layout_work import fill_work, parse_work
 from hpcrnn.records.record import STEP, Case, Check, Status, Strategy, Verdict
 from hpcrnn.records.statistics import is_outlier
 from hpcrnn.records.stored_spec import parse_spec
@@ -52,6 +55,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     **{f"certificate/{name}": dimensions for name, dimensions in OF_CERTIFICATES.items()},
     **{f"compression/{name}": dimensions for name, dimensions in OF_COMPRESSIONS.items()},
     **{f"learning/{name}": dimensions for name, dimensions in OF_LEARNING.items()},
+    **{f"work/{name}": dimensions for name, dimensions in OF_WORK.items()},
 }
 """Names of the axes of every dataset of a case, by its path."""
 
@@ -60,6 +64,7 @@ UNITS: dict[str, str] = {
     **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "device_peak_bytes"), "bytes"),
     **{f"certificate/{name}": unit for name, unit in UNITS_OF_CERTIFICATES.items()},
     **{f"learning/{name}": unit for name, unit in UNITS_OF_LEARNING.items()},
+    **{f"work/{name}": unit for name, unit in UNITS_OF_WORK.items()},
 }
 """What the datasets that are no plain numbers are in."""
 
@@ -94,6 +99,7 @@ def shape_fault(case: Case) -> str:
         case.certificate.fault(n_steps) if case.certificate is not None else "",
         case.compression.fault(n_ranks) if case.compression is not None else "",
         case.learning.fault() if case.learning is not None else "",
+        case.work.fault((len(case.time_s), n_ranks)) if case.work is not None else "",
         _timeline_fault(case.timeline, case) if case.timeline is not None else "",
     )
     return next(filter(None, faults), "")
@@ -170,6 +176,8 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         fill_compression(group.create_group("compression"), case.compression)
     if case.learning is not None:
         fill_learning(group.create_group("learning"), case.learning)
+    if case.work is not None:
+        fill_work(group.create_group("work"), case.work)
 
 
 def _fill(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
@@ -250,6 +258,7 @@ def read_case(group: h5py.Group, version: int) -> Case:
         cpu_time_s=_optional(group, "cpu_time", np.float64),
         compression=parse_compression(read_group(group, "compression")) if "compression" in group else None,
         learning=parse_learning(read_group(group, "learning")) if "learning" in group else None,
+        work=parse_work(read_group(group, "work")) if "work" in group else None,
     )
 
 

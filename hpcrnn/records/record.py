@@ -25,6 +25,7 @@ from hpcrnn.records.learning import Learning
 from hpcrnn.records.older_words import in_first_words
 from hpcrnn.records.split import CHAIN, Split, read_split
 from hpcrnn.records.timeline import Timeline
+from hpcrnn.records.work import Work
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -184,7 +185,7 @@ class Case:
         Global 2-norm of the gradient before clipping; NaN unless the mode is ``train``.
     flops : float
         Floating-point operations of a step over all ranks: every matrix product, two a multiply-add;
-        pointwise work is not counted.
+        pointwise work is not counted. Where steps differ, of what they ran on average, padding too.
     bytes_sent : int64 array (n_ranks,)
         Bytes a rank sends in messages, to other tensor shards too, and contributes to collectives in a step.
     peak_memory_bytes : int64 array (n_ranks,)
@@ -221,6 +222,8 @@ class Case:
     learning : Learning or None
         Of a case that was trained to a target, mode ``target``: a repetition is then a leg, the steps between two
         evaluations, its times and its loss are means over the steps of the leg, and the seeds follow one another.
+    work : Work or None
+        Where sequences are of unequal length; None where all rows are full.
     """
 
     spec: dict[str, Any]
@@ -249,6 +252,7 @@ class Case:
     cpu_time_s: FloatArray | None = None
     compression: Compression | None = None
     learning: Learning | None = None
+    work: Work | None = None
 
     @cached_property
     def id(self) -> str:

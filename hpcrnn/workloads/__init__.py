@@ -7,5 +7,15 @@ rows of it without the others: that is what lets ranks share a batch they never 
 from hpcrnn.workloads.base import Batch, Interface, Loss, Workload
 from hpcrnn.workloads.held_out import describe_held_out, open_held_out
 from hpcrnn.workloads.registry import open_workload
+from hpcrnn.workloads.sequences import SequenceWorkload
 
-__all__ = ["Batch", "Interface", "Loss", "Workload", "describe_held_out", "open_held_out", "open_workload"]
+__all__ = [
+    "Batch",
+    "Interface",
+    "Loss",
+    "SequenceWorkload",
+    "Workload",
+    "describe_held_out",
+    "open_held_out",
+    "open_workload",
+]

@@ -23,6 +23,7 @@ from record_samples import (
     make_compression,
     make_record,
     make_timeline,
+    make_work,
 )
 
 from hpcrnn.cli import main
@@ -46,6 +47,7 @@ def good_files():
             **device_facts(2, 3),
             **cpu_facts(2, 3),
             compression=make_compression(),
+            work=make_work(),
         )  # fmt: skip
         write_record(make_record(case, make_case(1)), path)
         found["device"] = path.read_bytes()

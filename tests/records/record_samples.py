@@ -9,6 +9,7 @@ from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
 from hpcrnn.records.compression import Compression
 from hpcrnn.records.record import Case, Check, Record, Verdict
 from hpcrnn.records.timeline import Timeline
+from hpcrnn.records.work import Work
 from hpcrnn.spec import build_spec, to_dict
 
 PHASES = ("step", "forward", "backward", "allreduce", "other")
@@ -76,6 +77,13 @@ def make_compression(n_ranks=2, n=3, seed=0, **changes):
         "held_back": random.random((n, n_ranks)),
     }
     return Compression(**{**values, **changes})
+
+
+def make_work(n_ranks=2, n=3, seed=0, **changes):
+    """What ranks worked on; of pairwise distinct sizes."""
+    tokens = np.random.default_rng(seed).integers(1, 2**8, (n, n_ranks))
+    values = {"tokens": tokens, "slots": tokens + 5, "n_sequences": np.arange(7)}
+    return Work(**{**values, **changes})
 
 
 def make_certificate(n_steps=10, n_layers=2, n_segments=5, n_rows=3, directions=("forward", "backward"), **changes):

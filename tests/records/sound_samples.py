@@ -11,6 +11,7 @@ from hpcrnn.records.certificate import QUANTILES, SETTLED, UNMET, Certificate
 from hpcrnn.records.learning import Curve, Learning
 from hpcrnn.records.record import BUSY_PHASES, PHASES, Case, Check, Verdict, strategy_of
 from hpcrnn.records.timeline import Timeline
+from hpcrnn.records.work import Work
 from hpcrnn.spec import build_spec, to_dict
 
 SEQ, BATCH, LAYERS, FOLD = 64, 6, 2, 4
@@ -164,6 +165,7 @@ def sound_cases():
         make_case(seed=5, n=0, status="INVALID", cell="gru"),
         replace(make_case({"data": 2}, seed=6, mode="target", target_loss=2.5, seeds=2), learning=make_learning()),
         compressed_case(),
+        ragged_case(),
     )
 
 
@@ -172,6 +174,16 @@ def compressed_case():
     case = make_case({"data": 2}, 0.11, seed=7, status="APPROXIMATE")
     parallel = case.spec["parallel"] | {"grad_codec": "int8"}
     return replace(case, spec=case.spec | {"parallel": parallel}, compression=make_compression())
+
+
+def ragged_case():
+    """Two ranks whose rows are lines, padded."""
+    case = make_case({"data": 2}, 0.12, seed=8)
+    problem = case.spec["problem"] | {"sequences": "lines"}
+    counts = np.zeros(SEQ, dtype=np.int64)
+    counts[::9] = 30
+    tokens = np.random.default_rng(8).integers(SEQ, 2 * SEQ, (N, 2))
+    return replace(case, spec=case.spec | {"problem": problem}, work=Work(tokens, tokens + SEQ, counts))
 
 
 def sound_record(*cases):

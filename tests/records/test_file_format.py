@@ -191,5 +191,5 @@ def test_the_examples_print_what_they_say(title, package, monkeypatch):
 
 def test_the_sample_has_every_part():
     cases = sound_cases()
-    parts = ("timeline", "certificate", "device_time_s", "device_peak_bytes", "cpu_time_s", "compression")
+    parts = ("timeline", "certificate", "device_time_s", "device_peak_bytes", "cpu_time_s", "compression", "work")
     assert all(any(getattr(case, part) is not None for case in cases) for part in parts)

@@ -23,6 +23,7 @@ from record_samples import (
     make_compression,
     make_record,
     make_timeline,
+    make_work,
 )
 
 from hpcrnn.errors import FileError, SpecError
@@ -79,6 +80,17 @@ def test_what_a_codec_did_comes_back_exactly_and_is_written_only_where_there_was
         assert "compression" not in plain
         dimensions = [dim[0].name.rpartition("/")[2] for dim in compressed["compression/held_back"].dims]
         assert dimensions == ["watched_step", "rank"]
+
+
+def test_what_ranks_worked_on_comes_back_exactly_and_is_written_only_where_rows_are_not_full(tmp_path):
+    record = make_record(make_case(2, 3, work=make_work()), make_case(1))
+    write_record(record, tmp_path / "a.h5")
+    assert_same(record, read_record(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "a.h5") as file:
+        ragged, full = (file["cases"][case.id] for case in record.cases)
+        assert "work" not in full
+        assert [dim[0].name.rpartition("/")[2] for dim in ragged["work/slots"].dims] == ["rep", "rank"]
+        assert ragged["work/n_sequences"].dims[0][0][:].tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("rows", [EXCHANGE, EXCHANGE[:1], (), ((0, "Wait \u2603", 0.1, 0.1 + 0.2), (0, "", 0.3, 0.3))])

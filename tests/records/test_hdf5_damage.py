@@ -22,6 +22,7 @@ from record_samples import (
     make_compression,
     make_record,
     make_timeline,
+    make_work,
 )
 
 from hpcrnn.errors import FileError
@@ -32,6 +33,7 @@ CASE_OF_ALL = make_case(
     **device_facts(2, 3),
     **cpu_facts(2, 3),
     compression=make_compression(),
+    work=make_work(),
 )  # fmt: skip
 RECORD = make_record(CASE_OF_ALL)
 CASE = f"cases/{RECORD.cases[0].id}"
@@ -250,6 +252,12 @@ def drop_attribute(where, name):
             f"/{CASE} is not consistent: compression: held_back has shape (3, 1), not (3, 2)",
         ),
         (replace(f"{CASE}/compression/error", np.zeros(3, np.int8)), f"/{CASE}/compression/error has type int8, not "),
+        (
+            replace(f"{CASE}/work/slots", np.zeros((3, 3), np.int64)),
+            f"/{CASE} is not consistent: work: slots has shape (3, 3), not (3, 2)",
+        ),
+        (replace(f"{CASE}/work/tokens", np.zeros((3, 2))), f"/{CASE}/work/tokens has type float64, not int64"),
+        (remove(f"{CASE}/work/n_sequences"), f"/{CASE}/work has no n_sequences"),
         (drop_attribute(f"{CASE}/compression", "coded_bytes"), f"/{CASE}/compression has no attribute coded_bytes"),
         (replace(f"{CASE}/device_peak_bytes", np.zeros(2)), f"/{CASE}/device_peak_bytes has type float64, not int64"),
         (drop_attribute(CASE, "bubble_bound"), f"/{CASE} has no attribute bubble_bound"),

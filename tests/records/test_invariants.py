@@ -15,6 +15,7 @@ from sound_samples import (
     FOLD,
     LAYERS,
     N_WARMUP,
+    SEQ,
     N,
     edit_file,
     from_the_median,
@@ -30,8 +31,9 @@ from hpcrnn.records.hdf5 import read_stored, write_merged, write_record
 from hpcrnn.records.invariants import CASE_CHECKS, MERGED_CHECKS, RUN_CHECKS, examine
 from hpcrnn.records.layout_stored import Stored, StoredCase, StoredFile
 from hpcrnn.records.record import PHASES, RANKS_AGREE, Check
+from hpcrnn.records.work import Work
 
-SERIAL, PIPELINE, AT_ONCE, GPU, INVALID, TO_TARGET, COMPRESSED = range(7)
+SERIAL, PIPELINE, AT_ONCE, GPU, INVALID, TO_TARGET, COMPRESSED, RAGGED = range(8)
 CASES = sound_cases()
 STEP, FORWARD, OTHER = PHASES.index("step"), PHASES.index("forward"), PHASES.index("other")
 
@@ -57,8 +59,8 @@ def test_in_a_sound_file_everything_holds(path):
     path.write_bytes(content())
     examination = found_in(path)
     assert examination.violations == ()
-    assert examination.n_cases == 7
-    assert examination.n_checks == 1 + 7 * len(CASE_CHECKS) + len(RUN_CHECKS)
+    assert examination.n_cases == len(CASES)
+    assert examination.n_checks == 1 + len(CASES) * len(CASE_CHECKS) + len(RUN_CHECKS)
 
 
 def test_without_a_case_or_a_repetition_everything_holds(path):
@@ -123,6 +125,12 @@ def one_direction(certificate):
     of_solves = ("rounds", "critical_steps", "row_steps", "residual", "converged", "truncated", "n_unmet")
     arrays = {name: getattr(certificate, name)[:, :, :1] for name in (*of_solves, "meeting_quantiles")}
     return replace(certificate, directions=("forward",), meeting=certificate.meeting[:, :1], **arrays)
+
+
+def one_token_each(case):
+    """Work of a case in which every rank has one token a step."""
+    ones = np.ones((len(case.time_s), case.n_ranks), np.int64)
+    return Work(ones, ones, np.ones(SEQ, np.int64))
 
 
 def of_rank_0(timeline):
@@ -201,6 +209,18 @@ PLANTED = {
         changed(COMPRESSED, **at("training_step", -1, N + N_WARMUP, of="compression")),
         changed(COMPRESSED, compression=lambda case: replace(case.compression, coded_bytes=0)),
         changed(COMPRESSED, compression=lambda case: replace(case.compression, plain_wire_bytes=np.nan)),
+    ],
+    "work presence": [
+        changed(RAGGED, work=None),
+        changed(PIPELINE, work=one_token_each),
+    ],
+    "work numbers": [
+        changed(RAGGED, **at("tokens", (0, 1), -1, of="work")),
+        changed(RAGGED, **at("slots", (3, 0), lambda slots: slots - SEQ - 1, of="work")),
+        changed(RAGGED, **at("slots", (3, 0), SEQ * BATCH, of="work")),
+        changed(RAGGED, **at("n_sequences", 3, -1, of="work")),
+        changed(RAGGED, work=lambda case: replace(case.work, n_sequences=np.zeros(SEQ, np.int64))),
+        changed(RAGGED, work=lambda case: replace(case.work, n_sequences=np.ones(SEQ - 1, np.int64))),
     ],
     "learning presence": [
         changed(TO_TARGET, learning=None),

@@ -16,6 +16,7 @@ from record_samples import (
     make_compression,
     make_record,
     make_timeline,
+    make_work,
 )
 
 from hpcrnn.cli import main
@@ -49,6 +50,7 @@ def rich_record():
         **device_facts(2, 3),
         **cpu_facts(2, 3),
         compression=make_compression(),
+        work=make_work(),
     )  # fmt: skip
     return make_record(full, make_case(1), environment=environment("b"))
 
