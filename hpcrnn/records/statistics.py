@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, isfinite, nan, sqrt
+from math import comb, isfinite, log, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -339,3 +339,40 @@ def sign_test_count(n: int, level: float) -> int:
             return k
         k -= 1
     return k
+
+
+def change_point(samples: npt.ArrayLike, level: float) -> int | None:
+    """Find where samples become larger and stay so, by the ranks of their values alone.
+
+    Pettitt's test (1979, *A Non-Parametric Approach to the Change-Point Problem*), one-sided: for every t a rank sum
+    compares the samples before t with those from t on, and the largest of these, K, is significant where
+    ``exp(-6 K^2 / (n^3 + n^2))`` is at most the level.  That bound errs on the safe side, the more the fewer samples:
+    of samples in random order 1 % are said to change at a level of 5 % where there are ten, 4 % where there are a
+    hundred.  A change near an end needs more samples to be seen than one in the middle.
+
+    Parameters
+    ----------
+    samples : array_like (n,)
+        In the order they were taken.
+    level : float
+        How often samples whose orders are equally likely are said to change, at the most.
+
+    Returns
+    -------
+    int or None
+        Index of the first sample after the change; None where there is none.
+    """
+    values = np.asarray(samples, dtype=np.float64).ravel()
+    n = values.size
+    if n < 2 or not np.isfinite(values).all():
+        return None
+    ordered = np.sort(values)
+    # Of equal values the middle of their ranks.
+    ranks = 0.5 * (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1)
+    sizes = np.arange(1, n)
+    exceed = (n + 1) * sizes - 2 * np.cumsum(ranks)[:-1]
+    largest = float(exceed.max())
+    if largest <= 0 or 6.0 * largest**2 < -log(level) * (n**3 + n**2):
+        return None
+    # The cut that explains most of the ranks' variance: K itself, of few samples on one side, lies too far inside.
+    return int((exceed / np.sqrt(sizes * (n - sizes))).argmax()) + 1

@@ -80,7 +80,7 @@ def contests(included: Sequence[Entry]) -> tuple[Contest, ...]:
     """
     by_problem: dict[tuple[str, bool], list[Entry]] = {}
     for entry in included:
-        if not entry.case.is_serial_base:
+        if entry.contends and not entry.case.is_serial_base:
             by_problem.setdefault((entry.case.problem_id, entry.case.simulated), []).append(entry)
     contested = (
         members

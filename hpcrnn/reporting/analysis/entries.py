@@ -51,6 +51,11 @@ class Entry:
         """Whether the case may be plotted and compared."""
         return not self.exclusion
 
+    @property
+    def contends(self) -> bool:
+        """Whether it may be set beside other results: ranks that were slowed down on purpose give none."""
+        return self.included and not self.case.handicap
+
 
 def make_entries(records: Sequence[Record]) -> tuple[Entry, ...]:
     """Give the cases of all records their numbers, and say which are excluded, and why."""

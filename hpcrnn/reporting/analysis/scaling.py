@@ -184,11 +184,12 @@ def analyse(records: Sequence[Record]) -> Analysis:
     unique = tuple({record.uuid: record for record in reversed(records)}.values())[::-1]
     entries = make_entries(unique)
     included = tuple(e for e in entries if e.included)
+    contending = [e for e in included if e.contends]
     return Analysis(
         records=unique,
         entries=entries,
-        strong=strong_series(included),
-        weak=weak_series(included),
+        strong=strong_series(contending),
+        weak=weak_series(contending),
         phases=tuple(phase_breakdown(e) for e in included),
         losses=tuple(loss_curve(e) for e in included if mode_of(e.case) == "train" and e.case.loss.size),
     )

@@ -9,13 +9,14 @@ of rows or time steps does not explain it either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.records.balance import weights_of
 from hpcrnn.records.bubble import busy_s
 from hpcrnn.records.record import STEP, Case, FloatArray, IntArray, Record
 from hpcrnn.records.split import CHAIN
@@ -23,8 +24,8 @@ from hpcrnn.records.statistics import Interval, median_interval, sign_test_count
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.describe import first_of, host_dicts
 from hpcrnn.reporting.units import printable
-from hpcrnn.schedules.placement import split
-from hpcrnn.spec import AXES
+from hpcrnn.schedules.shares import share_out, speeds_of
+from hpcrnn.spec import AXES, Axis, Grid
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -114,7 +115,7 @@ def judge(entry: Entry) -> Judgement:
     case, busy = entry.case, busy_s(entry.case)
     if busy is None or not (np.isfinite(busy).all() and (busy > 0).all()):
         return Judgement(entry, silent="the phases of its steps were not recorded")
-    if why := _waits_inside(case):
+    if why := waits_inside(case):
         return Judgement(entry, silent=why)
     if sign_test_count(len(busy), LEVEL / case.n_ranks) > len(busy):
         return Judgement(entry, silent=f"n too small to tell {case.n_ranks} ranks apart")
@@ -168,15 +169,15 @@ class _Evidence:
 
 def _weigh(entry: Entry, busy: FloatArray) -> _Evidence:
     case = entry.case
-    stages, shares = _work(case)
-    over_peers = _over_peers(busy, stages, shares, _median_of_others)
+    stages, shares = _work(entry)
+    over_peers = _over_peers(busy, stages, shares, median_of_others)
     all_alike = stages.max() == 0 and (shares == shares[0]).all()
     return _Evidence(
         busy=busy,
         stages=stages,
         shares=shares,
         over_peers=over_peers,
-        over_all=over_peers if all_alike else busy / _median_of_others(busy),
+        over_all=over_peers if all_alike else busy / median_of_others(busy),
         n_last=np.bincount(case.phase_s(STEP).argmax(axis=1), minlength=case.n_ranks),
         hosts=hosts_of_ranks(entry.record, case.n_ranks),
     )
@@ -188,7 +189,7 @@ def hosts_of_ranks(record: Record, n_ranks: int) -> tuple[str, ...]:
     return tuple(names[:n_ranks] if len(names) >= n_ranks else [""] * n_ranks)
 
 
-def _waits_inside(case: Case) -> str:
+def waits_inside(case: Case) -> str:
     """Say where ranks wait for one another inside a task, so that busy time does not tell who is slow."""
     counts = dict(case.split.axes)
     if counts.get("tensor", 1) > 1:
@@ -198,17 +199,29 @@ def _waits_inside(case: Case) -> str:
     return ""
 
 
-def _work(case: Case) -> tuple[IntArray, FloatArray]:
+def _work(entry: Entry) -> tuple[IntArray, FloatArray]:
     """Say what each rank has to do: its stage of the pipeline, and its rows times its time steps."""
+    case = entry.case
     counts, problem = dict(case.split.axes), _numbers(case.spec.get("problem"))
-    places = np.unravel_index(range(case.n_ranks), [counts.get(axis, 1) for axis in AXES])
+    grid = Grid(**{axis: counts.get(axis, 1) for axis in AXES})
+    places = np.unravel_index(range(case.n_ranks), [getattr(grid, axis) for axis in AXES])
     place: dict[str, IntArray] = dict(zip(AXES, places, strict=True))
+    speeds = speeds_of(grid, weights_of(case, entry.record.environment))
+    least = {"batch": case.split.microbatches, "seq": case.split.chunks}
     rows, steps = (
-        np.array([part.stop - part.start for part in split(problem.get(key, 0), counts.get(axis, 1))])[place[axis]]
-        for key, axis in (("batch", "data"), ("seq", "time"))
+        _shares(problem.get(key, 0), speeds.along(axis, grid), least[key])[place[axis]] for key, axis in _CUT_ALONG
     )
-    # A file that does not say how large the problem is has even shares.
-    return place["pipeline"], np.maximum(rows, 1) * np.maximum(steps, 1.0)
+    return place["pipeline"], rows * steps
+
+
+def _shares(length: int, speeds: Sequence[float], least: int) -> FloatArray:
+    """Length of each part; one where a file does not say how large the problem is, or it cannot have been run."""
+    if length < least * len(speeds):
+        return np.ones(len(speeds))
+    return np.array([float(part.stop - part.start) for part in share_out(length, speeds, least)])
+
+
+_CUT_ALONG: tuple[tuple[str, Axis], ...] = (("batch", "data"), ("seq", "time"))
 
 
 def _numbers(section: Any) -> dict[str, int]:
@@ -242,7 +255,7 @@ def _median_of_all(values: FloatArray) -> FloatArray:
     return np.asarray(np.median(values, axis=1, keepdims=True))
 
 
-def _median_of_others(values: FloatArray) -> FloatArray:
+def median_of_others(values: FloatArray) -> FloatArray:
     """Of each column the median of the other columns, row by row; the upper one where two lie in the middle.
 
     Under exchangeable columns a value is then beyond it with probability 1/2 at the most, whatever the distribution.
@@ -281,7 +294,7 @@ def _slow_hosts(evidence: _Evidence, columns: dict[str, list[int]], level: float
         return
     over_stage = _over_peers(evidence.busy, evidence.stages, evidence.shares, _median_of_all)
     pace = np.stack([_quarter(over_stage[:, ranks]) for ranks in columns.values()], axis=1)
-    ratio = pace / _median_of_others(pace)
+    ratio = pace / median_of_others(pace)
     for host, slow, own in zip(columns, _beyond(ratio, level / len(columns)), ratio.T, strict=True):
         if slow:
             yield host, own

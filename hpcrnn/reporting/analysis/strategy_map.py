@@ -281,7 +281,7 @@ def strategy_maps(included: Iterable[Entry]) -> tuple[StrategyMap, ...]:
     tuple of StrategyMap
         Those in which at least one cell is contested, by the number of their first case.
     """
-    entries = list(included)
+    entries = [entry for entry in included if entry.contends]
     machines = machines_of([e.record for e in entries])
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

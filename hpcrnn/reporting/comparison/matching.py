@@ -32,6 +32,7 @@ Wanted = Mapping[str, Any]
 _PROBLEM_SECTIONS = ("model", "problem", "training")
 _SPLIT = frozenset({"strategy", "grid", "data_method"})
 """Keys that follow from one another: where one may differ, all may; so may they on other ranks."""
+_OF_THE_MACHINE = ("threads", "gradient_sum", "handicap")
 KERNEL = "kernel"
 """May differ between cases that are compared: a new kernel is what one compares for."""
 
@@ -98,7 +99,7 @@ class Lone:
 def matchers() -> dict[str, Any]:
     """Every key a case may be chosen by, with what is allowed for it."""
     sections = (*_PROBLEM_SECTIONS, "parallel", "recurrence")
-    found = {o.name: o.annotation for o in options() if o.section in sections or o.name in ("threads", "gradient_sum")}
+    found = {o.name: o.annotation for o in options() if o.section in sections or o.name in _OF_THE_MACHINE}
     return found | _RECORDED
 
 
@@ -140,6 +141,8 @@ def facts(case: Case) -> Facts:
         "chunks": split.chunks,
         "threads": case.how["threads"],
         "gradient_sum": case.how.get("gradient_sum", "mpi"),
+        "handicap": case.handicap or None,
+        "rank_backends": case.how.get("rank_backends"),
         "precision": case.precision,
         "strategy": case.strategy,
         "ranks": case.n_ranks,
@@ -153,8 +156,9 @@ def facts(case: Case) -> Facts:
 
 
 def has(case: Case, wanted: Wanted) -> bool:
-    """Whether a case has every value that is asked for; one that no machine ran only where that is asked for."""
-    return (not case.simulated or "simulated" in wanted) and not disagreements(case, wanted)
+    """Whether a case has every value that is asked for; one that is no real result only where that is asked for."""
+    unreal = (("simulated", case.simulated), ("handicap", bool(case.handicap)))
+    return all(key in wanted for key, is_so in unreal if is_so) and not disagreements(case, wanted)
 
 
 def disagreements(case: Case, wanted: Wanted) -> Facts:

@@ -67,7 +67,7 @@ def find_series(entries: Sequence[Entry], number: int | None) -> ExtrapSeries:
     HpcrnnError
         There is none, or not the one asked for, or several and none is named.
     """
-    groups = groups_over_ranks_and_batch([entry for entry in entries if entry.included])
+    groups = groups_over_ranks_and_batch([entry for entry in entries if entry.contends])
     # A point beside others: what was measured at one place scales over nothing.
     groups = tuple(group for group in groups if len({_place(entry) for entry in group}) > 1)
     if not groups:

@@ -7,8 +7,10 @@ from importlib import resources
 
 from hpcrnn.records.record import Record
 from hpcrnn.reporting.analysis.accounting import account_all
+from hpcrnn.reporting.analysis.balance import recoveries
 from hpcrnn.reporting.analysis.contest import contests
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.roofline import rooflines
 from hpcrnn.reporting.analysis.scaling import Analysis
 from hpcrnn.reporting.analysis.stragglers import judge_all
@@ -28,6 +30,7 @@ from hpcrnn.reporting.describe import (
 from hpcrnn.reporting.report.page import Block, Concern, Page, Picture, Run, Section, Terms
 from hpcrnn.reporting.tables.accounting import TERMS as ACCOUNTING_TERMS
 from hpcrnn.reporting.tables.accounting import accounting_tables
+from hpcrnn.reporting.tables.balance import balance_table
 from hpcrnn.reporting.tables.cases import (
     gaps,
     glance_table,
@@ -42,7 +45,7 @@ from hpcrnn.reporting.tables.certificates import certificate_table, error_text
 from hpcrnn.reporting.tables.devices import device_table, kernel_table
 from hpcrnn.reporting.tables.fits import fit_table
 from hpcrnn.reporting.tables.peers import pair_peers, peer_content
-from hpcrnn.reporting.tables.ranks import straggler_table
+from hpcrnn.reporting.tables.ranks import onset_table, straggler_table
 from hpcrnn.reporting.tables.roofline import ceiling_table, roofline_table
 from hpcrnn.reporting.tables.splits import contest_table, split_table, wait_table
 from hpcrnn.reporting.tables.strategy_map import map_tables
@@ -133,7 +136,14 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
         _section("over-time", "Over time", certificate_table(entries), *drawn("over_time")),
         _section("peers", "numpy beside torch", peer_content(rows) if rows else None),
         _section("steps", "Step times", *plotted, *drawn("steps"), data=times),
-        _section("ranks", "Ranks", *drawn("ranks"), straggler_table(judge_all(included), called)),
+        _section("balance", "Unequal ranks", balance_table(recoveries(included), called)),
+        _section(
+            "ranks",
+            "Ranks",
+            *drawn("ranks"),
+            straggler_table(judge_all(included), called),
+            onset_table([(entry, onset) for entry in included for onset in find_onsets(entry)], called),
+        ),
         _section(
             "phases",
             "Phases",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.onsets import Onset
 from hpcrnn.reporting.analysis.stragglers import EFFECT, Judgement, Straggler
 from hpcrnn.reporting.tables.table import Table, spans
 from hpcrnn.reporting.units import MISSING, format_ratio, format_ratio_interval, format_seconds, plural
@@ -23,12 +25,55 @@ def straggler_sentence(straggler: Straggler) -> str:
     if straggler.is_host:
         many = plural(len(straggler.ranks), "rank")
         return f"{straggler.host} is slow: its {many} take {ratio} the busy time of other hosts', {beyond}"
-    name = _rank_name(straggler)
+    name = _rank_name(straggler.ranks[0], straggler.host)
     if straggler.kind == "slower":
         return f"{name} is slow: {ratio} the others' busy time, {beyond}"
     if straggler.kind == "more work":
         return f"{name} has more work, not a slower pace: {ratio} the others' busy time, {beyond}"
     return f"{name} does other work, alone: {ratio} the others' busy time, {beyond}; slow or not cannot be told"
+
+
+def onset_sentence(onset: Onset) -> str:
+    """Name a rank that became slow: ``rank 1 becomes slow with step 40 of 0 to 99: from 1.01× to 2.02× ...``."""
+    before, after = format_ratio(onset.before.median), format_ratio(onset.after.median)
+    return (
+        f"{_rank_name(onset.rank, onset.host)} becomes slow with step {onset.step} of 0 to {onset.n_steps - 1}: "
+        f"from {before} to {after} the others' busy time"
+    )
+
+
+def onset_table(found: Sequence[tuple[Entry, Onset]], called: Mapping[int, str]) -> Table | None:
+    """Tabulate the ranks that became slow while they were measured; None where there are none.
+
+    Parameters
+    ----------
+    found : sequence of (Entry, Onset)
+    called : mapping of int to str
+        Names of the cases, by number.
+    """
+    rows = [
+        [
+            str(entry.number),
+            called[entry.number],
+            str(onset.rank),
+            onset.host or MISSING,
+            f"{onset.step} of 0–{onset.n_steps - 1}",
+            format_ratio(onset.before.median),
+            format_ratio(onset.after.median),
+            format_ratio(onset.rise.median),
+            format_ratio_interval(onset.rise),
+        ]
+        for entry, onset in found
+    ]
+    if not rows:
+        return None
+    columns = ["No.", "Case", "Rank", "Host", "From step", "Before", "From then on", "Rise", "95 % interval"]
+    note = (
+        "Before, from then on: busy time over the median of all others', step by step; counted steps, from 0. Named is "
+        "a rank whose ratio changes as no random order of its steps explains (Pettitt's test, one-sided, 5 % over the "
+        f"ranks of a case at the most), and rises by more than {100 * EFFECT:.0f} %, as does its own busy time."
+    )
+    return Table("Ranks that became slow", columns, rows, text_columns=(1, 3), note=note)
 
 
 def straggler_table(judged: Sequence[Judgement], called: Mapping[int, str]) -> Table | None:
@@ -78,6 +123,5 @@ def _note(judged: Sequence[Judgement]) -> str:
     return f"{note} Not judged: {'; '.join(reasons)}." if reasons else note
 
 
-def _rank_name(straggler: Straggler) -> str:
-    on = f" on {straggler.host}" if straggler.host else ""
-    return f"rank {straggler.ranks[0]}{on}"
+def _rank_name(rank: int, host: str) -> str:
+    return f"rank {rank} on {host}" if host else f"rank {rank}"

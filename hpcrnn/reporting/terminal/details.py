@@ -15,13 +15,14 @@ from hpcrnn.records.sparkline import sparkline
 from hpcrnn.records.statistics import PERCENTILE_NEEDS, dependence, median_interval, percentile
 from hpcrnn.reporting.analysis.accounting import Account
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.scaling import phase_breakdown
 from hpcrnn.reporting.analysis.stragglers import judge
 from hpcrnn.reporting.describe import loss_unit, mode_of, worst_check
 from hpcrnn.reporting.tables.accounting import account_lines, cpu_text
 from hpcrnn.reporting.tables.certificates import certificate_lines
 from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
-from hpcrnn.reporting.tables.ranks import straggler_sentence
+from hpcrnn.reporting.tables.ranks import onset_sentence, straggler_sentence
 from hpcrnn.reporting.tables.samples import dependence_sentence, percentile_text
 from hpcrnn.reporting.terminal.console import is_ascii
 from hpcrnn.reporting.units import format_percent, format_seconds, plural, printable, scientific, significant
@@ -93,6 +94,7 @@ def _warnings(entry: Entry) -> list[str]:
     found = [dependence_sentence(dependence(entry.case.step_s()))]
     if entry.case.n_ranks > 1:
         found += [straggler_sentence(straggler) for straggler in judge(entry).slow]
+        found += [onset_sentence(onset) for onset in find_onsets(entry)]
     return [line for line in found if line]
 
 

@@ -1,0 +1,90 @@
+"""Ranks that become slow in the midst of a run: from which step on, and by how much.
+
+In each step a rank's busy time stands over the median of all others', whatever these do: more of the same work, or
+other work, changes that ratio in no step, and what slows all ranks down changes it in none either.  A rank has become
+slow where the ratio changes as the order of its steps does not explain by chance (a rank-based test,
+:func:`~hpcrnn.records.statistics.change_point`, its level shared out over the ranks), where the ratio rises by more
+than :data:`~hpcrnn.reporting.analysis.stragglers.EFFECT`, and where the rank's own busy time does so too: of two ranks,
+one that becomes faster makes the other no slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcrnn.records.bubble import busy_s
+from hpcrnn.records.record import FloatArray
+from hpcrnn.records.statistics import Interval, change_point, median_interval, ratio_interval
+from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.stragglers import EFFECT, LEVEL, hosts_of_ranks, median_of_others, waits_inside
+
+
+@dataclass(frozen=True)
+class Onset:
+    """A rank that became slow.
+
+    Attributes
+    ----------
+    rank : int
+    host : str
+        Empty where it was not recorded.
+    step : int
+        The first slow one of the counted steps, which are counted from 0.
+    n_steps : int
+    before, after : Interval
+        Its busy time over the others', of the steps before and from then on.
+    rise : Interval
+        ``after`` over ``before``.
+    """
+
+    rank: int
+    host: str
+    step: int
+    n_steps: int
+    before: Interval
+    after: Interval
+    rise: Interval
+
+
+def find_onsets(entry: Entry) -> tuple[Onset, ...]:
+    """Find the ranks of a case that became slow while it was measured; mostly none.
+
+    Parameters
+    ----------
+    entry : Entry
+        One that is plotted.
+    """
+    over_others = pace_of_ranks(entry)
+    if over_others is None:
+        return ()
+    case, busy = entry.case, busy_s(entry.case)
+    assert busy is not None  # noqa: S101 - or there were no pace
+    hosts = hosts_of_ranks(entry.record, case.n_ranks)
+    found = []
+    for rank, ratio in enumerate(over_others.T):
+        step = change_point(ratio, LEVEL / case.n_ranks)
+        if step is None or not _rises(ratio, step) or not _rises(busy[:, rank], step):
+            continue
+        before, after = median_interval(ratio[:step]), median_interval(ratio[step:])
+        found.append(Onset(rank, hosts[rank], step, len(ratio), before, after, ratio_interval(after, before)))
+    return tuple(found)
+
+
+def pace_of_ranks(entry: Entry) -> FloatArray | None:
+    """Busy time of each rank over the median of all others', step by step.
+
+    Returns
+    -------
+    float64 array (n_steps, n_ranks) or None
+        None where it was not recorded, or where busy time does not tell who is slow.
+    """
+    case, busy = entry.case, busy_s(entry.case)
+    if case.n_ranks == 1 or busy is None or not (np.isfinite(busy).all() and (busy > 0).all()) or waits_inside(case):
+        return None
+    return np.asarray(busy / median_of_others(busy))
+
+
+def _rises(values: FloatArray, step: int) -> bool:
+    return bool(np.median(values[step:]) > (1 + EFFECT) * np.median(values[:step]))
