@@ -16,7 +16,7 @@ LEAST_SPAN = 0.1
 """Share of the median that the scale spans at the least: samples that hardly differ look as if they hardly did."""
 
 
-def sparkline(samples: npt.ArrayLike, width: int, *, ascii_only: bool = False) -> str:
+def sparkline(samples: npt.ArrayLike, width: int, *, ascii_only: bool = False, mark_outliers: bool = True) -> str:
     """Draw samples in the order they were taken, from the smallest to the largest that is no outlier.
 
     Parameters
@@ -27,6 +27,8 @@ def sparkline(samples: npt.ArrayLike, width: int, *, ascii_only: bool = False) -
         an outlier among them.
     ascii_only : bool
         For a terminal without Unicode.
+    mark_outliers : bool
+        Of a curve that falls there are none: it begins far from where it ends.
 
     Returns
     -------
@@ -40,7 +42,7 @@ def sparkline(samples: npt.ArrayLike, width: int, *, ascii_only: bool = False) -
         return "?" * min(width, values.size)
     middle = float(np.median(values[finite]))
     outlier = np.zeros(values.shape, dtype=np.bool_)
-    outlier[finite] = is_outlier(values[finite])
+    outlier[finite] = is_outlier(values[finite]) & mark_outliers
     usual = values[finite & ~outlier]
     low, span = float(usual.min()), max(float(np.ptp(usual)), LEAST_SPAN * abs(middle))
 

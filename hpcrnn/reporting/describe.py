@@ -23,6 +23,11 @@ PLAIN_VALUES = {
     "training.carry": False,
     "parallel.balance": "even",
     "training.clip": None,
+    "training.target_loss": None,
+    "training.seeds": 3,
+    "training.max_steps": 1000,
+    "training.eval_every": 20,
+    "training.eval_rows": None,
     "problem.features": None,
     "recurrence.tolerance": 1e-6,
     "recurrence.max_rounds": None,
@@ -35,8 +40,9 @@ IN_THE_LABEL = (
     *(f"parallel.{key}" for key in ("grid", "order", "virtual_stages", "microbatches", "chunks")),
     "recurrence.method",
     "recurrence.fold",
+    "training.target_loss",
 )
-"""What the label of a case already says."""
+"""What the label of a case, or its mode, already says."""
 
 
 def describe_problem(case: Case) -> str:
@@ -74,8 +80,14 @@ def _main_tokens(case: Case) -> dict[str, str]:
         "problem.seq": f"T{data.get('seq', '?')}",
         "model.dtype": printable(case.precision),
         "problem.workload": shorten(printable(data.get("workload", "?")), 32),
-        "training.mode": printable(training.get("mode", "?")),
+        "training.mode": _mode_token(training),
     }
+
+
+def _mode_token(training: Mapping[str, Any]) -> str:
+    """``train``, ``gradient``, ``forward``, or ``train to 2.5``: mode ``target`` with its target."""
+    mode, target = training.get("mode", "?"), training.get("target_loss")
+    return f"train to {target:g}" if mode == "target" and isinstance(target, float | int) else printable(mode)
 
 
 def _all_tokens(case: Case) -> dict[str, str]:
@@ -204,7 +216,7 @@ def shortfalls(case: Case) -> list[str]:
 
 
 def mode_of(case: Case) -> str:
-    """``train``, ``gradient`` or ``forward``."""
+    """``train``, ``gradient``, ``forward`` or ``target``."""
     return str(_section(case, "training").get("mode", ""))
 
 

@@ -43,6 +43,7 @@ BYTES = (
     Unit(1.0, "B"),
 )
 FLOPS = (Unit(1e15, "PFLOP"), Unit(1e12, "TFLOP"), Unit(1e9, "GFLOP"), Unit(1e6, "MFLOP"), Unit(1.0, "FLOP"))
+JOULES = (Unit(1e6, "MJ"), Unit(1e3, "kJ"), Unit(1.0, "J"), Unit(1e-3, "mJ"))
 HERTZ = (Unit(1e9, "GHz"), Unit(1e6, "MHz"), Unit(1e3, "kHz"), Unit(1.0, "Hz"))
 GIGA = 1e9
 
@@ -127,6 +128,11 @@ def format_bytes(value: float) -> str:
 def format_hertz(value: float) -> str:
     """Write a frequency: ``2.50 GHz``."""
     return _with_unit(value, HERTZ, 3)
+
+
+def format_joules(value: float) -> str:
+    """Write an energy: ``12.5 kJ``."""
+    return _with_unit(value, JOULES, 3)
 
 
 def format_flops(value: float) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Literal
 
 from hpcrnn.records.statistics import Interval
-from hpcrnn.reporting.units import has_bounds
 
 Better = Literal["lower", "higher"]
 """Which way is better: lower of a cost, a time; higher of a rate."""
@@ -13,7 +13,10 @@ Finding = Literal["faster", "slower", "undecided"]
 
 
 def finding_of(ratio: Interval, better: Better) -> Finding:
-    """Read the interval of a ratio, of B over A, as what B is: decided only where all of it lies on one side of 1."""
-    if not has_bounds(ratio) or ratio.low <= 1.0 <= ratio.high:
+    """Read the interval of a ratio, of B over A, as what B is: decided only where all of it lies on one side of 1.
+
+    An end may be infinite, where something was never reached; it is NaN where it is not known.
+    """
+    if isnan(ratio.low) or isnan(ratio.high) or ratio.low <= 1.0 <= ratio.high:
         return "undecided"
     return "faster" if (ratio.high < 1.0) == (better == "lower") else "slower"

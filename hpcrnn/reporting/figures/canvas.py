@@ -109,8 +109,8 @@ class Drawing:
     name : str
         Stem of its files.
     section : str
-        Where in the report it belongs: ``strong``, ``weak``, ``accounting``, ``strategies``, ``strategy_map``,
-        ``over_time``, ``steps``, ``ranks``, ``phases``, ``roofline``, ``timelines`` or ``loss``.
+        Where in the report it belongs: ``target``, ``strong``, ``weak``, ``accounting``, ``strategies``,
+        ``strategy_map``, ``over_time``, ``steps``, ``ranks``, ``phases``, ``roofline``, ``timelines`` or ``loss``.
     title, caption, alt : str
         ``alt`` says in words what the picture shows.
     figure : matplotlib.figure.Figure

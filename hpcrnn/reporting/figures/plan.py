@@ -24,6 +24,7 @@ from hpcrnn.reporting.figures.curves import (
     draw_weak_efficiency,
     draw_weak_time,
 )
+from hpcrnn.reporting.figures.learning import plan_learning
 from hpcrnn.reporting.figures.ranks import plan_ranks
 from hpcrnn.reporting.figures.roofline import plan_rooflines
 from hpcrnn.reporting.figures.rows import ROWS_A_FIGURE, draw_phases, draw_steps
@@ -85,6 +86,7 @@ def plan_all(analysis: Analysis) -> Iterator[Sheet]:
     traced = [e for e in analysis.included if e.case.timeline is not None and len(e.case.timeline)]
     traced = [e for e in traced if e.case.n_ranks > 1] or traced  # alone, a rank waits for nobody
     yield from pages(traced, 1, "timeline", lambda name, one: draw_timeline(name, one[0]))
+    yield from plan_learning(analysis.included)
     for unit in {curve.unit: None for curve in analysis.losses}:
         curves = [c for c in analysis.losses if c.unit == unit]
         # Curves of one problem ought to lie on one another: they belong on one sheet.

@@ -10,6 +10,7 @@ from hpcrnn.reporting.analysis.accounting import account_all
 from hpcrnn.reporting.analysis.balance import recoveries
 from hpcrnn.reporting.analysis.contest import contests
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.learning import goals
 from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.roofline import rooflines
 from hpcrnn.reporting.analysis.scaling import Analysis
@@ -44,6 +45,7 @@ from hpcrnn.reporting.tables.cases import (
 from hpcrnn.reporting.tables.certificates import certificate_table, error_text
 from hpcrnn.reporting.tables.devices import device_table, kernel_table
 from hpcrnn.reporting.tables.fits import fit_table
+from hpcrnn.reporting.tables.learning import goal_sentences, loss_table, staleness_table, target_table
 from hpcrnn.reporting.tables.peers import pair_peers, peer_content
 from hpcrnn.reporting.tables.ranks import onset_table, straggler_table
 from hpcrnn.reporting.tables.roofline import ceiling_table, roofline_table
@@ -93,7 +95,7 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
     A picture stands in the section whose entry asks for it by ``drawn(...)``, the name its drawing gave.
     """
     entries, included, missing = analysis.entries, analysis.included, gaps(analysis)
-    called, limits = names(entries), rooflines(included)
+    called, limits, aims = names(entries), rooflines(included), goals(included)
     rows, accounted = pair_peers(included), accounting_tables(account_all(included), called)
     timing = timing_table(entries) if entries else None
     results = [timing, result_table(entries), verdict_table(entries)] if timing else ["There are none."]
@@ -113,6 +115,13 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
             kernel_table(entries),
         ),
         _section("glance", "At a glance", glance_table(analysis) if analysis.strong or analysis.weak else None),
+        _section(
+            "target",
+            "Time to a target loss",
+            *[goal_sentences(goal, called) for goal in aims],
+            *drawn("target"),
+            *[target_table(goal, called) for goal in aims],
+        ),
         _section(
             "strong", "Strong scaling", missing.get("strong"), *drawn("strong"), fit_table(analysis.strong), data=times
         ),
@@ -153,7 +162,14 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
         ),
         _section("roofline", "Roofline", *drawn("roofline"), roofline_table(limits), ceiling_table(limits)),
         _section("timelines", "Timelines", *drawn("timelines"), wait_table(included) if drawn("timelines") else None),
-        _section("loss", "Loss", missing.get("loss"), *drawn("loss")),
+        _section(
+            "loss",
+            "Learning",
+            missing.get("loss"),
+            *drawn("loss"),
+            *[loss_table(goal, called) for goal in aims],
+            staleness_table(included, called),
+        ),
         _section("cases", "All cases", *results),
         _section("exclusions", "Exclusions", *_exclusions(analysis, unreadable)),
         _section("system", "System", *_system(analysis.records)),

@@ -233,7 +233,7 @@ def gaps(analysis: Analysis) -> dict[str, str]:
             if widest == 1
             else "No weak scaling: no two cases on different rank counts have the same sequences a rank."
         )
-    if not analysis.losses:
+    if not analysis.losses and not any(e.case.learning for e in analysis.included):
         found["loss"] = "No learning curve: no plotted case trains."
     if not analysis.included:
         found = dict.fromkeys(("strong", "weak", "loss"), "No case may be plotted; the reasons stand above.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from hpcrnn.records.sparkline import sparkline
 from hpcrnn.records.statistics import PERCENTILE_NEEDS, dependence, median_interval, percentile
 from hpcrnn.reporting.analysis.accounting import Account
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.learning import Ranked
 from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.scaling import phase_breakdown
 from hpcrnn.reporting.analysis.stragglers import judge
@@ -22,6 +23,7 @@ from hpcrnn.reporting.describe import loss_unit, mode_of, worst_check
 from hpcrnn.reporting.tables.accounting import account_lines, cpu_text
 from hpcrnn.reporting.tables.certificates import certificate_lines
 from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
+from hpcrnn.reporting.tables.learning import learning_lines
 from hpcrnn.reporting.tables.ranks import onset_sentence, straggler_sentence
 from hpcrnn.reporting.tables.samples import dependence_sentence, percentile_text
 from hpcrnn.reporting.terminal.console import is_ascii
@@ -52,12 +54,15 @@ class Manner:
         The sparkline: there was no room for it in the table.
     accounts : mapping of int to Account
         Where the ranks' time went, by the numbers of the cases of which that is to be said.
+    ranked : mapping of int to Ranked
+        How cases that were trained to a target stand to the base of their goal, by their numbers.
     """
 
     verbose: bool = False
     brief: bool = False
     steps: bool = False
     accounts: Mapping[int, Account] = field(default_factory=dict)
+    ranked: Mapping[int, Ranked] = field(default_factory=dict)
 
 
 def details(entry: Entry, console: Console, manner: Manner) -> list[tuple[str, str]]:
@@ -73,7 +78,7 @@ def details(entry: Entry, console: Console, manner: Manner) -> list[tuple[str, s
     lines = [*steps, *lines, *((line, "") for line in _plain(entry))]
     if manner.verbose:
         lines += [(line, "") for line in _verbose(entry, manner.accounts.get(entry.number)) if line]
-    return [*lines, *((line, "") for line in _ending(entry))]
+    return [*lines, *((line, "") for line in (*_learning(entry, console, manner), *_ending(entry)))]
 
 
 def steps_cell(entry: Entry, console: Console) -> str:
@@ -151,6 +156,15 @@ def _checks(case: Case) -> list[str]:
     errors = f"error {scientific(worst.error)}, allowed {scientific(worst.tolerance)}"
     where = f"checked on {printable(case.verdict.problem)}: {passed}; worst: {printable(worst.quantity)}"
     return [f"{where}, {errors}, serial error {scientific(worst.serial_error)}"]
+
+
+def _learning(entry: Entry, console: Console, manner: Manner) -> list[str]:
+    """Say how a training to a target went."""
+
+    def draw(losses: Sequence[float]) -> str:
+        return sparkline(losses, CELLS, ascii_only=is_ascii(console), mark_outliers=False)
+
+    return learning_lines(entry, draw, manner.ranked.get(entry.number))
 
 
 def _ending(entry: Entry) -> list[str]:

@@ -1,0 +1,449 @@
+"""Time to a target loss: what never got there counts, what is compared is decided by seeds, what is drawn is true."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from factory import make_case, make_record
+from hypothesis import given
+from hypothesis import strategies as st
+from learning_samples import make_curve, target_cases, trained, with_curves
+
+from hpcrnn.records.learning import Curve, Learning
+from hpcrnn.records.statistics import Interval, median_interval
+from hpcrnn.reporting.analysis.entries import make_entries
+from hpcrnn.reporting.analysis.finding import finding_of
+from hpcrnn.reporting.analysis.learning import Needed, band, goals, needed_ratio, outcome_of
+from hpcrnn.reporting.figures.canvas import drawing_style
+from hpcrnn.reporting.figures.learning import draw_staleness, plan_learning
+from hpcrnn.reporting.tables.cases import names
+from hpcrnn.reporting.tables.learning import (
+    bits,
+    goal_sentences,
+    learning_lines,
+    loss_table,
+    loss_text,
+    staleness_shares,
+    staleness_table,
+    target_table,
+)
+
+INF = math.inf
+
+
+def curve_of(time_s, loss, ending="target", seed=0, step=None, sent=0):
+    """A curve with these evaluations."""
+    time_s = np.array(time_s, dtype=float)
+    step = np.arange(len(time_s)) * 20 if step is None else np.array(step)
+    return Curve(
+        seed=seed,
+        ending=ending,
+        step=step,
+        time_s=time_s,
+        sent_bytes=step * sent,
+        energy_j=np.full(len(time_s), np.nan),
+        train_loss=np.array(loss, dtype=float),
+        held_out_loss=np.array(loss, dtype=float),
+    )
+
+
+def ends_at(times, n_ranks=1, target=2.0, **changes):
+    """A case whose seeds reach the target after these seconds; ``(s, ending)`` for those that end without it."""
+    curves = []
+    for seed, time in enumerate(times):
+        end, ending = time if isinstance(time, tuple) else (time, "target")
+        last = target if ending == "target" else 3.0
+        curves.append(curve_of([0.0, end], [5.5, last], ending, seed))
+    return with_curves(curves, n_ranks, target, **changes)
+
+
+def ranked(*cases):
+    (goal,) = goals(make_entries([make_record(cases)]))
+    return {one.entry.number: one for one in goal.ranked}
+
+
+# --- what seeds needed ------------------------------------------------------------------------------
+
+
+def test_a_seed_that_never_got_there_makes_the_median_longer_not_shorter():
+    stopped = (300.0, "max_steps")
+    needed = outcome_of(*make_entries([make_record([ends_at([100, 120, stopped, stopped, stopped])])])).time
+    assert needed.interval.median == INF
+    assert needed.median_at_least == 300.0
+    np.testing.assert_array_equal(needed.least, [100, 120, 300, 300, 300])
+    np.testing.assert_array_equal(needed.most, [100, 120, INF, INF, INF])
+    reached = outcome_of(*make_entries([make_record([ends_at([100, 120, 130, stopped, stopped])])])).time
+    assert reached.interval.median == 130.0
+    even = outcome_of(*make_entries([make_record([ends_at([100, 120, stopped, stopped])])])).time
+    assert even.interval.median == INF
+    assert even.median_at_least == 210.0
+
+
+def test_what_diverged_would_never_have_got_there():
+    needed = outcome_of(*make_entries([make_record([ends_at([100, (5, "diverged"), (5, "diverged")])])])).time
+    np.testing.assert_array_equal(needed.least, [100, INF, INF])
+    assert needed.median_at_least == INF
+
+
+def test_an_interval_may_be_open_above():
+    times = [10, 11, 12, 13, 14, (20.0, "max_time"), (20.0, "max_time"), (20.0, "max_time")]
+    interval = outcome_of(*make_entries([make_record([ends_at(times)])])).time.interval
+    assert (interval.median, interval.low, interval.high) == (13.5, 10.0, INF)
+    assert math.isnan(outcome_of(*make_entries([make_record([ends_at(times[:5])])])).time.interval.low)
+
+
+times_of_seeds = st.lists(st.tuples(st.floats(1, 1e3), st.booleans()), min_size=1, max_size=12)
+
+
+@given(seeds=times_of_seeds, beyond=st.floats(0, 1e4))
+def test_whatever_stopped_seeds_would_have_needed_lies_within(seeds, beyond):
+    used = np.array([time for time, _ in seeds])
+    reached = np.array([there for _, there in seeds])
+    needed = Needed(used, np.where(reached, used, INF))
+    truth = median_interval(np.where(reached, used, used + beyond))
+    assert needed.median_at_least <= truth.median <= needed.interval.median
+    if not math.isnan(truth.low):
+        assert needed.interval.low <= truth.low
+        assert truth.high <= needed.interval.high
+
+
+@given(a=times_of_seeds, b=times_of_seeds, beyond=st.floats(0, 1e4))
+def test_a_ratio_holds_what_stopped_seeds_would_have_made_it(a, b, beyond):
+    sides = []
+    for seeds in (a, b):
+        used, reached = (np.array(column) for column in zip(*seeds, strict=True))
+        true = np.where(reached, used, used + beyond)
+        sides.append((Needed(used, np.where(reached, used, INF)), Needed(true, true)))
+    known, truth = (needed_ratio(x, y) for x, y in zip(*sides, strict=True))
+    if not (math.isnan(known.low) or math.isnan(known.high)):
+        assert known.low <= truth.low * (1 + 1e-12)
+        assert truth.high <= known.high * (1 + 1e-12)
+    assert truth.low <= truth.median <= truth.high or math.isnan(truth.low)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 5), (5, 5)])
+def test_few_seeds_decide_as_often_as_is_said(n, m):
+    """Of all orders of n + m times that are alike, at most 5 % are decided."""
+    pool = np.arange(1.0, n + m + 1)
+    decided = total = 0
+    for chosen in combinations(range(n + m), n):
+        mine = pool[list(chosen)]
+        others = np.delete(pool, chosen)
+        decided += finding_of(needed_ratio(Needed(mine, mine), Needed(others, others)), "higher") != "undecided"
+        total += 1
+    assert 0 < decided / total <= 0.05
+
+
+def test_three_seeds_and_three_decide_nothing():
+    low, high = np.array([1.0, 2, 3]), np.array([100.0, 200, 300])
+    ratio = needed_ratio(Needed(high, high), Needed(low, low))
+    assert ratio.median == 100.0
+    assert math.isnan(ratio.low)
+    assert finding_of(ratio, "higher") == "undecided"
+
+
+def test_an_open_end_of_a_ratio_can_still_decide():
+    assert finding_of(Interval(5, math.nan, 1.2, INF), "higher") == "faster"
+    assert finding_of(Interval(5, math.nan, 0.0, 0.9), "higher") == "slower"
+    assert finding_of(Interval(5, math.nan, 0.0, INF), "higher") == "undecided"
+    assert finding_of(Interval(5, math.nan, 1.2, math.nan), "higher") == "undecided"
+
+
+# --- goals ------------------------------------------------------------------------------------------
+
+
+def test_findings_by_hand():
+    stopped = (30.0, "max_steps")
+    found = ranked(
+        ends_at([100, 101, 102, 103]),
+        ends_at([50, 51, 52, 53], 2),
+        ends_at([95, 99, 104, 110], 4),
+        ends_at([200, (250.0, "max_time"), (250.0, "max_time"), (250.0, "max_time")], 8),
+        ends_at([stopped] * 4, 16),
+        ends_at([(9.0, "diverged")] * 4, 32),
+        ends_at([50, 51, 52], 64),
+    )
+    assert {k: one.finding for k, one in found.items()} == {
+        1: "base", 2: "faster", 3: "undecided", 4: "slower", 5: "undecided", 6: "slower", 7: "undecided",
+    }  # fmt: skip
+    # By the median, 101.5 and 101.5 s by their numbers; then by the share of seeds that got there.
+    assert list(found) == [7, 2, 1, 3, 4, 5, 6]
+    assert found[2].speedup.median == pytest.approx(101.5 / 51.5)
+    assert (found[2].speedup.low, found[2].speedup.high) == (pytest.approx(100 / 53), pytest.approx(103 / 50))
+    assert math.isnan(found[4].speedup.median)
+    assert found[4].speedup.high == pytest.approx(103 / 200)
+    # It was given less time than the base took: longer than that may still be quicker.
+    assert (found[5].speedup.low, found[5].speedup.high) == (0.0, pytest.approx(103 / 30))
+    assert found[7].too_few
+    assert not found[5].too_few
+
+
+def test_a_base_that_never_got_there_can_be_beaten():
+    found = ranked(ends_at([(100.0, "max_steps")] * 4), ends_at([50, 51, 52, 53], 2), ends_at([120] * 4, 4))
+    assert found[2].finding == "faster"
+    assert found[2].speedup.high == INF
+    assert found[3].finding == "undecided"
+    assert found[2].base.entry.number == 1
+
+
+def test_the_base_is_the_fastest_serial_case_to_the_target_whatever_its_learning_rate():
+    found = ranked(
+        ends_at([100] * 4), ends_at([60] * 4, lr=3e-3), ends_at([(10.0, "max_steps")] * 4, lr=0.1), ends_at([30] * 4, 2)
+    )
+    assert {one.base.entry.number for one in found.values()} == {2}
+    assert found[4].speedup.median == 2.0
+    assert found[1].finding == "slower"
+
+
+def test_the_base_of_the_own_file_is_preferred():
+    near = make_record([ends_at([100] * 4), ends_at([50] * 4, 2)])
+    far = make_record([ends_at([10] * 4)], seed=1)
+    (goal,) = goals(make_entries([near, far]))
+    assert {one.entry.number: one.base.entry.number for one in goal.ranked} == {1: 1, 2: 1, 3: 3}
+
+
+def test_goals_differ_in_target_batch_model_and_optimizer_only():
+    cases = [ends_at([10] * 4), ends_at([10] * 4, target=1.9), ends_at([10] * 4, hidden=64)]
+    cases += [ends_at([10] * 4, optimizer="sgd"), ends_at([10] * 4, 2, lr=0.1, eval_every=10, max_steps=77, clip=1.0)]
+    found = goals(make_entries([make_record(cases)]))
+    assert [sorted(one.entry.number for one in goal.ranked) for goal in found] == [[1, 5], [2], [3], [4]]
+
+
+def test_what_is_wrong_or_was_not_trained_to_a_target_is_no_contender():
+    wrong = replace(ends_at([1] * 4), verdict=make_case(1, valid=False).verdict)
+    entries = make_entries([make_record([make_case(1), wrong, ends_at([10] * 4)])])
+    (goal,) = goals([e for e in entries if e.included])
+    assert [one.entry.number for one in goal.ranked] == [3]
+    empty = replace(ends_at([10]), learning=replace(ends_at([10]).learning, curves=()))
+    assert goals(make_entries([make_record([empty])])) == ()
+
+
+def test_steps_and_their_time_make_up_the_time():
+    base = with_curves([curve_of([0, 100], [5, 2], seed=k, step=[0, 1000]) for k in range(4)], target=2.0)
+    case = with_curves([curve_of([0, 30], [5, 2], seed=k, step=[0, 1500]) for k in range(4)], 4, 2.0)
+    one = ranked(base, case)[2]
+    assert one.by_steps == pytest.approx(1000 / 1500)
+    assert one.by_step_time == pytest.approx(0.1 / 0.02)
+    assert one.by_steps * one.by_step_time == pytest.approx(one.speedup.median)
+
+
+def test_a_model_that_was_there_before_its_first_step():
+    one = ranked(ends_at([10] * 4), with_curves([curve_of([0], [1.0], seed=k) for k in range(4)] + [
+        curve_of([0, 1], [5, 1], seed=9)], 2, 2.0))[2]  # fmt: skip
+    assert one.outcome.time.interval.median == 0.0
+    assert one.finding == "faster"
+    assert one.outcome.step_s.median == pytest.approx(1 / 20)
+
+
+# --- curves -----------------------------------------------------------------------------------------
+
+
+def learning_of(*curves, target=2.0):
+    return Learning(target, "", "", curves)
+
+
+def test_a_seed_that_got_there_stays_and_the_median_ends_where_it_does():
+    one = curve_of([0, 10, 20], [5, 3, 1.8])
+    slow = curve_of([0, 10, 20, 30, 40], [5, 4, 3.4, 2.6, 1.9], seed=1)
+    found = band(learning_of(one, slow, replace(slow, seed=2)), "time_s")
+    np.testing.assert_array_equal(found.x, [0, 10, 20, 30, 40])
+    np.testing.assert_array_equal(found.low, [5, 3, 2, 2, 2])
+    np.testing.assert_array_equal(found.middle, [5, 4, 3.4, 2.6, 2])
+    np.testing.assert_array_equal(found.high, [5, 4, 3.4, 2.6, 2])
+    assert found.reached
+    (entry,) = make_entries([make_record([with_curves([one, slow, replace(slow, seed=2)], target=2.0)])])
+    assert found.x[-1] == outcome_of(entry).time.interval.median
+    fast = band(learning_of(one, replace(one, seed=2), slow), "time_s")
+    np.testing.assert_array_equal(fast.middle[:3], [5, 3, 2])
+    assert np.isnan(fast.middle[3:]).all()
+
+
+def test_a_band_ends_where_the_first_seed_was_stopped_but_not_where_one_diverged():
+    long = curve_of([0, 10, 20, 30], [5, 4, 3, 2.5], "max_steps")
+    short = curve_of([0, 10], [5, 4.5], "max_time", seed=1)
+    assert band(learning_of(long, short), "time_s").x[-1] == 10
+    gone = replace(short, ending="diverged", held_out_loss=np.array([5, np.nan]))
+    found = band(learning_of(long, gone), "time_s")
+    assert found.x[-1] == 30
+    np.testing.assert_array_equal(found.high, [5, 5, 5, 5])
+    assert not found.reached
+
+
+def test_losses_that_rise_again_do_not_undo_what_was_reached():
+    found = band(learning_of(curve_of([0, 1, 2, 3], [5, 3, 4, 2.9], "max_steps")), "time_s")
+    np.testing.assert_array_equal(found.middle, [5, 3, 3, 2.9])
+
+
+def test_what_is_not_known_is_not_drawn():
+    curve = curve_of([0, 1], [5, 2])
+    assert band(learning_of(curve), "energy_j") is None
+    assert band(learning_of(curve), "sent_bytes") is None
+    assert band(learning_of(), "step") is None
+    assert band(learning_of(replace(curve, held_out_loss=np.array([np.nan, np.nan]))), "step") is None
+    assert band(learning_of(curve_of([0.0], [1.0])), "step") is None
+
+
+@given(
+    seeds=st.lists(st.lists(st.floats(0.1, 9), min_size=2, max_size=9), min_size=1, max_size=5), column=st.booleans()
+)
+def test_bands_fall_and_hold_their_median(seeds, column):
+    curves = []
+    for k, losses in enumerate(seeds):
+        there = next((i for i, loss in enumerate(losses) if loss <= 2.0), None)
+        kept = losses[: there + 1] if there is not None else losses
+        times = np.arange(len(kept)) * (1 + 0.1 * k)
+        curves.append(curve_of(times, kept, "max_steps" if there is None else "target", k))
+    found = band(learning_of(*curves), "time_s" if column else "step")
+    if found is None:
+        return
+    assert (np.diff(found.x) > 0).all()
+    for line in (found.low, found.high, found.middle[~np.isnan(found.middle)]):
+        assert (np.diff(line) <= 1e-12).all()
+        assert (line >= 2.0).all()
+    middle = np.where(np.isnan(found.middle), 2.0, found.middle)
+    assert (found.low <= middle + 1e-12).all()
+    assert (middle <= found.high + 1e-12).all()
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def entries():
+    return make_entries([make_record(target_cases())])
+
+
+def test_bits_stand_beside_nats():
+    assert bits(math.log(2)) == pytest.approx(1.0)
+    assert loss_text(2.5, "nats per byte") == "2.50 nats per byte (3.61 bits)"
+    assert loss_text(0.125, "") == "0.125"
+
+
+def test_the_table_ranks_and_says_what_was_not_reached(entries):
+    (goal,) = goals(entries)
+    table = target_table(goal, names(entries))
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    cells = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert [row[0] for row in table.rows][-2:] == ["7", "8"]
+    assert cells["3"]["To the target"] == "faster than no. 1"
+    assert cells["7"]["Reached"] == "2 of 5"
+    assert cells["7"]["Time"].startswith("not reached (over 28.")
+    assert cells["8"]["Its seeds"] == "over 24.4 s"
+    assert cells["8"]["Speedup"] == "below 0.923×"
+    assert cells["6"]["Its seeds"] == "10.5 s to over 12.2 s"
+    assert cells["6"]["To the target"] == "undecided"
+    assert cells["1"]["Energy"] == "1.22 kJ"
+    assert cells["8"]["Energy"] == "—"
+    assert cells["1"]["To the target"] == "base"
+    sentences = goal_sentences(goal, names(entries))
+    assert sentences.startswith(
+        "Target: 2.50 nats per byte (3.61 bits) on 256 sequences of the last tenth. Base: no. 1"
+    )
+    assert "Slower: " in sentences
+    losses = loss_table(goal, names(entries))
+    assert losses.rows[5][2] == "target 3, most steps 2"
+    assert "At the end [bits per byte]" in losses.columns
+
+
+def test_too_few_seeds_are_said_to_be():
+    entries = make_entries([make_record(target_cases(3))])
+    (goal,) = goals(entries)
+    table = target_table(goal, names(entries))
+    assert {row[-1] for row in table.rows} == {"base", "undecided: n too small"}
+    alone = make_entries([make_record([trained(2)])])
+    (goal,) = goals(alone)
+    assert target_table(goal, names(alone)).rows[0][-1] == "—"
+    assert "No VALID serial run" in goal_sentences(goal, names(alone))
+
+
+def test_staleness_in_shares(entries):
+    table = staleness_table(entries, names(entries))
+    assert table.columns[3:] == ["0", "1", "2", "3"]
+    assert [row[2:] for row in table.rows] == [["1464", "61 %", "29 %", "8.9 %", "1.0 %"]]
+    long = trained(2, staleness=[5, 0, 1, 0, 0, 0, 1, 1, 1, 1])
+    shares = staleness_shares(long.learning)
+    assert len(shares) == 8
+    assert shares[-1] == pytest.approx(0.3)
+    assert sum(shares) == pytest.approx(1.0)
+    assert staleness_table(entries[:1], names(entries)) is None
+
+
+def test_lines_of_a_case(entries):
+    drawn = []
+    lines = learning_lines(entries[6], lambda losses: drawn.append(losses) or "▇▁")
+    assert lines[0].startswith(
+        "reached 2.50 nats per byte (3.61 bits): 2 of 5 seeds; median not reached: over 28.5 s (24.1 s to over 28.6 s)"
+    )
+    assert lines[1] == "held-out loss ▇▁ from 5.54; without it 3 seeds ended at 2.94–3.01"
+    assert not np.isnan(drawn[0]).any()
+    assert "gradients by the updates they were old: 0: 61 %" in learning_lines(entries[5], lambda _: "")[-1]
+    (goal,) = goals(entries)
+    beside = {one.entry.number: learning_lines(one.entry, lambda _: "", one)[1] for one in goal.ranked}
+    assert beside[2] == (
+        "to the target 1.82× (1.63–2.02×), faster than serial · numpy; by its steps 1.00×, by a step's time 1.82×"
+    )
+    assert beside[8] == "to the target below 0.923×, slower than serial · numpy; by a step's time 1.67×"
+    assert beside[1].startswith("held-out loss")
+    assert learning_lines(make_entries([make_record([make_case(1)])])[0], lambda _: "") == []
+
+
+# --- figures ----------------------------------------------------------------------------------------
+
+
+def test_figures_say_what_tables_say(entries):
+    with drawing_style():
+        drawings = {sheet.name: sheet.draw() for sheet in plan_learning(entries)}
+    assert set(drawings) == {"target_time", "target_steps", "learning", "staleness"}
+    times = [text.get_text() for text in drawings["target_time"].figure.axes[0].texts]
+    assert times[0] == "6.92 s, 5 of 5"
+    assert times[-2:] == ["not reached, 2 of 5", "not reached, 0 of 5"]
+    said = f"{names(entries)[7]}: not reached (over 28.5 s), 2 of 5 seeds, slower than no. 1."
+    assert said in drawings["target_time"].alt
+    axes = drawings["learning"].figure.axes
+    assert [ax.get_xlabel() for ax in axes] == [
+        "time of training [s]", "optimizer steps", "sent by all ranks [GiB]",
+    ]  # fmt: skip
+    assert "What sends nothing is not drawn against bytes." in drawings["learning"].caption
+    hollow = sum(line.get_markerfacecolor() == "white" for line in axes[1].lines)
+    assert hollow == 2  # of which the median did not reach it
+
+
+def test_methods_have_a_colour_and_ranks_dashes():
+    ways = [(method, n) for method in ("local_sgd", "diloco") for n in (2, 4)]
+    cases = [trained(n, n_seeds=1, sent_bytes=10, changes={"data_method": method}) for method, n in ways]
+    with drawing_style():
+        drawing = next(s for s in plan_learning(make_entries([make_record(cases)])) if s.kind == "learning").draw()
+    handles, _ = drawing.figure.axes[0].get_legend_handles_labels()
+    colors = [h.get_color() for h in handles[:4]]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    assert handles[0].get_linestyle() != handles[1].get_linestyle() == handles[3].get_linestyle()
+
+
+def test_goals_have_sheets_of_their_own_and_many_cases_several():
+    cases = [trained(1, n_seeds=1, target=target) for target in (2.5, 2.6)]
+    cases += [trained(2, n_seeds=1, changes={"microbatches": m}) for m in range(1, 22)]
+    names_of = [sheet.name for sheet in plan_learning(make_entries([make_record(cases)]))]
+    assert names_of[:3] == ["target_time_1", "target_time_2", "target_time_3"]
+    assert [name for name in names_of if name.startswith("learning")] == [f"learning_{k}" for k in (1, 2, 3, 4)]
+
+
+def test_a_case_alone_a_case_that_sends_nothing_and_one_that_diverged_draw():
+    for cases in (
+        [trained(1, n_seeds=1)],
+        [trained(2, floor=3.0, ending="diverged")],
+        [with_curves([curve_of([0.0], [1.0]), curve_of([0.0, 1.0], [5.0, 1.0], seed=1)], target=2.0)],
+        [with_curves([make_curve(0, step_s=2e-6, floor=3.0)], 2), with_curves([make_curve(0, step_s=40.0)])],
+    ):
+        with drawing_style():
+            assert [len(s.draw().caption) > 50 for s in plan_learning(make_entries([make_record(cases)]))]
+
+
+def test_old_gradients_fill_their_bar(entries):
+    with drawing_style():
+        drawing = draw_staleness("staleness", [entries[5]])
+    assert sum(bar.get_width() for bar in drawing.figure.axes[0].patches) == pytest.approx(100.0)
+    assert "0 61 %" in drawing.alt
