@@ -63,6 +63,7 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
     _check_sequences(spec, grid)
     check_recurrence(spec, grid)
     _check_unequal(spec, grid)
+    check_training(spec)
 
 
 _SUMMED = ("allreduce_flat", "allreduce_bucketed", "hierarchical", "parameter_server_sync")
@@ -81,7 +82,6 @@ def _check_sequences(spec: RunSpec, grid: Grid) -> None:
     if parallel.data_method not in _SUMMED:
         allowed = f"{', '.join(_SUMMED)}, with sequences = {sequences}"
         raise SpecError("parallel.data_method", parallel.data_method, allowed)
-    check_training(spec)
 
 
 def _check_order(spec: RunSpec, grid: Grid) -> None:

@@ -8,7 +8,16 @@ from hpcrnn.spec import BackendName, RunSpec, option
 TRAINED: tuple[BackendName, ...] = ("numpy", "cupy")
 """Backends that are trained to a target; a peer is there for the times of steps."""
 
-_OF_TARGET = ("target_loss", "seeds", "max_steps", "eval_every", "eval_rows")
+_OF_TARGET = (
+    "training.target_loss",
+    "training.seeds",
+    "training.max_steps",
+    "training.eval_every",
+    "training.eval_rows",
+    "measure.checkpoint",
+    "measure.checkpoint_every",
+    "measure.resume",
+)
 
 
 def eval_rows(spec: RunSpec) -> int:
@@ -24,23 +33,45 @@ def check_training(spec: RunSpec) -> None:
     SpecError
         Naming what would be allowed.
     """
-    training = spec.training
-    if training.mode != "target":
-        for name in _OF_TARGET:
-            value, default = getattr(training, name), option(name).default
-            if value != default:
-                raise SpecError(f"training.{name}", value, "nothing without mode = target")
+    if spec.training.mode == "target":
+        _check_training(spec)
+        _check_what_is_trained(spec)
+        _check_checkpoint(spec)
         return
+    for key in _OF_TARGET:
+        leaf = option(key)
+        value = getattr(getattr(spec, leaf.section), leaf.name)
+        if value != leaf.default:
+            raise SpecError(key, value, "nothing without mode = target")
+
+
+def _check_training(spec: RunSpec) -> None:
+    training = spec.training
     if training.target_loss is None:
         raise SpecError("training.target_loss", None, "a loss > 0 to come to, with mode = target")
-    if spec.problem.workload == "synthetic":
-        raise SpecError("problem.workload", "synthetic", "stdlib, file:PATH, series:PATH or adding with mode = target")
     if training.carry:
         raise SpecError("training.carry", value=True, allowed="false with mode = target")
     if training.eval_every > training.max_steps:
         raise SpecError("training.eval_every", training.eval_every, f"at most max_steps ({training.max_steps})")
-    others = [backend for backend in spec.machine.backend if backend not in TRAINED]
-    if others:
-        raise SpecError("machine.backend", ",".join(spec.machine.backend), "numpy or cupy with mode = target")
     if spec.measure.trace:
         raise SpecError("measure.trace", value=True, allowed="false with mode = target: a leg is many steps")
+
+
+def _check_what_is_trained(spec: RunSpec) -> None:
+    if spec.problem.workload == "synthetic":
+        allowed = "stdlib, file:PATH, series:PATH or adding with mode = target: there is nothing to learn in it"
+        raise SpecError("problem.workload", "synthetic", allowed)
+    if spec.problem.sequences != "windows":
+        raise SpecError("problem.sequences", spec.problem.sequences, "windows with mode = target")
+    if len(spec.machine.backend) > 1 or spec.machine.backend[0] not in TRAINED:
+        allowed = f"{' or '.join(TRAINED)}, one of them, with mode = target"
+        raise SpecError("machine.backend", ",".join(spec.machine.backend), allowed)
+
+
+def _check_checkpoint(spec: RunSpec) -> None:
+    if spec.measure.resume and spec.measure.checkpoint is None:
+        allowed = "false without measure.checkpoint, the file to go on from"
+        raise SpecError("measure.resume", value=True, allowed=allowed)
+    if spec.measure.checkpoint is not None and spec.recurrence.method != "chain":
+        allowed = f"nothing with method {spec.recurrence.method}: what its solves did is not kept"
+        raise SpecError("measure.checkpoint", spec.measure.checkpoint, allowed)

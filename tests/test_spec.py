@@ -84,6 +84,9 @@ CHANGED = {
     "ceilings": False,
     "out": "results/x.h5",
     "overwrite": True,
+    "checkpoint": "results/x.checkpoint.h5",
+    "checkpoint_every": 3,
+    "resume": True,
 }
 
 # What some of them become.

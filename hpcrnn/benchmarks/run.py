@@ -21,6 +21,7 @@ from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.recording import Recording, rank_part
+from hpcrnn.benchmarks.to_target import target_training
 from hpcrnn.benchmarks.variants import make_variant
 from hpcrnn.benchmarks.verification import verify
 from hpcrnn.benchmarks.ways import ways_of
@@ -104,16 +105,16 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         engines = [variant.executor.engine for variant in variants if variant.executor is not None]
         for remark in dict.fromkeys(remark for engine in engines for remark in engine.remarks):
             progress.say(f"warning: {remark}")
-        facts = facts_of(spec, workload, choice, world, gpus) | ceilings
-        if balance.facts and world.is_root:
-            facts["balance"] = balance.facts
-        if world.is_root:
-            facts["launcher"] |= launch.facts
+        sections = {name: found for name, found in (("choice", choice), ("balance", balance.facts)) if found}
+        facts = facts_of(spec, workload, world, gpus, launch.facts) | ceilings | sections
         recording = Recording(workload, plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
-        if valid:
+        checkpoints = Checkpoints(output, recording, variants, world)
+        if valid and spec.training.mode == "target":
+            training = target_training(ways[0], world, variants, progress.training(ways[0].name, spec.training), gpus)
+            samples = [training.run(checkpoints)]
+        elif valid:
             watch = progress.watcher([variant.name for variant in variants], spec.measure)
-            checkpoints = Checkpoints(output, recording, variants, world)
             samples = measure(variants, world, spec.measure, watch, checkpoints)
     ranks = world.comm.gather(rank_part(variants)) or []
     record = recording.record(samples, ranks, complete=True) if recording else None
@@ -123,7 +124,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
 
 
 def facts_of(
-    spec: RunSpec, workload: Workload, choice: dict[str, Any], world: World, gpus: Sequence[str]
+    spec: RunSpec, workload: Workload, world: World, gpus: Sequence[str], launch: dict[str, Any]
 ) -> dict[str, Any]:
     """Describe what the run runs on and with; on rank 0, and every rank calls this.
 
@@ -131,11 +132,11 @@ def facts_of(
     ----------
     spec : RunSpec
     workload : Workload
-    choice : dict
-        How ``--method auto`` chose; empty where the method was given.
     world : World
     gpus : sequence of str
         The UUID of each rank's GPU; empty where none takes part.
+    launch : dict
+        What is known of how the ranks were started.
     """
     hosts = world.comm.gather(host_facts())
     mpi = world.facts()
@@ -147,8 +148,7 @@ def facts_of(
         if gpu:
             host["gpu_of_rank"] = gpu
     facts = environment(hosts, mpi) | {"workload": workload.describe()}
-    if choice:
-        facts["choice"] = choice
+    facts["launcher"] |= launch
     facts["clock"] |= {"sync": SYNC, "rank_reduce": RANK_REDUCE}
     return facts
 

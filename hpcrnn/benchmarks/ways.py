@@ -70,6 +70,17 @@ class Way:
         return 1 if self.method == "chain" else self.grid.time * self.spec.recurrence.fold
 
     @property
+    def trains_an_ensemble(self) -> bool:
+        """Whether every rank has a model of its own."""
+        return self.n_ranks > 1 and self.spec.parallel.data_method in ("ensemble", "subsequence")
+
+    @property
+    def sums_every_step(self) -> bool:
+        """Whether ranks know of each other's gradients after every step."""
+        alone = ("parameter_server_async", "local_sgd", "diloco", "ensemble", "subsequence")
+        return self.spec.parallel.data_method not in alone
+
+    @property
     def is_serial(self) -> bool:
         """Whether this is the serial run of the problem."""
         return self.n_ranks == 1 and self.method == "chain"
@@ -96,7 +107,7 @@ def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
     """
     backends = spec.machine.backend if spec.machine.rank_backends is None else spec.machine.rank_backends[:1]
     whole = [Way(backend, _for_backend(spec, backend), layout) for backend in backends]
-    if whole[0].is_serial:
+    if whole[0].is_serial or spec.training.mode == "target":
         return whole
     several = whole[0].n_ranks > 1
     chain = spec.recurrence.method == "chain"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from time import perf_counter_ns, process_time_ns
 
 import numpy as np
 
-from hpcrnn.backends.base import Engine, Summer
+from hpcrnn.backends.base import Array, Engine, Summer
 from hpcrnn.execution.handicap import Slowdown
 from hpcrnn.execution.transport import Transport
 from hpcrnn.model.optimizers import finite_norm
@@ -107,6 +107,14 @@ class Executor:
         self.sent_bytes = self.program.bytes_sent + self.engine.exchanged_bytes - exchanged
         self.cpu_s = _by_phase(self._phase_of_run, np.diff(cpu_stamps), cpu_end - cpu_start)
         return _by_phase(self._phase_of, np.diff(self.stamps_ns), end - start)
+
+    def state(self) -> dict[str, Array]:
+        """Copies of what the next step depends on."""
+        return self.engine.state()
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from what :meth:`state` returned, in an executor that was made alike."""
+        self.engine.restore(state)
 
     def _make_summers(self) -> dict[AllReduce, Summer]:
         """What sums gradients in place of MPI, one for each group of ranks; made in the same order on all of them."""

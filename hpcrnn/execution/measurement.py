@@ -15,6 +15,7 @@ from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.legs import run_leg
 from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
 from hpcrnn.execution.world import World
+from hpcrnn.records.learning import Learning
 from hpcrnn.records.record import ASKED, PHASES, FloatArray, IntArray
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.records.timeline import Timeline
@@ -80,6 +81,8 @@ class Samples:
         One entry a step, warm-ups included, of one entry a rank.
     exponents : list of list of dict
         Lyapunov exponents after the first and, once that was run, after the last step: each rank's, by layer.
+    learning : Learning or None
+        Of a training to a target.
     """
 
     warmup_s: list[FloatArray] = field(default_factory=list)
@@ -94,6 +97,7 @@ class Samples:
     timeline: Timeline | None = None
     solves: list[list[tuple[LayerSolve, ...]]] = field(default_factory=list)
     exponents: list[list[dict[str, float]]] = field(default_factory=list)
+    learning: Learning | None = None
 
     def bytes_a_step(self, n_ranks: int) -> IntArray:
         """What each rank sent in a step, the mean over the last leg; nothing where there was none."""
@@ -158,7 +162,7 @@ def measure(
             steps = range(step * variant.leg_steps, (step + 1) * variant.leg_steps)
             slept_s = one_leg(variant, found, world, steps, slept_s, counted=counted)
             if variant.solves and step == 0:
-                _keep_exponents(variant, found, world)
+                keep_exponents(variant, found, world)
             if limits.trace and counted and variant.executor is not None:
                 kept.append(variant.executor.stamps_ns.copy())
         reason, due = "", False
@@ -175,7 +179,7 @@ def measure(
     for variant, found in zip(variants, samples, strict=True):
         found.stop_reason = reason
         if variant.solves:
-            _keep_exponents(variant, found, world)
+            keep_exponents(variant, found, world)
     if limits.trace:
         _keep_timelines(variants, samples, stamps, world)
     return samples
@@ -201,7 +205,8 @@ def _keep_timelines(
         found.timeline = gather_timeline(world, variant.executor, own, offset_ns, typical)
 
 
-def _keep_exponents(variant: Variant, samples: Samples, world: World) -> None:
+def keep_exponents(variant: Variant, samples: Samples, world: World) -> None:
+    """Bring the Lyapunov exponents of the last step's trajectories to rank 0; every rank calls this."""
     exponents = {} if variant.executor is None else variant.executor.engine.exponents()
     samples.exponents.append((world.comm.gather(exponents) or [])[: variant.n_ranks])
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
 from hpcrnn.errors import FileError, HpcrnnError, LaunchError
@@ -75,6 +77,23 @@ class World:
     def is_root(self) -> bool:
         """Whether this is the rank that prints and writes."""
         return self.rank == 0
+
+    def largest(self, array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the largest of all ranks' values, element by element; every rank calls this.
+
+        Parameters
+        ----------
+        array : float64 array (...)
+        """
+        found = np.empty_like(array)
+        self.comm.Allreduce(np.ascontiguousarray(array), found, op=MPI.MAX)
+        return found
+
+    def total(self, array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the sum of all ranks' values, element by element; every rank calls this."""
+        found = np.empty_like(array)
+        self.comm.Allreduce(np.ascontiguousarray(array), found, op=MPI.SUM)
+        return found
 
     def communicators(self, grid: Grid) -> GridCommunicators:
         """Communicators over a grid of all ranks, or, for a grid of one, of this rank alone; made once.

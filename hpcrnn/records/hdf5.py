@@ -97,7 +97,7 @@ def encode_record(record: Record) -> bytes:
     ValueError
         The arrays of a case do not fit each other: its maker has a bug.
     """
-    return _encode(lambda file: fill(file, record))
+    return encode_sealed(lambda file: fill(file, record))
 
 
 def write_merged(records: Sequence[Record], path: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
@@ -117,7 +117,7 @@ def write_merged(records: Sequence[Record], path: Path, *, inputs: Iterable[Path
     FileError
         The name is not free, or the file cannot be written.
     """
-    write_output(path, _encode(lambda file: fill_merged(file, records)), inputs=inputs, overwrite=overwrite)
+    write_output(path, encode_sealed(lambda file: fill_merged(file, records)), inputs=inputs, overwrite=overwrite)
 
 
 def read_record(path: Path) -> Record:
@@ -232,7 +232,7 @@ def _only_matrix(path: Path, file: h5py.File) -> str:
     return found[0]
 
 
-def _encode(fill_file: Callable[[h5py.File], None]) -> bytes:
+def encode_sealed(fill_file: Callable[[h5py.File], None]) -> bytes:
     """Make a file, user block and all, of what a function fills into it."""
     import h5py
 
@@ -246,6 +246,17 @@ def _encode(fill_file: Callable[[h5py.File], None]) -> bytes:
     body = memoryview(image)[image.index(SIGNATURE) :]  # the image begins after the user block, or with it
     head = f"sha256 {hashlib.sha256(body).hexdigest()}\nbytes {len(body)}\n{_REMARK}"
     return (MAGIC + head.encode()).ljust(USER_BLOCK_BYTES, b"\0") + body
+
+
+def read_sealed(path: Path, parse_file: Callable[[h5py.File], Parsed], kind: str) -> Parsed:
+    """Read a file that :func:`encode_sealed` made, of whatever schema, and check that it is what was written.
+
+    Raises
+    ------
+    FileError
+        It is missing, empty, truncated, damaged, or ``parse_file`` can make nothing of it.
+    """
+    return _read(Path(path), parse_file, malformed=f"cannot be read as {kind}:")
 
 
 def read_unsealed(path: Path, parse_file: Callable[[h5py.File], Parsed], kind: str) -> Parsed:

@@ -27,6 +27,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     "ending": ("seed",),
     **{_NAMES.get(name, name): ("evaluation",) for name in ("curve", *COLUMNS)},
     "staleness": ("updates_old",),
+    "legs_before": ("restart",),
 }
 UNITS = {"time": "s", "sent_bytes": "bytes", "energy": "J", "staleness": "gradients"}
 
@@ -54,6 +55,13 @@ def fill_learning(group: h5py.Group, learning: Learning) -> None:
     if learning.staleness is not None:
         fill_scales(group, {"updates_old": np.arange(len(learning.staleness), dtype=np.int64)})
         _fill(group, "staleness", learning.staleness.astype(np.int64))
+    _fill_restarts(group, learning.restarts)
+
+
+def _fill_restarts(group: h5py.Group, restarts: tuple[int, ...]) -> None:
+    if restarts:
+        fill_scales(group, {"restart": np.arange(len(restarts), dtype=np.int64)})
+        _fill(group, "legs_before", np.array(restarts, dtype=np.int64))
 
 
 def _fill(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
@@ -91,4 +99,5 @@ def parse_learning(group: h5py.Group) -> Learning:
         held_out=read_attribute(group, "held_out", str),
         curves=tuple(curves),
         staleness=read_array(group, "staleness", np.int64) if "staleness" in group else None,
+        restarts=tuple(read_array(group, "legs_before", np.int64).ravel().tolist()) if "legs_before" in group else (),
     )

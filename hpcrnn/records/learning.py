@@ -79,6 +79,9 @@ class Learning:
     staleness : int64 array (n,) or None
         How many gradients a parameter server applied that were 0, 1, ... updates old, all seeds together; None
         without such a server.
+    restarts : tuple of int
+        Legs that had been done, over all seeds, each time the training went on from a checkpoint: its times come from
+        several processes.
     """
 
     target_loss: float
@@ -86,6 +89,7 @@ class Learning:
     held_out: str
     curves: tuple[Curve, ...]
     staleness: IntArray | None = None
+    restarts: tuple[int, ...] = ()
 
     @property
     def n_reached(self) -> int:

@@ -296,7 +296,9 @@ class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ci_width: Annotated[
         Fraction, Meta(description="stop when the 95 % interval of the median is this narrow, relatively")
     ] = 0.05
-    max_time: Annotated[PositiveFloat, Meta(description="seconds of measuring at the most")] = 60.0
+    max_time: Annotated[
+        PositiveFloat, Meta(description="seconds of measuring at the most; mode target: of training, each seed")
+    ] = 60.0
     warmup: Annotated[int, Meta(ge=0, le=10_000, description="steps kept but not counted")] = 2
     min_repeats: Annotated[Size, Meta(description="counted steps at the least")] = 10
     max_repeats: Annotated[Size, Meta(description="counted steps at the most")] = 1000
@@ -309,6 +311,13 @@ class MeasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = True
     out: Annotated[Text | None, Meta(description="result file (default: a new name under results/)")] = None
     overwrite: Annotated[bool, Meta(description="replace the result file if it is there")] = False
+    checkpoint: Annotated[
+        Text | None, Meta(description="mode target: file that keeps the training, to go on from if it is ended")
+    ] = None
+    checkpoint_every: Annotated[Size, Meta(description="mode target: evaluations from one checkpoint to the next")] = 1
+    resume: Annotated[
+        bool, Meta(description="mode target: go on from the checkpoint where it is there; begin where it is not")
+    ] = False
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -142,7 +142,7 @@ def make_learning(target_loss=2.5, legs=(4, N - 4), staleness=True):
             )
         )
     counts = np.array([30, 8, 1]) if staleness else None
-    return Learning(target_loss, "nats per byte", "8 sequences of the last tenth", tuple(curves), counts)
+    return Learning(target_loss, "nats per byte", "8 sequences of the last tenth", tuple(curves), counts, (3,))
 
 
 def sound_cases():

@@ -28,6 +28,7 @@ def assert_same(a, b):
     for one, other in zip(a.curves, b.curves, strict=True):
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert a.restarts == b.restarts
     assert (a.staleness is None) == (b.staleness is None)
     if a.staleness is not None:
         np.testing.assert_array_equal(a.staleness, b.staleness)

@@ -14,9 +14,10 @@ from hpcrnn.benchmarks.progress.screen import Line, Screen
 from hpcrnn.benchmarks.progress.words import bar, duration, percent, shortened, step_time
 from hpcrnn.records.sparkline import sparkline
 from hpcrnn.records.statistics import median_interval
-from hpcrnn.spec import MeasureSpec
+from hpcrnn.spec import MeasureSpec, TrainingSpec
 
 if TYPE_CHECKING:  # MPI would start with it, in a sweep too
+    from hpcrnn.benchmarks.to_target import Course, Follower
     from hpcrnn.execution.measurement import Samples, Watcher
 
 _MOST_STEPS = 40
@@ -119,6 +120,20 @@ class Progress:
 
         return watch
 
+    def training(self, name: str, training: TrainingSpec) -> Follower:
+        """Return what a training to a target calls after every evaluation."""
+
+        def follow(seed_index: int, course: Course) -> None:
+            losses = course.columns["held_out_loss"]
+            text = (
+                f"{name}: seed {course.seed} ({seed_index + 1} of {training.seeds}), step {int(course.last('step'))}, "
+                f"{duration(course.last('time_s'))} of training: held-out loss {losses[-1]:.4g}, "
+                f"target {training.target_loss:.4g}"
+            )
+            self._screen.show(partial(_training_view, text, tuple(losses)), lambda: text)
+
+        return follow
+
     def doing(self, text: str) -> None:
         """Show what is being done; on a terminal only."""
         if self._screen.is_live:
@@ -127,6 +142,13 @@ class Progress:
 
 def _doing(text: str, width: int, in_ascii: bool) -> list[Line]:
     return [[(shortened(text, width, in_ascii=in_ascii), "bold")]]
+
+
+def _training_view(text: str, losses: Sequence[float], width: int, in_ascii: bool) -> list[Line]:
+    """One line in words, and one of the losses so far."""
+    n_blocks = max(1, min(_MOST_STEPS, width - 2))
+    blocks = sparkline(losses[-n_blocks:], n_blocks, ascii_only=in_ascii) if len(losses) > 1 else ""
+    return [*_doing(text, width, in_ascii), [(blocks, "magenta")]]
 
 
 def _progress(name: str, steps_s: Sequence[float], limits: MeasureSpec) -> CaseProgress:

@@ -1,0 +1,122 @@
+"""Training to a target by real ranks: what is recorded, and that one that is killed goes on as if it had not been."""
+
+import numpy as np
+import pytest
+from launching import case_script, hpcrnn_run, mpirun
+
+from hpcrnn.records.checkpoint import read_checkpoint
+from hpcrnn.records.hdf5 import read_record, read_stored
+from hpcrnn.records.invariants import examine
+
+pytestmark = pytest.mark.mpi
+
+SMALL = (
+    "--cell", "gru", "--hidden", 16, "--layers", 2, "--batch", 8, "--seq", 12, "--lr", 0.02, "--mode", "target",
+    "--no-ceilings", "--eval-every", 5, "--eval-rows", 7, "--seeds", 2,
+)  # fmt: skip
+EXACT = ("step", "sent_bytes", "train_loss", "held_out_loss")
+"""Columns that do not depend on a clock."""
+
+KILLED = """
+import os, signal, sys
+from hpcrnn.benchmarks import training_file
+from hpcrnn.cli import main
+write, left = training_file.write_checkpoint, [int(sys.argv[1])]
+def write_and_die(checkpoint, path):
+    write(checkpoint, path)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+training_file.write_checkpoint = write_and_die
+sys.exit(main(["run", *sys.argv[2:]]))
+"""
+
+
+def run(n_ranks, folder, *flags, out="r.h5", code=0):
+    ended = hpcrnn_run(n_ranks, *SMALL, *flags, "--out", out, cwd=folder)
+    assert ended.code == code, ended.err
+    return ended
+
+
+def learned(path):
+    assert examine(read_stored(path)).violations == ()
+    (case,) = read_record(path).cases
+    return case
+
+
+def curves_of(path):
+    return [
+        (curve.seed, curve.ending, *(getattr(curve, name).tolist()[name == "train_loss" :] for name in EXACT))
+        for curve in learned(path).learning.curves
+    ]
+
+
+@pytest.mark.parametrize(("n_ranks", "flags"), [(1, ()), (2, ("--grid", "pipeline=2")), (3, ())])
+def test_each_seed_ends_at_the_target_or_is_said_not_to_have(tmp_path, n_ranks, flags):
+    run(n_ranks, tmp_path, *flags, "--target-loss", 3.7, "--max-steps", 23)
+    case = learned(tmp_path / "r.h5")
+    assert case.verdict.status == "VALID"
+    for k, curve in enumerate(case.learning.curves):
+        assert curve.seed == k
+        assert curve.step.tolist() == list(range(0, 5 * len(curve.step), 5))
+        assert curve.reached == (curve.held_out_loss[-1] <= 3.7)
+        assert curve.reached or curve.step[-1] == 20  # the last evaluation that 23 steps come to
+        assert curve.held_out_loss[0] == pytest.approx(np.log(256), rel=0.05)
+        assert (curve.sent_bytes[-1] > 0) == (n_ranks > 1)
+    assert len(case.time_s) == sum(len(curve.step) - 1 for curve in case.learning.curves)
+
+
+def test_however_it_is_split_it_learns_the_same(tmp_path):
+    flags = ("--target-loss", 1e-3, "--max-steps", 15, "--dtype", "float64", "--seeds", 1)
+    found = []
+    for n_ranks, grid in ((1, "data=1"), (3, "data=3"), (4, "pipeline=2,tensor=2"), (2, "time=2")):
+        out = f"{grid}.h5"
+        run(n_ranks, tmp_path, *flags, "--grid", grid, out=out)
+        (curve,) = learned(tmp_path / out).learning.curves
+        found.append(np.append(curve.held_out_loss, curve.train_loss[1:]))
+    for losses in found[1:]:
+        np.testing.assert_allclose(losses, found[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n_ranks", "writes"), [(1, 2), (2, 5)])
+def test_a_training_that_is_killed_goes_on_bit_for_bit(tmp_path, n_ranks, writes):
+    flags = ("--target-loss", 1e-3, "--max-steps", 15, "--checkpoint", "kept.h5")
+    run(n_ranks, tmp_path, "--target-loss", 1e-3, "--max-steps", 15, out="whole.h5")
+    script = case_script(tmp_path, KILLED)
+    killed = mpirun(n_ranks, script, str(writes), *map(str, SMALL), *map(str, flags), "--out", "r.h5", cwd=tmp_path)
+    assert killed.code != 0
+    assert not (tmp_path / "r.h5").exists()
+    before = read_checkpoint(tmp_path / "kept.h5")
+    run(n_ranks, tmp_path, *flags, "--resume")
+    assert curves_of(tmp_path / "r.h5") == curves_of(tmp_path / "whole.h5")
+    assert learned(tmp_path / "r.h5").learning.restarts == (len(before.samples["loss"]),)
+
+
+def test_one_that_is_done_is_done_and_what_may_not_be_replaced_is_not(tmp_path):
+    flags = ("--target-loss", 1e-3, "--max-steps", 10, "--checkpoint", "kept.h5")
+    run(1, tmp_path, *flags)
+    (error,) = run(1, tmp_path, *flags, out="again.h5", code=1).error_lines
+    assert "measure.checkpoint" in error
+    assert "kept.h5" in error
+    run(1, tmp_path, *flags, "--resume", out="again.h5")
+    assert curves_of(tmp_path / "again.h5") == curves_of(tmp_path / "r.h5")
+    (error,) = run(1, tmp_path, *flags, "--resume", "--hidden", 17, out="other.h5", code=1).error_lines
+    assert "its model.hidden is 16, here it is 17" in error
+    (tmp_path / "kept.h5").write_bytes((tmp_path / "kept.h5").read_bytes()[:-7])
+    (error,) = run(1, tmp_path, *flags, "--resume", out="other.h5", code=1).error_lines
+    assert "truncated" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--target-loss", 6.0), "training.target_loss = 6.0: allowed is less than the held-out loss before any"),
+        (("--target-loss", 2, "--resume"), "measure.resume"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path, flags, told):
+    ended = hpcrnn_run(2, *SMALL, *flags, "--out", "r.h5", cwd=tmp_path)
+    assert ended.code == 1
+    (error,) = ended.error_lines
+    assert told in error
+    assert not list(tmp_path.iterdir())
