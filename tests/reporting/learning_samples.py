@@ -65,12 +65,14 @@ def with_curves(
     *,
     staleness: Sequence[int] | None = None,
     unit: str = "nats per byte",
+    data_method: str = "allreduce_bucketed",
     **changes: object,
 ) -> Case:
-    """Make the case of these curves: a repetition is a leg."""
+    """Make the case of these curves, as a file may hold it: a repetition is a leg."""
     legs = np.concatenate([np.diff(c.time_s) / np.diff(c.step) for c in curves])
     wanted = {"mode": "target", "target_loss": target, "seeds": len(curves), "eval_every": EVERY, **changes}
     case = make_case(n_ranks, 64, samples=legs.tolist(), n_warmup=1, **wanted)
+    case.spec["parallel"]["data_method"] = data_method
     counts = None if staleness is None else np.array(staleness)
     return replace(case, learning=Learning(target, unit, "256 sequences of the last tenth", tuple(curves), counts))
 
