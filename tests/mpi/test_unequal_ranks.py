@@ -7,6 +7,8 @@ import pytest
 from launching import SMALL, case_script, hpcrnn_run, mpirun
 
 from hpcrnn.records.hdf5 import read_record
+from hpcrnn.reporting.analysis.entries import make_entries
+from hpcrnn.reporting.analysis.onsets import find_onsets
 
 pytestmark = pytest.mark.mpi
 
@@ -112,3 +114,16 @@ def test_weights_of_other_ranks_are_told_once(tmp_path):
     assert ended.code == 1
     (line,) = ended.error_lines
     assert "parallel.balance = 'weights:1,2,3': allowed is a weight for each of 2 ranks, not 3" in line
+
+
+def test_a_rank_that_becomes_slow_in_mid_run_is_named_with_its_step(tmp_path):
+    """A tenth of its speed: no noise of a busy machine is as large."""
+    flags = [*SMALL, "--hidden", 48, "--min-repeats", 24, "--max-repeats", 24, "--no-baseline"]
+    ended = hpcrnn_run(2, *flags, "--handicap", "1:0.1@12", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    (entry,) = make_entries([read_record(tmp_path / "r.h5")])
+    (onset,) = find_onsets(entry)
+    assert (onset.rank, onset.n_steps) == (1, 24)
+    assert abs(onset.step - 12) <= 1
+    assert onset.rise.median > 3
+    assert "becomes slow with step" in ended.out

@@ -11,6 +11,8 @@ from hpcrnn.records.statistics import change_point
 from hpcrnn.reporting.analysis.entries import make_entries
 from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.stragglers import EFFECT, LEVEL
+from hpcrnn.reporting.figures.canvas import drawing_style
+from hpcrnn.reporting.figures.onsets import plan_onsets
 from hpcrnn.reporting.tables.cases import names
 from hpcrnn.reporting.tables.ranks import onset_sentence, onset_table
 
@@ -150,3 +152,14 @@ def test_what_is_said_of_it():
     assert table.rows[0][2:8] == ["3", "node01", "20 of 0–49", "1.00×", "2.00×", "2.00×"]
     assert len(table.rows[0]) == len(table.columns)
     assert onset_table([], {}) is None
+
+
+def test_each_case_with_such_a_rank_has_a_figure():
+    entries = [planted(2, 40, 1, 20, 2.0), entry_with(np.ones((40, 3))), planted(8, 60, 5, 30, 1.6)]
+    with drawing_style():
+        drawings = [sheet.draw() for sheet in plan_onsets(entries)]
+    assert [drawing.name for drawing in drawings] == ["onset_1", "onset_2"]
+    for drawing, rank in zip(drawings, (1, 5), strict=True):
+        assert drawing.section == "ranks"
+        assert f"rank {rank} on node01 becomes slow with step " in drawing.alt
+        assert f"rank {rank}" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]

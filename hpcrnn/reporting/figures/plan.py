@@ -25,6 +25,7 @@ from hpcrnn.reporting.figures.curves import (
     draw_weak_time,
 )
 from hpcrnn.reporting.figures.learning import plan_learning
+from hpcrnn.reporting.figures.onsets import plan_onsets
 from hpcrnn.reporting.figures.ranks import plan_ranks
 from hpcrnn.reporting.figures.roofline import plan_rooflines
 from hpcrnn.reporting.figures.rows import ROWS_A_FIGURE, draw_phases, draw_steps
@@ -79,6 +80,7 @@ def plan_all(analysis: Analysis) -> Iterator[Sheet]:
     yield from plan_certificates(analysis.included)
     yield from pages(analysis.included, ROWS_A_FIGURE, "steps", draw_steps)
     yield from plan_ranks(analysis.included)
+    yield from plan_onsets(analysis.included)
     phases = [b for b in analysis.phases if b.seconds]
     names = phase_names(phases)
     yield from pages(phases, ROWS_A_FIGURE, "phases", lambda name, rows: draw_phases(name, rows, names))
