@@ -46,7 +46,9 @@ def accounting_tables(accounts: Sequence[Account], called: Mapping[int, str]) ->
     strategies: dict[str, list[Account]] = {}
     for account in accounts:
         strategies.setdefault(strategy_name(account.entry.case), []).append(account)
-    return [_table(name, members, called) for name, members in strategies.items()]
+    order = list(STRATEGY_NAMES)
+    tables = sorted(strategies.items(), key=lambda item: order.index(item[1][0].entry.case.strategy))
+    return [_table(name, members, called) for name, members in tables]
 
 
 def strategy_name(case: Case) -> str:
