@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from hpcrnn.benchmarks.progress.estimates import TimeLeft, repetitions_needed, time_left
 from hpcrnn.benchmarks.progress.screen import Line, Screen
+from hpcrnn.benchmarks.progress.training import TrainingProgress, training_line, training_view
 from hpcrnn.benchmarks.progress.words import bar, duration, percent, shortened, step_time
 from hpcrnn.records.sparkline import sparkline
 from hpcrnn.records.statistics import median_interval
@@ -120,17 +121,12 @@ class Progress:
 
         return watch
 
-    def training(self, name: str, training: TrainingSpec) -> Follower:
+    def training(self, name: str, spec: TrainingSpec) -> Follower:
         """Return what a training to a target calls after every evaluation."""
 
         def follow(seed_index: int, course: Course) -> None:
-            losses = course.columns["held_out_loss"]
-            text = (
-                f"{name}: seed {course.seed} ({seed_index + 1} of {training.seeds}), step {int(course.last('step'))}, "
-                f"{duration(course.last('time_s'))} of training: held-out loss {losses[-1]:.4g}, "
-                f"target {training.target_loss:.4g}"
-            )
-            self._screen.show(partial(_training_view, text, tuple(losses)), lambda: text)
+            now = TrainingProgress.of(name, spec, seed_index, course)
+            self._screen.show(partial(training_view, now), lambda: training_line(now))
 
         return follow
 
@@ -142,13 +138,6 @@ class Progress:
 
 def _doing(text: str, width: int, in_ascii: bool) -> list[Line]:
     return [[(shortened(text, width, in_ascii=in_ascii), "bold")]]
-
-
-def _training_view(text: str, losses: Sequence[float], width: int, in_ascii: bool) -> list[Line]:
-    """One line in words, and one of the losses so far."""
-    n_blocks = max(1, min(_MOST_STEPS, width - 2))
-    blocks = sparkline(losses[-n_blocks:], n_blocks, ascii_only=in_ascii) if len(losses) > 1 else ""
-    return [*_doing(text, width, in_ascii), [(blocks, "magenta")]]
 
 
 def _progress(name: str, steps_s: Sequence[float], limits: MeasureSpec) -> CaseProgress:
