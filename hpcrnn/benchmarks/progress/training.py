@@ -65,8 +65,8 @@ def training_line(now: TrainingProgress) -> str:
     """Say all of it on one plain line."""
     seed, steps = _seed_and_steps(now)
     return (
-        f"training {now.name}, {seed}: {steps}, {duration(now.time_s)} of training: held-out loss {now.losses[-1]:.4g}, "
-        f"target {now.target:.4g}"
+        f"training {now.name}, {seed}: {steps}, {duration(now.time_s)} of training: "
+        f"held-out loss {now.losses[-1]:.4g}, target {now.target:.4g}"
     )
 
 
