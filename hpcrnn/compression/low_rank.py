@@ -86,6 +86,7 @@ class LowRankSum:
         self._matrices: dict[str, _Matrix] = {}
         self._plain: list[tuple[slice, Array]] = []
         self._cut(codec)
+        self.reset()
         calls = ((self._send_p, self._take_p), (self._send_q, self._take_q))
         self.stages = tuple(
             Stage("allreduce", size.operand, buffer, buffer, *pair)
@@ -104,14 +105,18 @@ class LowRankSum:
             if factors := codec.factors(shape):
                 p, q = factors
                 matrix, held = (flat[where].reshape(shape[0], -1) for flat in (self._gradient, self._residual))
-                first = first_q(q).astype(self._gradient.dtype)
-                self._matrices[name] = _Matrix(matrix, held, piece(0, p), piece(1, q), first)
+                self._matrices[name] = _Matrix(matrix, held, piece(0, p), piece(1, q), np.zeros_like(held, shape=q))
             else:
                 self._plain.append((where, piece(0, (where.stop - where.start,))))
 
     @property
     def state(self) -> dict[str, Array]:
         return {"residual": self._residual} | {f"q {name}": m.q for name, m in self._matrices.items()}
+
+    def reset(self) -> None:
+        self._residual.fill(0)
+        for matrix in self._matrices.values():
+            matrix.q[...] = first_q(matrix.q.shape)
 
     def held_back(self) -> Array:
         return self._residual.copy()

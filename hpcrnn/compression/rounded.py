@@ -152,6 +152,10 @@ class RoundedSum:
     def state(self) -> dict[str, Array]:
         return {"residual": self._residual, "sum_residual": self._sum_residual}
 
+    def reset(self) -> None:
+        for array in self.state.values():
+            array.fill(0)
+
     def held_back(self) -> Array:
         total = self._residual.copy()
         total[self._rank] += self._sum_residual

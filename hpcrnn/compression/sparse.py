@@ -64,6 +64,10 @@ class SparseSum:
     def state(self) -> dict[str, Array]:
         return {"residual": self._residual}
 
+    def reset(self) -> None:
+        for array in self.state.values():
+            array.fill(0)
+
     def held_back(self) -> Array:
         return self._residual.copy()
 

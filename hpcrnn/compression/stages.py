@@ -121,6 +121,9 @@ class CompressedSum(Protocol):
     def state(self) -> Mapping[str, Array]:
         """What a step leaves to the next, by name: with these arrays filled as they were it goes on bit by bit."""
 
+    def reset(self) -> None:
+        """Forget all steps so far."""
+
     def held_back(self) -> Array:
         """Copy what this rank has not applied so far, as a flat gradient.
 

@@ -61,6 +61,16 @@ def test_what_goes_on_from_a_kept_state_goes_on_bit_by_bit(codec):
 
 
 @every_codec
+def test_a_sum_that_has_forgotten_all_steps_begins_again(codec):
+    ranks = Ranks(codec, LAYOUT, 3, np.float32)
+    gradients = drawn(3, LAYOUT.size, np.float32)
+    first = [ranks.step(gradients) for _ in range(3)]
+    for s in ranks.sums:
+        s.reset()
+    np.testing.assert_array_equal([ranks.step(gradients) for _ in range(3)], first)
+
+
+@every_codec
 @every_dtype
 def test_zeros_stay_zero_and_a_codec_recovers_from_them(codec, dtype):
     """A power iteration that has once seen nothing must not see nothing for ever."""
