@@ -156,3 +156,35 @@ def test_what_ranks_on_gpus_cannot_do_beside_cpus_is_told_once(flags, line, tmp_
     ended = hpcrnn_run(2, *SMALL, "--rank-backends", "cupy,numpy", *flags, cwd=tmp_path)
     assert ended.code == 1
     assert ended.error_lines == [f"hpcrnn: error: {line}"]
+
+
+def trained(folder, out):
+    (case,) = read_record(folder / out).cases
+    return [curve.held_out_loss.tolist() for curve in case.learning.curves]
+
+
+@pytest.mark.parametrize("grid", ["data=2", "pipeline=2"])
+def test_a_training_to_a_target_goes_on_from_its_checkpoint(grid, tmp_path, two_devices):
+    flags = (*FLAGS, "--grid", grid, "--mode", "target", "--target-loss", 1e-3, "--eval-every", 2, "--seeds", 1)
+    kept = ("--checkpoint", "kept.h5", "--resume")
+    cut = case_script(
+        tmp_path,
+        """
+import sys
+from hpcrnn.benchmarks import training_file
+from hpcrnn.cli import main
+write, left = training_file.write_checkpoint, [2]
+def write_and_fail(checkpoint, path):
+    write(checkpoint, path)
+    left[0] -= 1
+    if not left[0]:
+        raise RuntimeError("as if it had been killed")
+training_file.write_checkpoint = write_and_fail
+sys.exit(main(["run", *sys.argv[1:]]))
+""",
+    )
+    assert hpcrnn_run(2, *flags, "--max-steps", 6, "--out", "whole.h5", cwd=tmp_path).code == 0
+    assert mpirun(2, cut, *map(str, flags), *kept, "--max-steps", "6", "--out", "r.h5", cwd=tmp_path).code != 0
+    ended = hpcrnn_run(2, *flags, *kept, "--max-steps", 6, "--out", "r.h5", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert trained(tmp_path, "r.h5") == trained(tmp_path, "whole.h5")
