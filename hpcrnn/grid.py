@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from hpcrnn.data_methods import EXACT, check_data_method, n_servers
 from hpcrnn.errors import LaunchError, SpecError
 from hpcrnn.recurrence import check_recurrence
 from hpcrnn.spec import Grid, MachineSpec, RunSpec
@@ -44,9 +45,12 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
         Naming what would be allowed.
     """
     problem, model, parallel = spec.problem, spec.model, spec.parallel
-    if problem.batch < grid.data:
-        raise SpecError("problem.batch", problem.batch, f"at least one row a rank of data={grid.data}")
-    smallest = problem.batch // grid.data
+    check_data_method(spec, grid)
+    holders = 1 if parallel.data_method == "subsequence" else grid.data - n_servers(parallel)
+    if problem.batch < holders:
+        of = f"data={grid.data}" if holders == grid.data else f"the {holders} workers of data={grid.data}"
+        raise SpecError("problem.batch", problem.batch, f"at least one row a rank of {of}")
+    smallest = problem.batch // holders
     if parallel.microbatches > smallest:
         raise SpecError("parallel.microbatches", parallel.microbatches, f"at most the {smallest} rows of a rank")
     if grid.time > problem.seq:
@@ -66,10 +70,6 @@ def check_cut(spec: RunSpec, grid: Grid) -> None:
     check_training(spec)
 
 
-_SUMMED = ("allreduce_flat", "allreduce_bucketed", "hierarchical", "parameter_server_sync")
-"""Methods whose step is that of the whole batch: the loss is a mean over all its tokens, wherever they are."""
-
-
 def _check_sequences(spec: RunSpec, grid: Grid) -> None:
     """Refuse sequences of unequal length where only rows of one length can be cut."""
     sequences, parallel = spec.problem.sequences, spec.parallel
@@ -79,8 +79,8 @@ def _check_sequences(spec: RunSpec, grid: Grid) -> None:
         raise SpecError("parallel.grid", str(grid), f"the axis data alone, with sequences = {sequences}")
     if spec.recurrence.method != "chain":
         raise SpecError("recurrence.method", spec.recurrence.method, f"chain, with sequences = {sequences}")
-    if parallel.data_method not in _SUMMED:
-        allowed = f"{', '.join(_SUMMED)}, with sequences = {sequences}"
+    if parallel.data_method not in EXACT:  # the loss of the others is a mean over a rank's own tokens
+        allowed = f"{', '.join(EXACT)}, with sequences = {sequences}"
         raise SpecError("parallel.data_method", parallel.data_method, allowed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -321,6 +321,17 @@ class Engine(Protocol):
     @property
     def exchanged_bytes(self) -> int:
         """Bytes sent inside tasks so far, to the other shards of the hidden units."""
+
+
+@runtime_checkable
+class ModelEngine(Protocol):
+    """What an engine has besides, whose parameters may be exchanged with other replicas."""
+
+    def parameter_range(self, start: int, stop: int) -> Array:
+        """Parameters of the blocks ``start:stop``: one contiguous array, the same in every step."""
+
+    def parameters_changed(self) -> None:
+        """Hear that they were written to from outside."""
 
 
 class HostEngine:

@@ -5,34 +5,41 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import cast
 
 import numpy as np
 
-from hpcrnn.backends.base import Extent
+from hpcrnn.backends.base import Array, Extent
 from hpcrnn.backends.registry import make_engine
+from hpcrnn.data_methods import AVERAGED, EXACT, INDEPENDENT, n_servers, period
 from hpcrnn.errors import SpecError
-from hpcrnn.execution.executor import Executor
+from hpcrnn.execution.executor import Executor, Replica
 from hpcrnn.execution.handicap import Slowdown
+from hpcrnn.execution.models import Outer
 from hpcrnn.execution.transport import GridCommunicators, Transport
 from hpcrnn.model.network import Network, build_network, initial_parameters
 from hpcrnn.model.sharding import Shard, shard_shapes
 from hpcrnn.schedules.graph import TaskGraph, TaskKind, Value
 from hpcrnn.schedules.lifetimes import assign_slots
 from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.nodes import Nodes, in_turn
 from hpcrnn.schedules.placement import UNKNOWN, Layout, Place, Placement, imbalance, make_placement, split
 from hpcrnn.schedules.program import Program
 from hpcrnn.schedules.shares import share_out, speeds_of
 from hpcrnn.schedules.validation import validate, validate_rank
 from hpcrnn.simulation.unit_cost import Cost, operation_cost, simulate
-from hpcrnn.spec import HALVED, Axis, BackendName, Grid, RunSpec
+from hpcrnn.spec import HALVED, Axis, BackendName, Grid, ParallelSpec, RunSpec
 from hpcrnn.spec.unequal import parse_handicap
 from hpcrnn.workloads import Workload
 
 _VALIDATED_TOGETHER = 64
 """Up to so many ranks, every rank checks all programs; beyond, its own and those of its neighbours."""
+
+
+_LATE_LEG_STEPS = 8
+"""Steps of a leg in which workers go their own ways: else they would meet after each, and none could be late."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Cut:
         Time steps of every chunk.
     stored_itemsize : int
         Bytes of a number that passes between two blocks; states and parameters have those of the network's dtype.
+    pieces : tuple of tuple of slice
+        Where every data position has a piece of all rows, and not all of some rows: the chunks of each.
     """
 
     network: Network
@@ -57,10 +66,20 @@ class Cut:
     n_microbatches: int
     chunks: tuple[slice, ...]
     stored_itemsize: int
+    pieces: tuple[tuple[slice, ...], ...] = ()
 
     def rows(self, place: Place) -> slice:
         """Rows of the global batch of a place."""
-        return self.placement.rows(self.batch, place)
+        return slice(0, self.batch) if self.pieces else self.placement.rows(self.batch, place)
+
+    def chunks_of(self, place: Place) -> tuple[slice, ...]:
+        """Time steps of every chunk of a place's replica."""
+        return self.pieces[place.data] if self.pieces else self.chunks
+
+    def terms(self, place: Place) -> int:
+        """Terms of the loss of a place's replica: its rows times its time steps."""
+        chunks = self.chunks_of(place)
+        return _length(self.rows(place)) * _length(slice(chunks[0].start, chunks[-1].stop))
 
     def microbatches(self, place: Place) -> tuple[slice, ...]:
         """Rows of each micro-batch, counted from the place's first."""
@@ -82,15 +101,16 @@ class Cut:
         if value.kind == "dy":
             return int(steps * n_rows * units * self.stored_itemsize)
         states = () if block.cell is None else block.cell.state_names
-        return int(len(states) * n_rows * units * self._itemsize)
+        return int(len(states) * n_rows * units * self.itemsize)
 
     def gradient_bytes(self, block: int, place: Place) -> int:
         """Size of a block's gradient on a place."""
         shapes = shard_shapes(self.network.blocks[block], self.shard(place))
-        return sum(math.prod(shape) for shape in shapes.values()) * self._itemsize
+        return sum(math.prod(shape) for shape in shapes.values()) * self.itemsize
 
     @cached_property
-    def _itemsize(self) -> int:
+    def itemsize(self) -> int:
+        """Bytes of a parameter, and of a number of its gradient."""
         return int(np.dtype(self.network.dtype).itemsize)
 
 
@@ -125,24 +145,65 @@ class Plan:
         return self.grid.n_ranks
 
     @cached_property
+    def cycle(self) -> tuple[Schedule, ...]:
+        """The steps after which the kinds of step repeat: all alike, but the last where models are averaged."""
+        n = period(self.spec.parallel) if self.n_ranks > 1 else 1
+        averages = self.n_ranks > 1 and self.spec.parallel.data_method in AVERAGED
+        return (self.schedule,) * (n - 1) + (replace(self.schedule, averages=averages),)
+
+    @property
     def programs(self) -> tuple[Program, ...]:
-        """Validated programs of all ranks."""
-        programs = self.schedule.programs()
-        validate(programs, self.schedule)
-        return programs
+        """Validated programs of all ranks, of the first step of a cycle."""
+        return self._programs(self.cycle[0])
 
     def program(self, rank: int) -> Program:
-        """Program of one rank, validated."""
+        """Program of one rank in the first step of a cycle, validated."""
+        return self._program(self.cycle[0], rank)
+
+    def _program(self, schedule: Schedule, rank: int) -> Program:
         if self.n_ranks <= _VALIDATED_TOGETHER:
-            return self.programs[rank]
-        if rank not in self._validated:
-            self._validated[rank] = validate_rank(self.schedule, rank)
-        return self._validated[rank]
+            return self._programs(schedule)[rank]
+        key = schedule.averages, rank
+        if key not in self._validated:
+            self._validated[key] = validate_rank(schedule, rank)
+        return self._validated[key]
+
+    def _programs(self, schedule: Schedule) -> tuple[Program, ...]:
+        if schedule.averages not in self._validated_together:
+            programs = schedule.programs()
+            validate(programs, schedule)
+            self._validated_together[schedule.averages] = programs
+        return self._validated_together[schedule.averages]
 
     @cached_property
-    def _validated(self) -> dict[int, Program]:
+    def _validated(self) -> dict[tuple[bool, int], Program]:
         """Programs of a large run that this rank has asked for."""
         return {}
+
+    @cached_property
+    def _validated_together(self) -> dict[bool, tuple[Program, ...]]:
+        """Programs of all ranks, of steps that end in an average and of those that do not."""
+        return {}
+
+    @property
+    def leg_steps(self) -> int:
+        """Steps from one meeting of the ranks to the next: until all have the same model again, or some while."""
+        late = self.spec.parallel.data_method == "parameter_server_async"
+        return _LATE_LEG_STEPS if late and self.n_ranks > 1 else len(self.cycle)
+
+    @property
+    def nodes(self) -> Nodes | None:
+        """Nodes that sums go through."""
+        return self.schedule.nodes
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a step is that of the whole batch: the loss is then summed in it, and gradients are the batch's."""
+        return self.spec.parallel.data_method in EXACT
+
+    def share(self, rank: int) -> float:
+        """Share of a rank's replica in the terms of the loss."""
+        return self.cut.terms(self.place(rank)) / (self.spec.problem.seq * self.spec.problem.batch)
 
     def place(self, rank: int) -> Place:
         """Coordinates of a rank."""
@@ -159,13 +220,13 @@ class Plan:
         return Extent(
             steps=problem.seq,
             microbatches=self.cut.microbatches(place),
-            chunks=self.cut.chunks,
-            scale=1.0 / (problem.seq * problem.batch),
+            chunks=self.cut.chunks_of(place),
+            scale=1.0 / (problem.seq * problem.batch if self.is_exact else max(1, self.cut.terms(place))),
             mode=self.spec.training.step_mode,
             blocks=placement.blocks_at(place),
             segment=segment,
             shard=self.cut.shard(place),
-            slots=assign_slots(self.program(rank), self.schedule.graph, segment),
+            slots=None if self.serves(rank) else assign_slots(self.program(rank), self.schedule.graph, segment),
             recurrence=self.spec.recurrence,
         )
 
@@ -181,15 +242,28 @@ class Plan:
             direct=self.spec.machine.transport == "direct",
             local_rank=communicators.local_rank,
         )
-        engine.load_parameters(initial_parameters(self.network, self.spec.problem.seed))
-        return Executor(self.program(rank), engine, Transport(communicators), self._slowdown(rank))
+        engine.load_parameters(self.initial_parameters(rank))
+        programs = [self._program(schedule, rank) for schedule in self.cycle]
+        parallel = self.spec.parallel
+        outer = Outer(parallel.outer_lr, parallel.outer_momentum) if parallel.data_method == "diloco" else None
+        replica = Replica(self.share(rank), outer)
+        return Executor(programs, engine, Transport(communicators), self._slowdown(rank), replica)
+
+    def serves(self, rank: int) -> bool:
+        """Whether a rank has no rows, and keeps the parameters."""
+        return self.schedule.is_server(rank)
+
+    def initial_parameters(self, rank: int) -> dict[str, Array]:
+        """Parameters that a rank starts from: its own where it trains a model of its own."""
+        member = rank if self.spec.parallel.data_method in INDEPENDENT else 0
+        return initial_parameters(self.network, self.spec.problem.seed, member)
 
     def _slowdown(self, rank: int) -> Slowdown | None:
         """What slows a rank down on purpose."""
         handicap = parse_handicap(self.spec.machine.handicap).get(rank)
         if handicap is None:
             return None
-        before = self.spec.measure.warmup + handicap.from_step if handicap.from_step else 0
+        before = (self.spec.measure.warmup + handicap.from_step) * self.leg_steps if handicap.from_step else 0
         return Slowdown(handicap.speed, before)
 
     def flops(self) -> float:
@@ -207,7 +281,7 @@ class Plan:
             parts = [self.cut.chunks[c] for c in segment]
             steps.append(float(parts[-1].stop - parts[0].start))
         return {
-            "data": tuple(float(_length(self.cut.rows(Place(data=d)))) for d in range(grid.data)),
+            "data": tuple(self._data_share(Place(data=d)) for d in range(placement.n_servers, grid.data)),
             "pipeline": tuple(stages),
             "time": tuple(steps),
             "tensor": tuple(float(Shard(k, grid.tensor).count(self.network.hidden)) for k in range(grid.tensor)),
@@ -215,12 +289,20 @@ class Plan:
 
     def imbalance(self) -> dict[Axis, float]:
         """Fraction of the step that each axis loses because its shares do not fit the ranks' speeds, if any."""
-        speeds = self.schedule.placement.speeds
         lost = {
-            axis: imbalance([share / v for share, v in zip(shares, speeds.along(axis, self.grid), strict=True)])
+            axis: imbalance([share / v for share, v in zip(shares, self._speeds(axis), strict=True)])
             for axis, shares in self.shares().items()
         }
         return {axis: fraction for axis, fraction in lost.items() if fraction > 0}
+
+    def _speeds(self, axis: Axis) -> tuple[float, ...]:
+        """Speeds of the positions along an axis that have a share."""
+        placement = self.schedule.placement
+        return placement.speeds.along(axis, self.grid)[placement.n_servers if axis == "data" else 0 :]
+
+    def _data_share(self, place: Place) -> float:
+        """Rows of a replica; where all have all rows, its time steps."""
+        return self.cut.terms(place) / (self.spec.problem.batch if self.cut.pieces else self.spec.problem.seq)
 
     def bubble_bound(self) -> float:
         """Fraction of the ranks' time that must idle even if every task takes exactly its operations' share.
@@ -275,15 +357,21 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid, layout: Layout = UN
     )
     n_virtual = parallel.virtual_stages if grid.pipeline > 1 else 1
     speeds = speeds_of(grid, layout.weights)
-    placement = make_placement(graph, grid, block_costs(network, spec), n_virtual=n_virtual, speeds=speeds)
+    costs, servers = block_costs(network, spec), n_servers(parallel)
+    placement = make_placement(graph, grid, costs, n_virtual=n_virtual, speeds=speeds, n_servers=servers)
     segments = share_out(spec.problem.seq, speeds.along("time", grid), _least_steps(spec))
+    pieces: tuple[tuple[slice, ...], ...] = ()
+    if parallel.data_method == "subsequence" and not serial:
+        parts = share_out(spec.problem.seq, speeds.along("data", grid), parallel.chunks)
+        pieces = tuple(cut_time([part], parallel.chunks) for part in parts)
     cut = Cut(
         network,
         placement,
         spec.problem.batch,
         parallel.microbatches,
-        cut_time(segments, parallel.chunks),
+        pieces[0] if pieces else cut_time(segments, parallel.chunks),
         2 if spec.machine.precision in HALVED else int(np.dtype(network.dtype).itemsize),
+        pieces,
     )
     schedule = Schedule(
         graph,
@@ -294,8 +382,19 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid, layout: Layout = UN
         spec.training.carry,
         tuple(block.name for block in network.blocks),
         cut,
+        nodes=_nodes(parallel, layout, grid.n_ranks),
+        staleness=parallel.staleness,
     )
     return Plan(spec, network, cut, schedule, layout)
+
+
+def _nodes(parallel: ParallelSpec, layout: Layout, n_ranks: int) -> Nodes | None:
+    """Nodes that sums go through, where they do."""
+    if parallel.data_method != "hierarchical" or n_ranks == 1:
+        return None
+    if parallel.node_size is not None:
+        return in_turn(n_ranks, parallel.node_size)
+    return Nodes(layout.nodes or (0,) * n_ranks)
 
 
 def _least_steps(spec: RunSpec) -> int:
@@ -333,7 +432,9 @@ def check_memory(plan: Plan, n_variants: int, local_ranks: int) -> None:
         With the estimate and what there is.
     """
     weights = plan.layout.weights
-    largest = weights.index(max(weights)) if weights else 0  # rank 0 has no less than others where shares are even
+    largest = (
+        weights.index(max(weights)) if weights else plan.schedule.placement.n_servers
+    )  # rank 0 has no less than others where shares are even
     needed = plan.memory_bytes(largest) * n_variants * local_ranks
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

@@ -83,7 +83,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     with threadpool_limits(limits=spec.machine.threads):
         spec, choice = choose_method(spec, world)
         balance = settle_balance(spec, world)
-    ways = ways_of(spec, Layout(weights=balance.weights))
+    ways = ways_of(spec, Layout(balance.weights, world.nodes().of))
     plans = {way: way.plan(workload) for way in ways}
     whole = plans[ways[-1]]
     check_memory(whole, sum(way.backends != ("cupy",) for way in ways), world.ranks_on_node())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hpcrnn.benchmarks.planning import Plan
 from hpcrnn.benchmarks.ways import Way
 from hpcrnn.execution.measurement import Variant
@@ -23,7 +25,7 @@ def make_variant(way: Way, plan: Plan, workload: Workload, world: World) -> Vari
     rank = world.rank if way.n_ranks > 1 else 0
     executor = None
     if way.n_ranks > 1 or world.is_root:
-        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid))
+        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid, plan.nodes))
     rows = plan.rows(rank)
     return Variant(
         way.name,
@@ -31,4 +33,6 @@ def make_variant(way: Way, plan: Plan, workload: Workload, world: World) -> Vari
         executor,
         lambda step: workload.batch(step, rows),
         solves=way.method != "chain",
+        leg_steps=plan.leg_steps,
+        loss_shares=None if plan.is_exact else np.array([plan.share(r) for r in range(way.n_ranks)]),
     )

@@ -9,6 +9,7 @@ trusted unseen: finite differences check the reference, and the yardstick has an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -16,9 +17,13 @@ import numpy as np
 from hpcrnn.backends.base import Array, Outcome, Part
 from hpcrnn.benchmarks.comparison import FACTOR, compare, factor, floor, relative_error
 from hpcrnn.benchmarks.one_step import Boundary, random_boundary, run_once
-from hpcrnn.benchmarks.reference import trusted_outcomes
+from hpcrnn.benchmarks.planning import Plan
+from hpcrnn.benchmarks.reference import Trusted, serial_way, trusted_outcomes
+from hpcrnn.benchmarks.replicas import as_parts_of_one_step, disagreement, shared_boundary
 from hpcrnn.benchmarks.ways import Way
+from hpcrnn.data_methods import AVERAGED, EXACT, INDEPENDENT
 from hpcrnn.execution.world import World
+from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.record import Check, Status, Verdict
 from hpcrnn.recurrence import CORRECTED, INEXACT, is_exact
 from hpcrnn.spec import RecurrenceSpec, RunSpec
@@ -54,7 +59,7 @@ def checked_spec(ways: Sequence[Way], workload: Workload) -> tuple[RunSpec, str]
     if Way("numpy", spec).plan(workload).flops() <= FULL_SIZE_FLOPS:
         return spec, "full size"
     parts = max(way.grid.data * way.spec.parallel.microbatches for way in ways)
-    chunks = max(way.grid.time * way.spec.parallel.chunks for way in ways)
+    chunks = max(_pieces_of_time(way) * way.spec.parallel.chunks for way in ways)
     shards = max(way.grid.tensor for way in ways)
     segments = max(way.n_segments for way in ways)
     problem, model = spec.problem, spec.model
@@ -75,6 +80,11 @@ def checked_spec(ways: Sequence[Way], workload: Workload) -> tuple[RunSpec, str]
         )
     size = f"B{small.problem.batch} T{small.problem.seq} H{small.model.hidden} L{small.model.layers}"
     return small, f"reduced to {size}"
+
+
+def _pieces_of_time(way: Way) -> int:
+    """Pieces that the ranks cut every row into."""
+    return way.grid.data if way.spec.parallel.data_method == "subsequence" else way.grid.time
 
 
 def _unseen(name: str) -> None:
@@ -104,34 +114,71 @@ def verify(
 
     precisions = sorted({way.spec.machine.precision for way in ways})
     begin("the float64 reference")
-    trusted = world.on_root(lambda: trusted_outcomes(small, precisions, small_workload, boundary, world))
+    serial = serial_way(small)
+    trusted = world.on_root(lambda: trusted_outcomes(serial, 0, precisions, small_workload, boundary, world))
     verdicts: dict[Way, Verdict] = {}
     for way in ways:
         begin(way.name)
         own = way.spec
         reduced = msgspec.structs.replace(small, parallel=own.parallel, recurrence=own.recurrence, machine=own.machine)
         checked = Way(way.backend, reduced, way.layout)
-        parts = _run_on_all(checked, small_workload, boundary, world)
+        found = _run_on_all(checked, small_workload, boundary, world)
 
-        def judge(parts: Sequence[tuple[int, Part]] = parts, way: Way = way, spec: RunSpec = reduced) -> Verdict:
-            outcome, agreement = assemble(parts, trusted.reference)
-            compared = compare(outcome, trusted, spec)
-            others = list(trusted.checks)
-            if way.n_ranks > 1 and small.training.mode != "forward":
-                tolerance = FACTOR * floor(small.model.dtype)
-                others.append(Check("gradient agreement of ranks", agreement, 0.0, tolerance))
-            return Verdict(_status(way, compared, others), size, factor(spec), tuple(compared + others))
+        def judge(found: Sequence[Found] = found, way: Way = way, checked: Way = checked) -> Verdict:
+            if checked.plan(small_workload).cut.pieces:
+                compared, others = _against_own_pieces(checked, found, small_workload, boundary, world)
+            else:
+                compared, others = _against_one_step(checked.plan(small_workload), found, trusted)
+            return Verdict(_status(way, compared, others), size, factor(checked.spec), (*compared, *others))
 
         verdicts[way] = world.on_root(judge)
     return verdicts
 
 
+def _against_one_step(plan: Plan, found: Sequence[Found], trusted: Trusted) -> tuple[list[Check], list[Check]]:
+    """Compare what the ranks computed together with the serial step; and the ranks with one another."""
+    parts = as_parts_of_one_step(plan, [one.part for one in found])
+    rows = [one.first_row for one in found]
+    outcome, agreement = assemble(list(zip(rows, parts, strict=True)), trusted.reference)
+    others, tolerance = list(trusted.checks), FACTOR * floor(plan.spec.model.dtype)
+    if plan.n_ranks > 1 and plan.spec.training.mode != "forward":
+        others.append(Check("gradient agreement of ranks", agreement, 0.0, tolerance))
+    models = [one.model for one in found if one.model is not None]
+    if models:
+        others.append(Check("parameter agreement of ranks", disagreement(models), 0.0, tolerance))
+    return compare(outcome, trusted, plan.spec), others
+
+
+def _against_own_pieces(
+    way: Way, found: Sequence[Found], workload: Workload, boundary: Boundary, world: World
+) -> tuple[list[Check], list[Check]]:
+    """Compare each rank with a float64 run of its own piece of every row; of all ranks the worst counts."""
+    compared: dict[str, Check] = {}
+    others: dict[str, Check] = {}
+    for rank, one in enumerate(found):
+        trusted = trusted_outcomes(way, rank, [way.spec.machine.precision], workload, boundary, world)
+        outcome = Outcome(one.part.loss, {name: piece.value for name, piece in one.part.pieces.items()})
+        for worst, checks in ((compared, compare(outcome, trusted, way.spec)), (others, trusted.checks)):
+            for check in checks:
+                before = worst.get(check.quantity, check)
+                worst[check.quantity] = max(before, check, key=lambda c: _nan_last(c.error / c.tolerance))
+    return list(compared.values()), list(others.values())
+
+
+def _nan_last(value: float) -> float:
+    """Order a value so that one that is not a number is the worst."""
+    return np.inf if np.isnan(value) else value
+
+
 def _status(way: Way, compared: Sequence[Check], others: Sequence[Check]) -> Status:
-    """Judge a way: of one that is inexact by nature, or was allowed to be, the errors need not be small, but known."""
+    """Judge a way: of one that is inexact by nature, or was allowed to be, the errors need not be small, but known.
+
+    A data method that is inexact computes right gradients, of its own rows, and then does something else with them.
+    """
     if not all(check.passed for check in others):
         return "INVALID"
     if all(check.passed for check in compared) and way.method not in INEXACT:
-        return "VALID"
+        return "VALID" if way.n_ranks == 1 or way.spec.parallel.data_method in EXACT else "APPROXIMATE"
     if is_exact(way.spec.recurrence, way.spec.model.dtype):
         # What a small tolerance costs may still be more than rounding does; a mistake would cost more than that.
         limit = _WITHIN * way.spec.recurrence.tolerance if way.method in CORRECTED else 0.0
@@ -140,14 +187,42 @@ def _status(way: Way, compared: Sequence[Check], others: Sequence[Check]) -> Sta
     return "APPROXIMATE" if all(check.error < limit for check in compared if not check.passed) else "INVALID"
 
 
-def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) -> Sequence[tuple[int, Part]]:
-    """Run one step on all ranks that take part; on rank 0 return the first row and the part of each."""
-    part: tuple[int, Part] | None = None
+@dataclass(frozen=True)
+class Found:
+    """What one rank found in one step.
+
+    Attributes
+    ----------
+    first_row : int
+    part : Part
+    model : dict of str to array, or None
+        Its parameters after the step, where all ranks must have the same and come by them in different ways.
+    """
+
+    first_row: int
+    part: Part
+    model: dict[str, Array] | None
+
+
+def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) -> Sequence[Found]:
+    """Run one step on all ranks that take part; on rank 0 return what each found.
+
+    Of a method that averages models now and then it is a step that does.
+    """
+    one: Found | None = None
     if way.n_ranks > 1 or world.is_root:
         plan, rank = way.plan(workload), world.rank if way.n_ranks > 1 else 0
-        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid))
-        part = plan.rows(rank).start, run_once(executor, plan, rank, workload, boundary)
-    gathered = world.comm.gather(part) if way.n_ranks > 1 else [part]
+        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid, plan.nodes))
+        data_method = way.spec.parallel.data_method
+        if data_method in INDEPENDENT:
+            executor.engine.load_parameters(initial_parameters(plan.network, plan.spec.problem.seed))
+        executor.n_steps = len(plan.cycle) - 1
+        part = run_once(executor, plan, rank, workload, shared_boundary(plan, rank, boundary))
+        model = None
+        if way.n_ranks > 1 and data_method in ("parameter_server_sync", *AVERAGED):
+            model = {name: piece.value for name, piece in executor.engine.parameter_pieces().items()}
+        one = Found(plan.rows(rank).start, part, model)
+    gathered = world.comm.gather(one) if way.n_ranks > 1 else [one]
     return [found for found in gathered or () if found is not None]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from hpcrnn.benchmarks.planning import Plan, make_plan
+from hpcrnn.data_methods import ALLREDUCE, BELONGS
 from hpcrnn.recurrence import SEGMENTED
 from hpcrnn.schedules.placement import UNKNOWN, Layout
 from hpcrnn.spec import BackendName, Grid, ParallelSpec, RecurrenceSpec, RunSpec
@@ -92,7 +93,9 @@ class Way:
             return f"{self.backend} serial"
         method = "" if self.method == "chain" else f" {self.method} {self.spec.recurrence.fold}"
         balance = " balanced" if self.layout.weights else ""
-        return f"{self.backend_name}{f' {self.grid}' if self.n_ranks > 1 else ''}{method}{balance}"
+        data_method = self.spec.parallel.data_method if self.n_ranks > 1 else ""
+        exchange = "" if data_method in ("", *ALLREDUCE) else f" {data_method}"
+        return f"{self.backend_name}{f' {self.grid}' if self.n_ranks > 1 else ''}{exchange}{method}{balance}"
 
     def plan(self, workload: Workload) -> Plan:
         """Lay the problem out."""
@@ -105,6 +108,7 @@ def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
     A peer has no method that runs segments of time at once: it is there for the base. Of such a method on several ranks
     the same segments on one rank are a base too; of uneven shares the even ones are.
     """
+    spec = _without_replicas(spec) if (spec.parallel.grid or Grid()).n_ranks == 1 else spec
     backends = spec.machine.backend if spec.machine.rank_backends is None else spec.machine.rank_backends[:1]
     whole = [Way(backend, _for_backend(spec, backend), layout) for backend in backends]
     if whole[0].is_serial or spec.training.mode == "target":
@@ -126,6 +130,12 @@ def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
     if layout.weights:
         base += [_with_even_shares(way) for way in whole]
     return base + whole
+
+
+def _without_replicas(spec: RunSpec) -> RunSpec:
+    """What replicas exchange is nothing on one rank: that run is the serial one, whatever was asked for."""
+    plain = {key: getattr(SERIAL, key) for key in ("data_method", *BELONGS)}
+    return msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, **plain))
 
 
 def _with_even_shares(way: Way) -> Way:

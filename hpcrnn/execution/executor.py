@@ -1,7 +1,9 @@
-"""The executor: one program, one engine, one transport; and a time stamp after every instruction."""
+"""The executor: the programs of a cycle of steps, one engine, one transport; a time stamp after every instruction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
@@ -9,48 +11,101 @@ from time import perf_counter_ns, process_time_ns
 
 import numpy as np
 
+from hpcrnn.backends.base import Array, Engine, ModelEngine, Summer, with_prefix, without_prefix
 from hpcrnn.backends.base import Array, Engine, Summer
 from hpcrnn.execution.handicap import Slowdown
-from hpcrnn.execution.transport import Transport
+from hpcrnn.execution.late_server import LateServer
+from hpcrnn.execution.models import ModelAverage, Outer
+from hpcrnn.execution.stages import Stage
+from hpcrnn.execution.transport import Messages, Transport
 from hpcrnn.model.optimizers import finite_norm
 from hpcrnn.records.record import PHASES, FloatArray, IntArray
 from hpcrnn.schedules.graph import Task
 from hpcrnn.schedules.program import (
+    Add,
     AllReduce,
+    AllReduceParameters,
     AllReduceScalar,
+    Average,
     Axes,
     Carry,
+    Collective,
     Instruction,
     PostRecv,
     PostSend,
     Program,
+    Serve,
+    SumStage,
     Update,
+    Vector,
     Wait,
 )
 
 _TASK_PHASES = {"F": "forward", "B": "backward", "W": "weight_gradient"}
 
 
+@dataclass(frozen=True)
+class Replica:
+    """What a rank is among the replicas of the network.
+
+    Attributes
+    ----------
+    share : float
+        Its share of the batch.
+    outer : Outer or None
+        What is done with averages of models, if not just taken.
+    """
+
+    share: float = 1.0
+    outer: Outer | None = None
+
+
+WHOLE = Replica()
+"""The only one."""
+
+
+class _Step:
+    """A program, each instruction a call; and what its last run left.
+
+    Attributes
+    ----------
+    stamps_ns : int64 array (n_instructions + 1,)
+    """
+
+    def __init__(self, program: Program, calls: Sequence[Callable[[], None]]) -> None:
+        self.program, self.calls = program, calls
+        phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
+        self.phase_of = np.array(phases, dtype=np.intp)
+        # Where a run of instructions of one phase ends, and which phase that is.
+        self.turns = [this != after for this, after in pairwise([*phases, -1])]
+        self.phase_of_run = self.phase_of[self.turns]
+        self.stamps_ns: IntArray = np.zeros(len(calls) + 1, dtype=np.int64)
+        self.stamps: list[int] = [0] * (len(calls) + 1)
+
+
 class Executor:
-    """Runs a program again and again.
+    """Runs the programs of a cycle of steps, in turn, again and again.
 
     Binding happens once: every instruction becomes a call without arguments, so that a step is a loop over
     a list with a clock reading between.
 
     Parameters
     ----------
-    program : Program
+    programs : Program, or sequence of Program
+        Of one step, or of each step of a cycle: steps that are alike share a program.
     engine : Engine
+        With its initial parameters.
     transport : Transport
     slowdown : Slowdown, optional
         What slows this rank down on purpose.
+    replica : Replica, optional
 
     Attributes
     ----------
+    n_steps : int
+        Steps run so far; which program is next follows from it.
     gradient_norm : float
         Of the last step; NaN where the program has no update.
-    stamps_ns : int64 array (n_instructions + 1,)
-        Start of the last step and end of each instruction, of ``time.perf_counter_ns``.
     cpu_s : float64 array (n_phases,)
         CPU seconds that this process, all its threads, had in each of :data:`PHASES` of the last step; the clock is
         read where one phase follows another, for a reading costs ten times one of the wall's.
@@ -59,23 +114,28 @@ class Executor:
     """
 
     def __init__(
-        self, program: Program, engine: Engine, transport: Transport, slowdown: Slowdown | None = None
+        self,
+        programs: Program | Sequence[Program],
+        engine: Engine,
+        transport: Transport,
+        slowdown: Slowdown | None = None,
+        replica: Replica = WHOLE,
     ) -> None:
-        self.program, self.engine = program, engine
-        self._transport = transport
+        cycle = (programs,) if isinstance(programs, Program) else tuple(programs)
+        self._n_blocks = len(cycle[0].blocks)
+        self.engine, self.n_steps = engine, 0
+        self._transport, self._slowdown, self._replica = transport, slowdown, replica
         engine.progress = transport.progress
-        posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
-        self._messages = transport.bind_messages(posts, self._buffers)
-        self._summers = self._make_summers()
-        self._slowdown = slowdown
-        self._calls = [self._at_its_pace(instruction) for instruction in program.instructions]
-        phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
-        self._phase_of = np.array(phases, dtype=np.intp)
-        # Where a run of instructions of one phase ends, and which phase that is.
-        self._turns = [this != after for this, after in pairwise([*phases, -1])]
-        self._phase_of_run = self._phase_of[self._turns]
-        self.stamps_ns: IntArray = np.zeros(len(self._calls) + 1, dtype=np.int64)
-        self._stamps: list[int] = [0] * (len(self._calls) + 1)
+        self._landings: dict[tuple[Vector, int], Array] = {}
+        self._messages: dict[PostRecv | PostSend, Messages] = {}
+        self._stages: dict[SumStage, Stage] = {}
+        self._summers: dict[AllReduce, Summer] = {}
+        self._scalars = {"loss": np.zeros(1), "norm": np.zeros(1)}
+        self._average: ModelAverage | None = None
+        self._server: LateServer | None = None
+        steps = {program: self._bind_program(program) for program in dict.fromkeys(cycle)}
+        self._cycle = [steps[program] for program in cycle]
+        self._last = self._cycle[0]
         self.cpu_s: FloatArray = np.zeros(len(PHASES))
         self.gradient_norm = float("nan")
         self.sent_bytes = 0
@@ -89,7 +149,9 @@ class Executor:
         float64 array (n_phases,)
             Seconds of each of :data:`PHASES`.
         """
-        stamps, clock, cpu_clock = self._stamps, perf_counter_ns, process_time_ns
+        step = self._last = self._cycle[self.n_steps % len(self._cycle)]
+        self.n_steps += 1
+        stamps, clock, cpu_clock = step.stamps, perf_counter_ns, process_time_ns
         exchanged = self.engine.exchanged_bytes
         if self._slowdown is not None:
             self._slowdown.begin_step()
@@ -97,36 +159,102 @@ class Executor:
         self.engine.begin_step()
         stamps[0] = clock()
         cpu_stamps = [cpu_clock()]
-        for index, (call, turns) in enumerate(zip(self._calls, self._turns, strict=True), start=1):
+        for index, (call, turns) in enumerate(zip(step.calls, step.turns, strict=True), start=1):
             call()
             stamps[index] = clock()
             if turns:
                 cpu_stamps.append(cpu_clock())
         end, cpu_end = clock(), cpu_clock()
-        self.stamps_ns[:] = stamps
-        self.sent_bytes = self.program.bytes_sent + self.engine.exchanged_bytes - exchanged
-        self.cpu_s = _by_phase(self._phase_of_run, np.diff(cpu_stamps), cpu_end - cpu_start)
-        return _by_phase(self._phase_of, np.diff(self.stamps_ns), end - start)
+        step.stamps_ns[:] = stamps
+        self.sent_bytes = step.program.bytes_sent + self.engine.exchanged_bytes - exchanged
+        self.cpu_s = _by_phase(step.phase_of_run, np.diff(cpu_stamps), cpu_end - cpu_start)
+        return _by_phase(step.phase_of, np.diff(step.stamps_ns), end - start)
+
+    @property
+    def program(self) -> Program:
+        """Program of the last step; before the first, of that."""
+        return self._last.program
+
+    @property
+    def stamps_ns(self) -> IntArray:
+        """Start of the last step and end of each instruction, (n_instructions + 1,), of ``time.perf_counter_ns``."""
+        return self._last.stamps_ns
+
+    @property
+    def staleness(self) -> IntArray | None:
+        """How many gradients of each staleness this rank has applied; None but on a server that takes them late."""
+        return None if self._server is None else self._server.staleness
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the engine and the exchange between replicas have allocated."""
+        landed = sum(array.nbytes for array in self._landings.values())
+        others = (self._average, self._server)
+        return self.engine.memory_bytes + landed + sum(other.memory_bytes for other in others if other is not None)
+
+    def begin_again(self) -> None:
+        """Count steps from zero, after the engine's parameters were set from outside."""
+        self.n_steps = 0
+        if self._average is not None:
+            self._average.reset()
 
     def state(self) -> dict[str, Array]:
-        """Copies of what the next step depends on."""
-        return self.engine.state()
+        """Copies of what the next step depends on; between two legs."""
+        average = {} if self._average is None else self._average.state()
+        steps = {"n_steps": np.array(self.n_steps)}
+        return with_prefix("engine", self.engine.state()) | with_prefix("average", average) | steps
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Go on from what :meth:`state` returned, in an executor that was made alike."""
-        self.engine.restore(state)
+        self.engine.restore(without_prefix("engine", state))
+        self.n_steps = int(state["n_steps"])
+        if self._average is not None:
+            self._average.restore(without_prefix("average", state))
 
-    def _make_summers(self) -> dict[AllReduce, Summer]:
+    def _bind_program(self, program: Program) -> _Step:
+        posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
+        self._messages |= self._transport.bind_messages(posts, self._buffers)
+        self._summers |= self._make_summers(program)
+        self._stages |= self._make_stages(program)
+        return _Step(program, [self._at_its_pace(instruction) for instruction in program.instructions])
+
+    def _make_summers(self, program: Program) -> dict[AllReduce, Summer]:
         """What sums gradients in place of MPI, one for each group of ranks; made in the same order on all of them."""
         made: dict[Axes, Summer | None] = {}
-        for post in self.program.instructions:
-            if isinstance(post, AllReduce) and post.axes not in made:
+        posts = [i for i in program.instructions if isinstance(i, AllReduce)]
+        for post in posts:
+            if post.axes not in made:
                 made[post.axes] = self.engine.summer(self._transport.group(post))
-        posts = (i for i in self.program.instructions if isinstance(i, AllReduce))
         return {post: summer for post in posts if (summer := made[post.axes]) is not None}
 
+    def _make_stages(self, program: Program) -> dict[SumStage, Stage]:
+        """Stages of every sum that has several, on the gradient's memory."""
+        sums: dict[tuple[int, int], list[SumStage]] = {}
+        for post in program.instructions:
+            if isinstance(post, SumStage):
+                sums.setdefault((post.start, post.stop), []).append(post)
+        made: dict[SumStage, Stage] = {}
+        for (start, stop), posts in sums.items():
+            made |= self._transport.bind_stages(posts, self.engine.gradient_range(start, stop))
+        return made
+
     def _buffers(self, post: PostRecv | PostSend) -> tuple[FloatArray, ...]:
-        return self.engine.buffers(post.value, incoming=isinstance(post, PostRecv))
+        value, incoming = post.value, isinstance(post, PostRecv)
+        if not isinstance(value, Vector):
+            return self.engine.buffers(value, incoming=incoming)
+        if value.kind == "parameters":
+            return (self._model.parameter_range(value.start, value.stop),)
+        gradient = self.engine.gradient_range(value.start, value.stop)
+        if not incoming:
+            return (gradient,)
+        return (self._landings.setdefault((value, post.peer), np.empty_like(gradient)),)
+
+    @property
+    def _model(self) -> ModelEngine:
+        """The engine, as one whose parameters others may set."""
+        if not isinstance(self.engine, ModelEngine):
+            raise TypeError(f"parameters of {type(self.engine).__name__} cannot be exchanged")
+        return self.engine
 
     def _at_its_pace(self, instruction: Instruction) -> Callable[[], None]:
         call = self._bind(instruction)
@@ -145,41 +273,78 @@ class Executor:
                 transport.progress()
 
             return task
-        if isinstance(instruction, PostRecv):
-            return self._messages[instruction].start
-        if isinstance(instruction, PostSend):
-            return _in_turn(engine.mover(instruction.value, incoming=False), self._messages[instruction].start)
-        if isinstance(instruction, AllReduce | AllReduceScalar):
+        if isinstance(instruction, PostRecv | PostSend):
+            before = self._mover(instruction) if isinstance(instruction, PostSend) else None
+            return _in_turn(before, self._messages[instruction].start)
+        if isinstance(instruction, Collective):
             return self._bind_sum(instruction)
         if isinstance(instruction, Wait):
             return self._bind_wait(instruction)
+        if isinstance(instruction, Add | Average | Serve):
+            return self._bind_model(instruction)
         return engine.carry_states if isinstance(instruction, Carry) else self._update
 
-    def _bind_sum(self, post: AllReduce | AllReduceScalar) -> Callable[[], None]:
+    def _mover(self, post: PostRecv | PostSend) -> Callable[[], None] | None:
+        """What is to be done before a value is sent, or once it has been received."""
+        incoming = isinstance(post, PostRecv)
+        if not isinstance(post.value, Vector):
+            return self.engine.mover(post.value, incoming=incoming)
+        return self._model.parameters_changed if incoming and post.value.kind == "parameters" else None
+
+    def _bind_model(self, instruction: Add | Average | Serve) -> Callable[[], None]:
+        """What is done with gradients and models of others."""
+        if isinstance(instruction, Average):
+            average = self._averager()
+            return _in_turn(average.take, self._model.parameters_changed)
+        value = instruction.value
+        gradient = self.engine.gradient_range(value.start, value.stop)
+        if isinstance(instruction, Add):
+            landing = self._landings[value, instruction.peer]
+            # A server has no gradient of its own: the first worker's takes the place of that of the step before.
+            first = instruction.peer == min(peer for other, peer in self._landings if other == value)
+            return partial(np.copyto, gradient, landing) if first else partial(np.add, gradient, landing, out=gradient)
+        parameters = self._model.parameter_range(value.start, value.stop)
+        self._server = LateServer(instruction, self._transport.cart, gradient, parameters, self._update)
+        return self._server.serve
+
+    def _averager(self) -> ModelAverage:
+        if self._average is None:
+            whole = self._model.parameter_range(0, self._n_blocks)
+            self._average = ModelAverage(whole, self._replica.share, self._replica.outer)
+        return self._average
+
+    def _bind_sum(self, post: Collective) -> Callable[[], None]:
+        if isinstance(post, SumStage):
+            return partial(self._transport.begin_stage, post, self._stages[post])
         begin, engine = self._transport.bind_sum(post), self.engine
+        if isinstance(post, AllReduceParameters):
+            average = self._averager()
+            return lambda: begin(average.weighted())
         if isinstance(post, AllReduce):
             if post in self._summers:
                 begin = self._summers[post].begin
             return lambda: begin(engine.gradient_range(post.start, post.stop))
+        total = self._scalars[post.quantity]
         if post.quantity == "loss":
-            return lambda: begin(np.array([engine.loss]))
-        return lambda: begin(np.array([engine.norm_square()]))
+            return lambda: begin(_set(total, engine.loss))
+        return lambda: begin(_set(total, engine.norm_square()))
 
     def _bind_wait(self, wait: Wait) -> Callable[[], None]:
         post = wait.post
         if isinstance(post, PostRecv):
-            return _in_turn(self._messages[post].wait, self.engine.mover(post.value, incoming=True))
+            return _in_turn(self._messages[post].wait, self._mover(post))
         if isinstance(post, PostSend):
             return self._messages[post].wait
-        if isinstance(post, AllReduce):
-            return self._summers[post].wait if post in self._summers else partial(self._finish_sum, post)
-        return partial(self._finish_scalar, post)
-
-    def _finish_sum(self, post: AllReduce) -> None:
-        self._transport.wait_sum(post)
+        if isinstance(post, AllReduceScalar):
+            return partial(self._finish_scalar, post)
+        if isinstance(post, AllReduce) and post in self._summers:
+            return self._summers[post].wait
+        finish = partial(self._transport.wait_sum, post)
+        return _in_turn(finish, self._stages[post].end) if isinstance(post, SumStage) else finish
 
     def _finish_scalar(self, post: AllReduceScalar) -> None:
-        total = float(self._transport.wait_sum(post)[0])
+        self._transport.wait_sum(post)
+        total = float(self._scalars[post.quantity][0])
         if post.quantity == "loss":
             self.engine.loss = total
         else:
@@ -204,6 +369,11 @@ def _in_turn(first: Callable[[], None] | None, second: Callable[[], None] | None
     return both
 
 
+def _set(total: FloatArray, value: float) -> FloatArray:
+    total[0] = value
+    return total
+
+
 def _by_phase(phase_of: IntArray, spent_ns: IntArray, step_ns: int) -> FloatArray:
     """Seconds of each of :data:`PHASES`: what each interval took summed by its phase, the step, and the rest of it."""
     spent = np.bincount(phase_of, weights=spent_ns, minlength=len(PHASES))
@@ -220,6 +390,8 @@ def _phase(instruction: Instruction) -> str:
         if begun is instruction:
             return "post"
         return "wait_recv" if isinstance(begun, PostRecv) else "wait_send"
-    if isinstance(begun, AllReduce | AllReduceScalar):
+    if isinstance(begun, Collective):
         return "allreduce"
+    if isinstance(begun, Serve):
+        return "wait_recv"  # the updates in it are a small part
     return "post" if isinstance(begun, Carry) else "update"

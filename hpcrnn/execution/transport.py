@@ -15,8 +15,22 @@ from mpi4py import MPI
 
 from hpcrnn.execution.exchange import make_exchange
 from hpcrnn.execution.line import make_line
+from hpcrnn.execution.stages import Stage, stages_through_nodes
 from hpcrnn.schedules.graph import Value
-from hpcrnn.schedules.program import AllReduce, Axes, Collective, PostRecv, PostSend
+from hpcrnn.schedules.nodes import Nodes
+from hpcrnn.schedules.program import (
+    SPANS,
+    AllReduce,
+    AllReduceParameters,
+    AllReduceScalar,
+    Axes,
+    Collective,
+    PostRecv,
+    PostSend,
+    Span,
+    SumStage,
+    Vector,
+)
 from hpcrnn.spec import AXES, Grid
 
 Array = npt.NDArray[Any]
@@ -38,15 +52,25 @@ class GridCommunicators:
     grid : Grid
     local_rank : int
         Number of this rank among those of its node that see the same GPUs.
+    nodes : Nodes, optional
+        Of the ranks, where sums go through nodes.
     """
 
-    def __init__(self, communicator: Communicator, grid: Grid, local_rank: int = 0) -> None:
-        self.local_rank = local_rank
+    def __init__(self, communicator: Communicator, grid: Grid, local_rank: int = 0, nodes: Nodes | None = None) -> None:
+        self.local_rank, self.nodes = local_rank, nodes
         self.cart = communicator.Create_cart([getattr(grid, axis) for axis in AXES], reorder=False)
         self._long = [axis for axis in AXES if getattr(grid, axis) > 1]
         self._subs = {(purpose, self._longer(axes)): self._sub(axes) for purpose, axes in _PURPOSES}
+        self.spans: dict[Span, Communicator] = {} if nodes is None else self._split(nodes)
         self.exchange = make_exchange(self._sub(("tensor",)))
         self.line = make_line(self._sub(("time",)))
+
+    def _split(self, nodes: Nodes) -> dict[Span, Communicator]:
+        """Communicators of this rank's node, and of the owners of its part in all nodes; ranks in ascending order."""
+        rank = self.cart.Get_rank()
+        first: dict[Span, int] = {"within node": min(nodes.within(rank)), "across nodes": min(nodes.across(rank))}
+        split = {span: MPI.Comm.Split(self.cart, first[span], rank) for span in SPANS}
+        return {span: MPI.Intracomm(communicator) for span, communicator in split.items()}
 
     def along(self, axes: Axes, purpose: str) -> Communicator:
         """Ranks that differ along the given axes only; each purpose has a communicator of its own."""
@@ -64,6 +88,7 @@ _PURPOSES: tuple[tuple[str, Axes], ...] = (
     ("norm", ("pipeline", "tensor")),
     ("gradient", ("data", "time")),
     ("gradient", ("data", "time", "tensor")),
+    ("parameters", ("data",)),
 )
 
 
@@ -142,7 +167,7 @@ class Transport:
 
     def __init__(self, communicators: GridCommunicators) -> None:
         self._communicators = communicators
-        self._pending: dict[Collective, tuple[MPI.Request, Array]] = {}
+        self._pending: dict[Collective, MPI.Request] = {}
 
     def bind_messages(
         self, posts: Sequence[PostRecv | PostSend], buffers: Callable[[PostRecv | PostSend], tuple[Array, ...]]
@@ -174,27 +199,51 @@ class Transport:
         """Return the ranks that a gradient is summed over."""
         return Group(self._communicators.along(post.axes, "gradient"))
 
-    def bind_sum(self, post: Collective) -> Callable[[Array], None]:
+    def bind_sum(self, post: AllReduce | AllReduceScalar | AllReduceParameters) -> Callable[[Array], None]:
         """Return the call that begins a sum, in place."""
-        purpose = "gradient" if isinstance(post, AllReduce) else post.quantity
-        comm = self._communicators.along(post.axes, purpose)
+        comm = self._communicators.along(post.axes, _purpose(post))
 
         def begin(buffer: Array) -> None:
-            self._pending[post] = (comm.Iallreduce(MPI.IN_PLACE, buffer, op=MPI.SUM), buffer)
+            self._pending[post] = comm.Iallreduce(MPI.IN_PLACE, buffer, op=MPI.SUM)
 
         return begin
 
+    def bind_stages(self, posts: Sequence[SumStage], gradient: Array) -> dict[SumStage, Stage]:
+        """Lay the stages of one gradient's sum on its memory.
+
+        Here a method that sums in stages of its own says what they do.
+        """
+        nodes, spans = self._communicators.nodes, self._communicators.spans
+        if nodes is None:
+            raise ValueError("these communicators know of no nodes")
+        return stages_through_nodes(gradient, posts, nodes, self._communicators.cart.Get_rank(), spans)
+
+    def begin_stage(self, post: SumStage, stage: Stage) -> None:
+        """Begin a stage of a sum."""
+        self._pending[post] = stage.begin()
+
+    @property
+    def cart(self) -> Communicator:
+        """What messages go through."""
+        return self._communicators.cart
+
     def progress(self) -> None:
         """Let MPI work on sums under way: without a progress thread it does so only inside its calls."""
-        for request, _ in self._pending.values():
+        for request in self._pending.values():
             request.Test()
 
-    def wait_sum(self, post: Collective) -> Array:
-        """Wait for a begun sum and return it."""
-        request, buffer = self._pending.pop(post)
-        request.Wait()
-        return buffer
+    def wait_sum(self, post: Collective) -> None:
+        """Wait for a begun sum."""
+        self._pending.pop(post).Wait()
 
 
-def _sort_key(value: Value) -> tuple[str, int, int, int]:
+def _purpose(post: AllReduce | AllReduceScalar | AllReduceParameters) -> str:
+    if isinstance(post, AllReduceScalar):
+        return post.quantity
+    return "gradient" if isinstance(post, AllReduce) else "parameters"
+
+
+def _sort_key(value: Value | Vector) -> tuple[str, int, int, int]:
+    if isinstance(value, Vector):
+        return value.kind, value.start, value.stop, 0
     return value.kind, value.block, value.microbatch, value.chunk

@@ -19,6 +19,7 @@ from hpcrnn.execution.cuda_aware import cuda_awareness
 from hpcrnn.execution.farewell import Farewell
 from hpcrnn.execution.local_rank import gpus_in_sight, local_rank
 from hpcrnn.execution.transport import GridCommunicators
+from hpcrnn.schedules.nodes import Nodes, nodes_named
 from hpcrnn.spec import Grid
 
 _NAP_S = 0.0005
@@ -53,7 +54,7 @@ class World:
     node: MPI.Comm
     local_rank: int
     farewell: Farewell
-    _grids: dict[Grid, GridCommunicators] = field(default_factory=dict)
+    _grids: dict[tuple[Grid, Nodes | None], GridCommunicators] = field(default_factory=dict)
 
     @classmethod
     def start(cls) -> World:
@@ -95,16 +96,20 @@ class World:
         self.comm.Allreduce(np.ascontiguousarray(array), found, op=MPI.SUM)
         return found
 
-    def communicators(self, grid: Grid) -> GridCommunicators:
+    def communicators(self, grid: Grid, nodes: Nodes | None = None) -> GridCommunicators:
         """Communicators over a grid of all ranks, or, for a grid of one, of this rank alone; made once.
 
-        The first call for a grid of all ranks is collective.
+        The first call for a grid of all ranks, and their nodes where sums go through these, is collective.
         """
-        if grid not in self._grids:
+        if (grid, nodes) not in self._grids:
             everyone = grid.n_ranks > 1 or self.size == 1
             comm = self.comm if everyone else MPI.COMM_SELF
-            self._grids[grid] = GridCommunicators(comm, grid, self.local_rank)
-        return self._grids[grid]
+            self._grids[grid, nodes] = GridCommunicators(comm, grid, self.local_rank, nodes)
+        return self._grids[grid, nodes]
+
+    def nodes(self) -> Nodes:
+        """Which ranks share memory; every rank calls this."""
+        return nodes_named(self.comm.allgather(self.node.bcast(self.rank)))
 
     def quiet_barrier(self) -> float:
         """Wait for all ranks without spinning: a rank that measures alone wants the cores' turbo and caches.

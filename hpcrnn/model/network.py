@@ -181,15 +181,15 @@ def build_network(spec: RunSpec, interface: Interface) -> Network:
     return Network(tuple(blocks), H, interface.loss, model.dtype, needs_dx=spec.training.mode == "gradient")
 
 
-def initial_parameters(network: Network, seed: int) -> dict[str, np.ndarray]:
+def initial_parameters(network: Network, seed: int, member: int = 0) -> dict[str, np.ndarray]:
     """Draw every parameter in float64, named ``block.parameter``; the same for every backend and rank.
 
     Recurrent layers as ``torch.nn`` does; linear layers U(-1/sqrt(inputs), 1/sqrt(inputs)); embeddings
-    N(0, 1).
+    N(0, 1).  Members of an ensemble have parameters of their own.
     """
     parameters: dict[str, np.ndarray] = {}
     for index, block in enumerate(network.blocks):
-        rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
+        rng = np.random.default_rng(np.random.SeedSequence((seed, index), spawn_key=(member,) if member else ()))
         if block.cell is not None:
             drawn = block.cell.initial_parameters(rng, block.inputs, block.outputs)
         elif block.kind == "embedding":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from hpcrnn.data_methods import ALLREDUCE
 from hpcrnn.records.compression import NO_CODEC
 from hpcrnn.spec import AXES
 
@@ -36,6 +37,8 @@ class Split:
         How segments of time come to the states they start from.
     fold : int
         Segments that each time rank computes together; 1 for the chain.
+    exchange : str
+        Data method and what it is set to, e.g. ``local_sgd 8``; empty where gradients are summed by MPI's allreduce.
     codec : str
         What gradients are compressed with before ranks sum them; ``none`` where they are not.
     """
@@ -47,12 +50,13 @@ class Split:
     chunks: int = 1
     method: str = CHAIN
     fold: int = 1
+    exchange: str = ""
     codec: str = NO_CODEC
 
     @property
     def name(self) -> str:
-        """Grid, pieces and methods: ``data 2 × pipeline 2 · 1f1b M4 C2``, ``data 4 · int8``, ``time 4 · picard 16``."""
-        return _joined(self.grid_name, self.pieces, self.codec_name, self.method_name)
+        """Grid, pieces and methods: ``pipeline 2 · 1f1b M4 C2``, ``data 4 · local_sgd 8``, ``time 4 · picard 16``."""
+        return _joined(self.grid_name, self.pieces, self.exchange, self.codec_name, self.method_name)
 
     @property
     def grid_name(self) -> str:
@@ -82,7 +86,7 @@ class Split:
             return self.name
         (first, _), *others = self.axes
         grown = " × ".join([first, *(f"{axis} {count}" for axis, count in others)])
-        return _joined(grown, self.pieces, self.codec_name, self.method_name)
+        return _joined(grown, self.pieces, self.exchange, self.codec_name, self.method_name)
 
     @property
     def pieces(self) -> str:
@@ -146,8 +150,27 @@ def read_split(
         chunks=_count(parallel.get("chunks")),
         method=method,
         fold=1 if method == CHAIN else _count((recurrence or {}).get("fold")),
+        exchange=_exchange(parallel) if dict(axes).get("data", 1) > 1 else "",
         codec=str(parallel.get("grad_codec", NO_CODEC)) if "data" in dict(axes) else NO_CODEC,
     )
+
+
+_SET_BY = {
+    "hierarchical": "node_size",
+    "parameter_server_async": "staleness",
+    "local_sgd": "sync_every",
+    "diloco": "sync_every",
+}
+"""The key whose number stands behind the name of a data method."""
+
+
+def _exchange(parallel: Mapping[str, Any]) -> str:
+    """``local_sgd 8``; empty for the methods in which MPI sums gradients."""
+    method = parallel.get("data_method", ALLREDUCE[0])
+    if method in ALLREDUCE:
+        return ""
+    number = parallel.get(_SET_BY.get(method, ""))
+    return str(method) if number is None else f"{method} {number}"
 
 
 def _count(value: object) -> int:

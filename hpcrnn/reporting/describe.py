@@ -22,6 +22,12 @@ PLAIN_VALUES = {
     "model.chrono_span": 1000,
     "training.carry": False,
     "parallel.balance": "even",
+    "parallel.data_method": "allreduce_bucketed",
+    "parallel.sync_every": 8,
+    "parallel.outer_lr": 0.7,
+    "parallel.outer_momentum": 0.9,
+    "parallel.staleness": 2,
+    "parallel.node_size": None,
     "training.clip": None,
     "training.target_loss": None,
     "training.seeds": 3,
@@ -37,7 +43,8 @@ PLAIN_VALUES = {
 """Values that go without saying: mentioned only where they differ, and meant where a file does not say."""
 
 IN_THE_LABEL = (
-    *(f"parallel.{key}" for key in ("grid", "order", "virtual_stages", "microbatches", "chunks")),
+    *(f"parallel.{key}" for key in ("grid", "order", "virtual_stages", "microbatches", "chunks", "grad_codec")),
+    *(f"parallel.{key}" for key in ("sync_every", "staleness", "node_size")),
     "recurrence.method",
     "recurrence.fold",
     "training.target_loss",
@@ -96,7 +103,7 @@ def _all_tokens(case: Case) -> dict[str, str]:
     for section in ("model", "problem", "training", "parallel"):
         for key, value in _section(case, section).items():
             name = f"{section}.{key}"
-            if name not in tokens and name not in IN_THE_LABEL:
+            if name not in tokens and name not in IN_THE_LABEL and not _goes_without_saying(case, name):
                 tokens[name] = _token(name, key, value)
     tokens |= _recurrence_tokens(case)
     threads = _section(case, "machine").get("threads", 1)
@@ -124,6 +131,11 @@ def _token(name: str, key: str, value: object) -> str:
     if name == "parallel.balance":
         return "" if value == "even" else f"balance {value}" if value == "measured" else printable(value)
     if name == "training.carry":
+def _goes_without_saying(case: Case, name: str) -> bool:
+    """Whether a data method means nothing, for there are no replicas, or is in the label."""
+    return name == "parallel.data_method" and ("data" not in dict(case.split.axes) or bool(case.split.exchange))
+
+
         return "states carried" if value else "states not carried"
     if isinstance(value, str):
         return shorten(printable(value), 32)

@@ -131,4 +131,5 @@ def peak_live(program: Program, graph: TaskGraph, chunks: Sequence[int]) -> int:
     """Largest number of units whose activations a block of this rank keeps; a unit is a chunk of a micro-batch."""
     owned = {i.block for i in program.instructions if isinstance(i, Task)}
     counts = assign_slots(program, graph, chunks).counts
-    return max(count for (family, block), count in counts.items() if family == "activation" and block in owned)
+    own = (count for (family, block), count in counts.items() if family == "activation" and block in owned)
+    return max(own, default=0)

@@ -6,32 +6,41 @@ A value whose producer and consumer lie on different ranks becomes a message.  A
     Wait recv, task, PostSend                     each task waits for its own values only
     Wait send                                     late: when the buffer is wanted again, or the step ends
 
-Sums are begun as soon as their operand is complete, and waited for at the end.
+Sums are begun as soon as their operand is complete, and waited for at the end.  A sum may take several stages: when the
+next one begins, those under way go on to their next stage.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
+from hpcrnn.data_methods import EXACT, SERVED
 from hpcrnn.schedules.graph import Task, TaskGraph, Value
+from hpcrnn.schedules.nodes import Nodes
 from hpcrnn.schedules.order import Unit, turns, units
 from hpcrnn.schedules.placement import Place, Placement
 from hpcrnn.schedules.program import (
+    Add,
     AllReduce,
+    AllReduceParameters,
     AllReduceScalar,
+    Average,
     Axes,
     Carry,
-    Collective,
     Instruction,
+    Over,
     PostRecv,
     PostSend,
     Program,
+    Serve,
+    SumStage,
     Update,
+    Vector,
     Wait,
 )
 from hpcrnn.spec import Axis, DataMethodName, OrderName, StepMode
@@ -55,6 +64,12 @@ def receive_ahead(graph: TaskGraph, placement: Placement) -> int:
 _SEND_BEHIND = 2
 """Units a send of a buffer that nothing else keeps may be under way before its wait."""
 
+SERVER = 0
+"""The rank that keeps the parameters, where there is a server."""
+
+Sum = tuple[AllReduce | AllReduceScalar | SumStage | None, ...]
+"""The stages of a sum, one after another; None: one in which other ranks take part but this rank does not."""
+
 
 class Sizes(Protocol):
     """Bytes of what crosses ranks."""
@@ -64,6 +79,10 @@ class Sizes(Protocol):
 
     def gradient_bytes(self, block: int, place: Place) -> int:
         """Size of a block's gradient on a place that owns it."""
+
+    @property
+    def itemsize(self) -> int:
+        """Size of a number of a gradient."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +95,19 @@ class Schedule:
     placement : Placement
     order : {"fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"}
     mode : {"train", "gradient", "forward"}
-    data_method : {"allreduce_bucketed", "allreduce_flat"}
-        Sum a block's gradients as soon as they are complete, or all of them at the end.
+    data_method : str
+        What replicas exchange: see :mod:`hpcrnn.data_methods`.
     carry : bool
         Whether a step starts from the final states of the step before.
     blocks : tuple of str
         Names.
     sizes : Sizes
+    nodes : Nodes, optional
+        Of a method that sums through nodes; all ranks on one if not given.
+    staleness : int
+        Steps that a worker may be ahead of the slowest when its parameter server lets it go on.
+    averages : bool
+        Whether the step ends in an average of the models.
     """
 
     graph: TaskGraph
@@ -93,6 +118,9 @@ class Schedule:
     carry: bool
     blocks: tuple[str, ...]
     sizes: Sizes
+    nodes: Nodes | None = None
+    staleness: int = 0
+    averages: bool = False
 
     @property
     def n_ranks(self) -> int:
@@ -112,9 +140,77 @@ class Schedule:
         whole = block == 0 and not self.graph.recurrent[block]
         return self.axes("data", "time", "tensor") if whole else self.axes("data", "time")
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether replicas have the same programs."""
+        return self.data_method not in (*SERVED, "hierarchical")
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Ranks that a parameter server serves; empty where there is none."""
+        return tuple(range(1, self.n_ranks)) if self.data_method in SERVED else ()
+
+    def is_server(self, rank: int) -> bool:
+        """Whether a rank keeps the parameters, and does no tasks."""
+        return bool(self.workers) and rank == SERVER
+
+    @property
+    def loss_axes(self) -> Axes:
+        """Axes along which the loss is summed in the step: none where each rank has a loss of its own."""
+        return self.axes("data", "pipeline", "time", "tensor") if self.data_method in EXACT else ()
+
+    def group(self, rank: int, over: Over) -> tuple[int, ...]:
+        """Ranks that take part in a collective of a rank, ascending; itself included."""
+        if not isinstance(over, str):
+            return self.placement.group(self.placement.place(rank), over)
+        nodes = self.nodes or Nodes((0,) * self.n_ranks)
+        return nodes.within(rank) if over == "within node" else nodes.across(rank)
+
+    def sum_of(self, start: int, stop: int, place: Place) -> Sum:
+        """Stages of the sum of the gradients of neighbouring blocks that are replicated alike; none: it is complete.
+
+        This is where a method of summing says what it puts on the wire, and when.
+        """
+        axes = self.replicated_over(start)
+        n_bytes = sum(self.sizes.gradient_bytes(block, place) for block in range(start, stop))
+        if not axes or not n_bytes or self.data_method not in EXACT or self.workers:
+            return ()
+        if self.data_method == "hierarchical":
+            return self._through_nodes(start, stop, self.placement.rank(place), n_bytes)
+        return (AllReduce(start, stop, axes, n_bytes),)
+
+    def _through_nodes(self, start: int, stop: int, rank: int, n_bytes: int) -> Sum:
+        """Reduce-scatter within the node, sum of each part across nodes, allgather within the node."""
+        nodes = self.nodes or Nodes((0,) * self.n_ranks)
+        counts, index = nodes.counts(rank, n_bytes // self.sizes.itemsize), nodes.index(rank)
+        own = counts[index] * self.sizes.itemsize
+        shared, crosses = len(nodes.within(rank)) > 1, nodes.n_nodes > 1 and index < nodes.n_parts
+        return (
+            SumStage("ReduceScatter", start, stop, "within node", n_bytes) if shared else None,
+            SumStage("AllReduce", start, stop, "across nodes", own) if crosses else None,
+            SumStage("AllGather", start, stop, "within node", own) if shared else None,
+        )
+
+    def vector(self, kind: Literal["gradient", "parameters"], place: Place) -> tuple[Vector, int]:
+        """All parameters of a place, or their gradient, and their bytes."""
+        blocks = range(self.graph.n_blocks)
+        whole = Vector(kind, blocks.start, blocks.stop)
+        return whole, sum(self.sizes.gradient_bytes(block, place) for block in blocks)
+
+    def serve(self) -> Serve:
+        """What the server of an asynchronous method does in a step."""
+        whole, n_bytes = self.vector("gradient", Place())
+        return Serve(whole, self.workers, self.staleness, n_bytes)
+
+    def average(self) -> AllReduceParameters:
+        """The sum of all models."""
+        return AllReduceParameters(self.axes("data"), self.vector("parameters", Place())[1])
+
     def program(self, rank: int) -> Program:
         """Build the program of one rank; nothing about the others is built."""
-        return Program(rank, self.placement.grid, self.blocks, tuple(_Lowering(self, rank).instructions()))
+        lowering = _Lowering(self, rank)
+        instructions = lowering.serving() if self.is_server(rank) else lowering.instructions()
+        return Program(rank, self.placement.grid, self.blocks, tuple(instructions))
 
     def programs(self) -> tuple[Program, ...]:
         """Build the program of every rank."""
@@ -128,12 +224,13 @@ class _Lowering:
         self._s = schedule
         self._place = schedule.placement.place(rank)
         self._units = units(schedule.graph, schedule.placement, self._place, schedule.order)
-        self._begun: list[Collective] = []
+        self._under_way: deque[tuple[Sum, int]] = deque()
+        """Sums, and the stage that each is in."""
 
     def instructions(self) -> Iterator[Instruction]:
         """Everything, in order."""
         receives = [self._receives(unit) for unit in self._units]
-        sums = self._sums([task for unit in self._units for task in unit])
+        complete = self._completed([task for unit in self._units for task in unit])
         held: dict[Task, list[PostSend]] = defaultdict(list)
         lagging: dict[int, list[PostSend]] = defaultdict(list)
         at_end: list[PostSend] = []
@@ -157,10 +254,20 @@ class _Lowering:
                         held[Task("B", task.block, task.microbatch, task.chunk)].append(send)
                     else:
                         lagging[index + _SEND_BEHIND].append(send)
-                yield from self._begin(sums.pop(task, []))
+                for begun in self._begin(complete.pop(task, [])):
+                    yield begun
+                    if isinstance(begun, PostSend):
+                        at_end.append(begun)
         late = [send for index in sorted(lagging) for send in lagging[index]]
+        if self._s.workers:
+            parameters = PostRecv(self._s.vector("parameters", self._place)[0], SERVER, self._n_bytes)
+            yield parameters
+            yield from self._end(complete)
+            yield from map(Wait, late + at_end)
+            yield Wait(parameters)
+            return
         yield from map(Wait, late + at_end)
-        yield from self._end(sums)
+        yield from self._end(complete)
 
     def _receives(self, unit: Unit) -> dict[Value, PostRecv]:
         found = {}
@@ -180,50 +287,114 @@ class _Lowering:
     def _bytes(self, value: Value) -> int:
         return self._s.sizes.value_bytes(value, self._place)
 
-    def _sums(self, tasks: Sequence[Task]) -> dict[Task | None, list[Collective]]:
-        """Sums to begin, by the task that completes their operand; None: at the end."""
+    def _completed(self, tasks: Sequence[Task]) -> dict[Task | None, list[Sum | PostSend]]:
+        """What to begin, by the task that completes its operand; None: at the end."""
         s = self._s
         last = {(task.kind, task.block): index for index, task in enumerate(tasks)}
-        sums: dict[Task | None, list[Collective]] = defaultdict(list)
-        if axes := s.axes("data", "pipeline", "time", "tensor"):
+        found: dict[Task | None, list[Sum | PostSend]] = defaultdict(list)
+        if s.loss_axes:
             head = last.get(("F", s.graph.n_blocks - 1))
-            sums[None if head is None else tasks[head]].append(AllReduceScalar("loss", axes))
+            found[None if head is None else tasks[head]].append((AllReduceScalar("loss", s.loss_axes),))
         if s.graph.backward:
             for start, stop in self._buckets():
-                axes = s.replicated_over(start)
-                n_bytes = sum(s.sizes.gradient_bytes(block, self._place) for block in range(start, stop))
-                if axes and n_bytes:
-                    complete = max(last["W", block] for block in range(start, stop))
-                    sums[tasks[complete]].append(AllReduce(start, stop, axes, n_bytes))
-        return sums
+                complete = tasks[max(last["W", block] for block in range(start, stop))]
+                if s.workers:
+                    found[complete] += self._push(start, stop)
+                elif stages := s.sum_of(start, stop, self._place):
+                    found[complete].append(stages)
+        return found
+
+    def _push(self, start: int, stop: int) -> list[Sum | PostSend]:
+        """A worker's gradient on its way to the server, where there is any."""
+        n_bytes = self._gradient_bytes(start, stop)
+        return [PostSend(Vector("gradient", start, stop), SERVER, n_bytes)] if n_bytes else []
+
+    def _gradient_bytes(self, start: int, stop: int) -> int:
+        return sum(self._s.sizes.gradient_bytes(block, self._place) for block in range(start, stop))
+
+    @property
+    def _n_bytes(self) -> int:
+        return self._s.vector("parameters", self._place)[1]
 
     def _buckets(self) -> list[tuple[int, int]]:
-        """Blocks whose gradients are summed together: one, or neighbours that are replicated alike."""
+        """Blocks whose gradients cross together: one, or neighbours that are replicated alike."""
+        together = self._s.data_method in ("allreduce_flat", "parameter_server_async")
         buckets: list[tuple[int, int]] = []
         for block in self._s.placement.blocks_at(self._place):
             alike = buckets and self._s.replicated_over(buckets[-1][0]) == self._s.replicated_over(block)
-            if self._s.data_method == "allreduce_flat" and alike and buckets[-1][1] == block:
+            if together and alike and buckets[-1][1] == block:
                 buckets[-1] = (buckets[-1][0], block + 1)
             else:
                 buckets.append((block, block + 1))
         return buckets
 
-    def _begin(self, posts: list[Collective]) -> list[Collective]:
-        self._begun += posts
-        return posts
+    def _begin(self, found: Iterable[Sum | PostSend]) -> Iterator[Instruction]:
+        """Begin sums and sends; of each sum the first stage, once those under way have gone on to their next."""
+        for begun in found:
+            if isinstance(begun, PostSend):
+                yield begun
+                continue
+            for _ in range(len(self._under_way)):
+                stages, k = self._under_way.popleft()
+                if k + 1 < len(stages):
+                    yield from self._go_on(stages, k)
+                else:
+                    self._under_way.append((stages, k))
+            yield from self._enter(begun, 0)
 
-    def _end(self, sums: dict[Task | None, list[Collective]]) -> Iterator[Instruction]:
+    def _go_on(self, stages: Sum, k: int) -> Iterator[Instruction]:
+        """End a stage and begin the next, if there is one."""
+        if (stage := stages[k]) is not None:
+            yield Wait(stage)
+        if k + 1 < len(stages):
+            yield from self._enter(stages, k + 1)
+
+    def _enter(self, stages: Sum, k: int) -> Iterator[Instruction]:
+        if (stage := stages[k]) is not None:
+            yield stage
+        self._under_way.append((stages, k))
+
+    def _end(self, complete: dict[Task | None, list[Sum | PostSend]]) -> Iterator[Instruction]:
         """What follows the last task: sums, in the order in which they were begun; carried states; the update."""
-        yield from self._begin(sums.pop(None, []))
-        yield from map(Wait, self._begun)
+        yield from self._begin(complete.pop(None, []))
+        while self._under_way:
+            yield from self._go_on(*self._under_way.popleft())
         if self._s.carry:
             yield from self._carry()
-        if self._s.mode == "train":
+        if self._s.mode == "train" and not self._s.workers:
             if axes := self._s.axes("pipeline", "tensor"):
                 norm = AllReduceScalar("norm", axes)
                 yield norm
                 yield Wait(norm)
             yield Update()
+        if self._s.averages:
+            average = self._s.average()
+            yield from (average, Wait(average), Average())
+
+    def serving(self) -> Iterator[Instruction]:
+        """The program of a parameter server."""
+        s = self._s
+        if s.data_method == "parameter_server_async":
+            yield s.serve()
+            return
+        receives = [
+            PostRecv(Vector("gradient", block, block + 1), worker, n_bytes)
+            for block in reversed(range(s.graph.n_blocks))
+            if (n_bytes := self._gradient_bytes(block, block + 1))
+            for worker in s.workers
+        ]
+        loss = AllReduceScalar("loss", s.loss_axes)
+        yield from receives
+        yield loss
+        for receive in receives:
+            yield Wait(receive)
+            yield Add(receive.value, receive.peer)  # type: ignore[arg-type]  # a vector
+        yield Wait(loss)
+        yield Update()
+        whole, n_bytes = s.vector("parameters", self._place)
+        sends = [PostSend(whole, worker, n_bytes) for worker in s.workers]
+        yield from sends
+        yield from map(Wait, sends)
 
     def _carry(self) -> Iterator[Instruction]:
         """Final states to where the next step's initial states lie."""

@@ -39,9 +39,12 @@ class Layout:
     ----------
     weights : tuple of float
         Speed of each rank in any unit; empty where shares are even.
+    nodes : tuple of int
+        Node of each rank, that is, whose memory it shares; empty where all are on one.
     """
 
     weights: tuple[float, ...] = ()
+    nodes: tuple[int, ...] = ()
 
 
 UNKNOWN = Layout()
@@ -65,6 +68,8 @@ class Placement:
         Of the positions along each axis; all alike if not given.
     least_rows : int
         Rows of the batch that every data position has at the least: one a micro-batch.
+    n_servers : int
+        Data positions without rows, the first ones.
     """
 
     grid: Grid
@@ -72,6 +77,7 @@ class Placement:
     segments: tuple[range, ...]
     speeds: Speeds = ALIKE
     least_rows: int = 1
+    n_servers: int = 0
 
     @property
     def n_ranks(self) -> int:
@@ -132,7 +138,10 @@ class Placement:
 
     def rows(self, batch: int, place: Place) -> slice:
         """Rows of the global batch that a place works on."""
-        return share_out(batch, self.speeds.along("data", self.grid), self.least_rows)[place.data]
+        if place.data < self.n_servers:
+            return slice(0, 0)
+        speeds = self.speeds.along("data", self.grid)[self.n_servers :]
+        return share_out(batch, speeds, self.least_rows)[place.data - self.n_servers]
 
     def group(self, place: Place, axes: Sequence[Axis]) -> tuple[int, ...]:
         """Ranks that differ from a place along the given axes only, in ascending order; itself included."""
@@ -141,7 +150,13 @@ class Placement:
 
 
 def make_placement(
-    graph: TaskGraph, grid: Grid, costs: Sequence[float], *, n_virtual: int = 1, speeds: Speeds = ALIKE
+    graph: TaskGraph,
+    grid: Grid,
+    costs: Sequence[float],
+    *,
+    n_virtual: int = 1,
+    speeds: Speeds = ALIKE,
+    n_servers: int = 0,
 ) -> Placement:
     """Lay a graph out over a grid.
 
@@ -157,6 +172,8 @@ def make_placement(
     n_virtual : int
     speeds : Speeds
         Of the positions along each axis.
+    n_servers : int
+        Data positions without rows.
 
     Raises
     ------
@@ -170,7 +187,7 @@ def make_placement(
         raise ValueError(msg)
     chunks = tuple(range(part.start, part.stop) for part in split(graph.n_chunks, grid.time))
     stages = balanced(costs, graph.recurrent, n_stages, speeds.along("pipeline", grid))
-    return Placement(grid, stages, chunks, speeds, graph.n_microbatches)
+    return Placement(grid, stages, chunks, speeds, graph.n_microbatches, n_servers)
 
 
 def balanced(

@@ -17,7 +17,18 @@ A program reads and writes as text, one instruction a line::
     Wait AllReduce(2:3)
     Update
 
-A *post* begins something and returns at once; its *wait* ends it.
+A *post* begins something and returns at once; its *wait* ends it.  What replicas exchange reads as::
+
+    AllReduce(2:3) over data, 66560 B             a sum of gradients in one stage
+    ReduceScatter(2:3) within node, 66560 B       one in three: each stage begins when the one before has ended
+    AllReduce(2:3) across nodes, 33280 B
+    AllGather(2:3) within node, 33280 B
+    PostSend gradient(2:3) to 0, 66560 B          a worker and its parameter server
+    Add gradient(2:3) from 1
+    PostRecv parameters(0:4) from 0, 266240 B
+    Serve gradient(0:4) from 1,2,3, staleness 2, 266240 B
+    AllReduce(parameters) over data, 266240 B     an average of models
+    Average
 """
 
 from __future__ import annotations
@@ -25,7 +36,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -34,12 +45,33 @@ from hpcrnn.schedules.graph import Task, Value
 from hpcrnn.spec import Axis, Grid, convert, parse_grid
 
 Axes = tuple[Axis, ...]
+Span = Literal["within node", "across nodes"]
+"""Ranks of a stage: those of this rank's node, or those at its place in every node."""
+SPANS: tuple[Span, ...] = get_args(Span)
+Over = Axes | Span
+"""Which ranks a collective runs over."""
+
+
+class Vector(msgspec.Struct, frozen=True, gc=False):
+    """Parameters of the blocks ``start:stop``, or their gradient, in one piece; printed as ``gradient(2:3)``."""
+
+    kind: Literal["gradient", "parameters"]
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.start}:{self.stop})"
+
+
+def _handle(verb: str, value: Value | Vector, way: str, peer: int) -> str:
+    """Name a message for its wait: a vector comes from, or goes to, several ranks."""
+    return f"{verb} {value} {way} {peer}" if isinstance(value, Vector) else f"{verb} {value}"
 
 
 class PostRecv(msgspec.Struct, frozen=True, gc=False):
     """Begin to receive a value; until its wait nothing may touch the buffer."""
 
-    value: Value
+    value: Value | Vector
     peer: int
     n_bytes: int
 
@@ -49,13 +81,13 @@ class PostRecv(msgspec.Struct, frozen=True, gc=False):
     @property
     def handle(self) -> str:
         """What a wait calls it."""
-        return f"recv {self.value}"
+        return _handle("recv", self.value, "from", self.peer)
 
 
 class PostSend(msgspec.Struct, frozen=True, gc=False):
     """Begin to send a value; until its wait nothing may overwrite the buffer."""
 
-    value: Value
+    value: Value | Vector
     peer: int
     n_bytes: int
 
@@ -65,7 +97,7 @@ class PostSend(msgspec.Struct, frozen=True, gc=False):
     @property
     def handle(self) -> str:
         """What a wait calls it."""
-        return f"send {self.value}"
+        return _handle("send", self.value, "to", self.peer)
 
 
 class AllReduce(msgspec.Struct, frozen=True, gc=False):
@@ -105,8 +137,49 @@ class AllReduceScalar(msgspec.Struct, frozen=True, gc=False):
         return f"AllReduce({self.quantity})"
 
 
+class SumStage(msgspec.Struct, frozen=True, gc=False):
+    """Begin one stage of a sum of gradients that takes several: each begins when the one before has ended.
+
+    ``n_bytes`` is what this rank contributes.
+    """
+
+    verb: Literal["ReduceScatter", "AllReduce", "AllGather"]
+    start: int
+    stop: int
+    span: Span
+    n_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.handle} {self.span}, {self.n_bytes} B"
+
+    @property
+    def axes(self) -> Span:
+        """Which ranks it runs over."""
+        return self.span
+
+    @property
+    def handle(self) -> str:
+        """What a wait calls it."""
+        return f"{self.verb}({self.start}:{self.stop})"
+
+
+class AllReduceParameters(msgspec.Struct, frozen=True, gc=False):
+    """Begin to sum the parameters of all replicas, each weighted by its share of the batch."""
+
+    axes: Axes
+    n_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.handle} over {','.join(self.axes)}, {self.n_bytes} B"
+
+    @property
+    def handle(self) -> str:
+        """What a wait calls it."""
+        return "AllReduce(parameters)"
+
+
 Message = PostRecv | PostSend
-Collective = AllReduce | AllReduceScalar
+Collective = AllReduce | AllReduceScalar | SumStage | AllReduceParameters
 Post = Message | Collective
 
 
@@ -133,7 +206,46 @@ class Update(msgspec.Struct, frozen=True, gc=False):
         return "Update"
 
 
-Instruction = Task | PostRecv | PostSend | AllReduce | AllReduceScalar | Wait | Carry | Update
+class Add(msgspec.Struct, frozen=True, gc=False):
+    """Add a gradient received from a worker to this rank's."""
+
+    value: Vector
+    peer: int
+
+    def __str__(self) -> str:
+        return f"Add {self.value} from {self.peer}"
+
+
+class Serve(msgspec.Struct, frozen=True, gc=False):
+    """Take as many gradients as there are workers, in the order in which they arrive, and update after each.
+
+    A worker gets the parameters back at once, or, where it is more than ``staleness`` steps ahead of the slowest, when
+    that has caught up (stale synchronous parallel; Ho et al., NIPS 2013).
+    """
+
+    value: Vector
+    peers: tuple[int, ...]
+    staleness: int
+    n_bytes: int
+
+    def __str__(self) -> str:
+        peers = ",".join(map(str, self.peers))
+        return f"Serve {self.value} from {peers}, staleness {self.staleness}, {self.n_bytes} B"
+
+    @property
+    def parameters(self) -> Vector:
+        """What a worker gets back."""
+        return Vector("parameters", self.value.start, self.value.stop)
+
+
+class Average(msgspec.Struct, frozen=True, gc=False):
+    """Take the average of all replicas' parameters, or a step towards it."""
+
+    def __str__(self) -> str:
+        return "Average"
+
+
+Instruction = Task | Post | Wait | Carry | Update | Add | Serve | Average
 
 
 @dataclass(frozen=True)
@@ -167,17 +279,22 @@ class Program:
     @property
     def bytes_sent(self) -> int:
         """Bytes this rank sends in messages and contributes to collectives in a step."""
-        sent = (i.n_bytes for i in self.instructions if isinstance(i, PostSend | AllReduce | AllReduceScalar))
-        return sum(sent)
+        sent = sum(i.n_bytes for i in self.instructions if isinstance(i, PostSend | Collective))
+        return sent + sum(i.n_bytes * len(i.peers) for i in self.instructions if isinstance(i, Serve))
 
 
 _HEAD = re.compile(r"# hpcrnn program 2: rank ([0-9]+) of ([a-z0-9=,]+), blocks (.+)")
 _VALUE = r"(y|dy|halo|dhalo)\(([0-9]+),([0-9]+),([0-9]+)\)"
+_VECTOR = r"(gradient|parameters)\(([0-9]+):([0-9]+)\)"
 _AXES = r"([a-z]+(?:,[a-z]+)*)"
 
 
 def _value(kind: str, *place: str) -> Value:
     return Value(kind, *map(int, place))  # type: ignore[arg-type]  # the pattern admits only the four kinds
+
+
+def _vector(kind: str, start: str, stop: str) -> Vector:
+    return Vector(kind, int(start), int(stop))  # type: ignore[arg-type]  # the pattern admits only the two kinds
 
 
 def _axes(text: str) -> Axes:
@@ -202,6 +319,28 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[..., Instruction]], ...] = (
         re.compile(rf"AllReduce\((loss|norm)\) over {_AXES}, 8 B"),
         lambda quantity, axes: AllReduceScalar(quantity, _axes(axes)),
     ),
+    (
+        re.compile(rf"PostRecv {_VECTOR} from ([0-9]+), ([0-9]+) B"),
+        lambda *g: PostRecv(_vector(*g[:3]), int(g[3]), int(g[4])),
+    ),
+    (
+        re.compile(rf"PostSend {_VECTOR} to ([0-9]+), ([0-9]+) B"),
+        lambda *g: PostSend(_vector(*g[:3]), int(g[3]), int(g[4])),
+    ),
+    (
+        re.compile(r"(ReduceScatter|AllReduce|AllGather)\(([0-9]+):([0-9]+)\) (within node|across nodes), ([0-9]+) B"),
+        lambda verb, start, stop, span, n_bytes: SumStage(verb, int(start), int(stop), span, int(n_bytes)),
+    ),
+    (
+        re.compile(rf"AllReduce\(parameters\) over {_AXES}, ([0-9]+) B"),
+        lambda axes, n_bytes: AllReduceParameters(_axes(axes), int(n_bytes)),
+    ),
+    (re.compile(rf"Add {_VECTOR} from ([0-9]+)"), lambda *g: Add(_vector(*g[:3]), int(g[3]))),
+    (
+        re.compile(rf"Serve {_VECTOR} from ([0-9]+(?:,[0-9]+)*), staleness ([0-9]+), ([0-9]+) B"),
+        lambda *g: Serve(_vector(*g[:3]), tuple(map(int, g[3].split(","))), int(g[4]), int(g[5])),
+    ),
+    (re.compile("Average"), Average),
     (re.compile("Carry"), Carry),
     (re.compile("Update"), Update),
 )

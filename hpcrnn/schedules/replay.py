@@ -3,7 +3,8 @@
 The walk knows what MPI promises and no more: a receive ends when its message was sent, a sum when all its
 ranks have begun it.  With ``synchronous`` sends a send also waits until its receive was posted, the least any
 MPI library may buffer: programs that end under this rule end under every library.  Tensor ranks exchange parts
-inside a forward or backward task, so it begins when all of them have come to it.
+inside a forward or backward task, so it begins when all of them have come to it.  A server that takes gradients in any
+order is done when each worker has sent one, and hands parameters back without waiting for anybody.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hpcrnn.schedules.graph import Task, Value
+from hpcrnn.schedules.graph import Task
 from hpcrnn.schedules.program import (
-    AllReduce,
-    AllReduceScalar,
-    Axes,
     Collective,
     Instruction,
+    Over,
     PostRecv,
     PostSend,
     Program,
+    Serve,
     Wait,
 )
 
@@ -59,7 +59,7 @@ class Walk:
 
 def replay(
     programs: Mapping[int, Program],
-    groups: Callable[[int, Axes], tuple[int, ...]],
+    groups: Callable[[int, Over], tuple[int, ...]],
     cost: Cost,
     *,
     synchronous: bool = False,
@@ -88,7 +88,7 @@ class _Replay:
     def __init__(
         self,
         programs: Mapping[int, Program],
-        groups: Callable[[int, Axes], tuple[int, ...]],
+        groups: Callable[[int, Over], tuple[int, ...]],
         cost: Cost,
         *,
         synchronous: bool,
@@ -99,7 +99,7 @@ class _Replay:
         self._came: dict[_Event, dict[int, float]] = defaultdict(dict)
         self._start: dict[int, list[float]] = {rank: [] for rank in programs}
         self._end: dict[int, list[float]] = {rank: [] for rank in programs}
-        self._members: dict[tuple[int, Axes], tuple[int, ...]] = {}
+        self._members: dict[tuple[int, Over], tuple[int, ...]] = {}
         self._woken: list[int] = []
 
     def run(self) -> Walk:
@@ -137,8 +137,11 @@ class _Replay:
                 self._happens(("sent", rank, instruction.peer, instruction.value), end)  # type: ignore[union-attr]
             elif kind is PostRecv:
                 self._happens(("posted", instruction.peer, rank, instruction.value), end)  # type: ignore[union-attr]
-            elif isinstance(instruction, AllReduce | AllReduceScalar):
+            elif isinstance(instruction, Collective):
                 self._comes(rank, self._sum(rank, instruction), instruction.axes, end)
+            elif isinstance(instruction, Serve):
+                for peer in instruction.peers:
+                    self._happens(("sent", rank, peer, instruction.parameters), end)
 
     def _awaited(self, rank: int, instruction: Instruction, clock: float) -> _Event | None:
         """What must have happened before an instruction can begin; for a wait, before it can end."""
@@ -153,9 +156,17 @@ class _Replay:
             met = ("met", self._group(rank, ("tensor",)), instruction)
             self._comes(rank, met, ("tensor",), clock)
             return met
-        return None
+        return self._last_push(rank, instruction, clock) if isinstance(instruction, Serve) else None
 
-    def _comes(self, rank: int, event: _Event, axes: Axes, time: float) -> None:
+    def _last_push(self, rank: int, serve: Serve, clock: float) -> _Event:
+        """The gradient that a server still waits for, or the last that came."""
+        pushes: list[_Event] = [("sent", peer, rank, serve.value) for peer in serve.peers]
+        for peer in serve.peers:
+            self._happens(("posted", peer, rank, serve.value), clock)
+        absent = next((push for push in pushes if push not in self._happened), None)
+        return absent or max(pushes, key=self._happened.__getitem__)
+
+    def _comes(self, rank: int, event: _Event, axes: Over, time: float) -> None:
         """One of a group has come to what happens when all have."""
         came = self._came[event]
         came[rank] = time
@@ -169,7 +180,7 @@ class _Replay:
     def _sum(self, rank: int, post: Collective) -> _Event:
         return ("summed", self._group(rank, post.axes), post.handle)
 
-    def _group(self, rank: int, axes: Axes) -> tuple[int, ...]:
+    def _group(self, rank: int, axes: Over) -> tuple[int, ...]:
         if (rank, axes) not in self._members:
             members = self._groups(rank, axes)
             self._members.update(((member, axes), members) for member in members)
@@ -180,10 +191,3 @@ def _padded(row: list[float], program: Program) -> npt.NDArray[np.float64]:
     full = np.full(len(program.instructions), np.nan)
     full[: len(row)] = row
     return full
-
-
-def message_key(rank: int, message: PostSend | PostRecv) -> tuple[int, int, Value]:
-    """Name a message by its two ends and its value: equal for the send and its receive."""
-    if isinstance(message, PostSend):
-        return rank, message.peer, message.value
-    return message.peer, rank, message.value

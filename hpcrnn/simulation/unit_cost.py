@@ -22,7 +22,7 @@ from hpcrnn.schedules.graph import Task, TaskGraph, TaskKind
 from hpcrnn.schedules.lifetimes import peak_live
 from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.placement import Place
-from hpcrnn.schedules.program import Axes, Instruction, Program
+from hpcrnn.schedules.program import Instruction, Over, Program
 from hpcrnn.schedules.replay import Walk, replay
 
 Cost = Callable[[Place, Task], float]
@@ -184,8 +184,8 @@ def simulate(schedule: Schedule, cost: Cost) -> Simulation:
     programs = {rank: schedule.program(rank) for rank in sorted(alike)}
     places = {rank: placement.place(rank) for rank in programs}
 
-    def members(rank: int, axes: Axes) -> tuple[int, ...]:
-        return tuple(r for r in placement.group(places[rank], axes) if r in programs)
+    def members(rank: int, over: Over) -> tuple[int, ...]:
+        return tuple(r for r in schedule.group(rank, over) if r in programs)
 
     def duration(rank: int, instruction: Instruction) -> float:
         return cost(places[rank], instruction) if isinstance(instruction, Task) else 0.0
@@ -202,7 +202,9 @@ def simulate(schedule: Schedule, cost: Cost) -> Simulation:
 
 
 def _distinct_replicas(schedule: Schedule, cost: Cost) -> dict[int, int]:
-    """First replica of each group with the same costs, and the size of the group."""
+    """First replica of each group with the same programs and costs, and the size of the group."""
+    if not schedule.is_symmetric:
+        return dict.fromkeys(range(schedule.placement.grid.data), 1)
     tasks = list(schedule.graph.tasks())
     first: dict[tuple[float, ...], int] = {}
     sizes: Counter[int] = Counter()

@@ -49,7 +49,17 @@ StepMode = Literal["train", "gradient", "forward"]
 """What one step does; in mode ``target`` it is a step of training."""
 Axis = Literal["data", "pipeline", "time", "tensor"]
 OrderName = Literal["fill_drain", "1f1b", "seq_1f1b", "zb_h1", "interleaved"]
-DataMethodName = Literal["allreduce_flat", "allreduce_bucketed"]
+DataMethodName = Literal[
+    "allreduce_flat",
+    "allreduce_bucketed",
+    "hierarchical",
+    "parameter_server_sync",
+    "parameter_server_async",
+    "local_sgd",
+    "diloco",
+    "ensemble",
+    "subsequence",
+]
 MethodName = Literal[
     "chain", "picard", "gateprod", "scan", "deer", "tbptt_zero", "tbptt_stale", "burnin", "overlap_verified"
 ]
@@ -206,9 +216,29 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         DataMethodName,
         Meta(
             description="what replicas of the network exchange; allreduce_bucketed: gradients, a layer at a time as "
-            "each completes; allreduce_flat: all at the end"
+            "each completes; allreduce_flat: all at the end; hierarchical: within nodes, then across them; "
+            "parameter_server_sync, parameter_server_async: rank 0 adds and updates, for all at once or as they come; "
+            "local_sgd, diloco: parameters, now and then; ensemble, subsequence: nothing, models of their own on their "
+            "own rows or piece of each row"
         ),
     ] = "allreduce_bucketed"
+    sync_every: Annotated[
+        int, Meta(ge=1, le=10_000, description="local_sgd, diloco: steps from one average to the next")
+    ] = 8
+    outer_lr: Annotated[PositiveFloat, Meta(description="diloco: learning rate towards the average")] = 0.7
+    outer_momentum: Annotated[float, Meta(ge=0, lt=1, description="diloco: Nesterov momentum of the average")] = 0.9
+    staleness: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="parameter_server_async: steps a worker may be ahead of the slowest when it goes on",
+        ),
+    ] = 2
+    node_size: Annotated[
+        Size | None,
+        Meta(description="hierarchical: ranks that count as a node, in turn (default: those that share memory)"),
+    ] = None
     balance: Annotated[
         Balance,
         Meta(

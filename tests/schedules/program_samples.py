@@ -6,6 +6,7 @@ from hypothesis import settings
 
 from hpcrnn.schedules.graph import TaskGraph
 from hpcrnn.schedules.lowering import Schedule
+from hpcrnn.schedules.nodes import Nodes
 from hpcrnn.schedules.placement import make_placement
 from hpcrnn.spec import Grid
 
@@ -24,6 +25,8 @@ class DistinctSizes:
     def gradient_bytes(self, block, place):
         return 500 + block
 
+    itemsize = 1
+
 
 def make_schedule(
     grid="data=1",
@@ -37,6 +40,9 @@ def make_schedule(
     data_method="allreduce_bucketed",
     carry=False,
     bare=False,
+    nodes=None,
+    staleness=0,
+    averages=False,
 ):
     """Input layer, recurrent layers of the same cost, head; ``bare``: no input layer.
 
@@ -49,7 +55,8 @@ def make_schedule(
     graph = TaskGraph(recurrent, microbatches, chunks * grid.time, backward=mode != "forward")
     placement = make_placement(graph, grid, [float(r) for r in recurrent], n_virtual=n_virtual)
     names = (*([] if bare else ["input"]), *(f"layer{k}" for k in range(layers)), "head")
-    return Schedule(graph, placement, order, mode, data_method, carry, names, DistinctSizes())
+    known = {"nodes": Nodes(nodes) if nodes else None, "staleness": staleness, "averages": averages}
+    return Schedule(graph, placement, order, mode, data_method, carry, names, DistinctSizes(), **known)
 
 
 SMALL = {
@@ -79,6 +86,18 @@ SMALL = {
     "pipeline, time": make_schedule("pipeline=2,time=2", 2, 1, "seq_1f1b", carry=True),
     "pipeline, tensor": make_schedule("pipeline=2,tensor=2", 2, 1, "seq_1f1b"),
     "time, tensor": make_schedule("time=2,tensor=2", 1, 2),
+    "one node": make_schedule("data=2", data_method="hierarchical", nodes=(0, 0)),
+    "a node each": make_schedule("data=2", 2, 1, data_method="hierarchical", nodes=(0, 1), carry=True),
+    "uneven nodes": make_schedule("data=3", data_method="hierarchical", nodes=(0, 0, 1), mode="gradient"),
+    "even nodes": make_schedule("data=4", data_method="hierarchical", nodes=(0, 1, 0, 1)),
+    "large and small node": make_schedule("data=5", data_method="hierarchical", nodes=(0, 0, 0, 1, 1), bare=True),
+    "server": make_schedule("data=3", data_method="parameter_server_sync"),
+    "server of one": make_schedule("data=2", 2, 2, "zb_h1", data_method="parameter_server_sync", carry=True),
+    "late server": make_schedule("data=3", data_method="parameter_server_async", staleness=1),
+    "local": make_schedule("data=2", chunks=2, data_method="local_sgd", carry=True),
+    "average": make_schedule("data=2", data_method="local_sgd", averages=True),
+    "average of three": make_schedule("data=3", 2, data_method="diloco", averages=True),
+    "ensemble": make_schedule("data=2", data_method="ensemble"),
 }
 """One of everything, small enough to change each instruction."""
 

@@ -13,6 +13,7 @@ the order in which ranks are run here:
   together.
 """
 
+from hpcrnn.data_methods import ALLREDUCE
 from hpcrnn.schedules.graph import Task
 from hpcrnn.schedules.lifetimes import Buffer, assign_slots
 from hpcrnn.schedules.program import AllReduce, AllReduceScalar, Carry, PostRecv, PostSend, Update, Wait
@@ -25,10 +26,19 @@ class WrongError(Exception):
 def what_is_wrong(programs, schedule, *, synchronous=True, slots=None):
     """Reason why programs must not run; empty where they compute what they should."""
     try:
-        Machine(programs, schedule, synchronous=synchronous, slots=slots).run()
+        _machine(schedule)(programs, schedule, synchronous=synchronous, slots=slots).run()
     except WrongError as wrong:
         return str(wrong)
     return ""
+
+
+def _machine(schedule):
+    """The machine that knows the instructions of a data method."""
+    if schedule.data_method in ALLREDUCE:
+        return Machine
+    from replica_machine import ReplicaMachine
+
+    return ReplicaMachine
 
 
 def slots_of(program, schedule):
@@ -116,7 +126,7 @@ def destination(value):
 class Machine:
     def __init__(self, programs, schedule, *, synchronous, slots=None):
         self.s, self.graph, self.placement = schedule, schedule.graph, schedule.placement
-        self.synchronous, self.symbol = synchronous, Symbols()
+        self.synchronous, self.symbol, self.meaning = synchronous, Symbols(), Meaning
         slots = slots or [slots_of(program, schedule) for program in programs]
         self.nodes = [Node(program, schedule, own) for program, own in zip(programs, slots, strict=True)]
         self.sent, self.posted = {}, {}  # (from, to, value) -> messages in order
@@ -145,7 +155,7 @@ class Machine:
                 raise WrongError("ends while something is under way")
         if any(len(self.posted.get(key, ())) != len(found) for key, found in self.sent.items()):
             raise WrongError("a message is never received")
-        Meaning(self).compare()
+        self.meaning(self).compare()
 
     def advance(self, node):
         """Run one instruction; False where it must wait."""

@@ -58,8 +58,10 @@ def changed(instructions, what, source, target):
 
 
 def places_to_change(schedule):
-    """Sets of ranks that are changed alike: each alone, and all that share a stage and a segment."""
+    """Sets of ranks that are changed alike: each alone, and all that share a stage and a segment and do the same."""
     ranks = [(rank,) for rank in range(schedule.n_ranks)]
+    if not schedule.is_symmetric:
+        return ranks
     alike = {schedule.placement.group(schedule.placement.place(rank), ("data", "tensor")) for (rank,) in ranks}
     return [*ranks, *sorted(group for group in alike if len(group) > 1)]
 

@@ -7,10 +7,10 @@ from program_samples import make_schedule, with_instructions
 from symbolic_machine import what_is_wrong
 
 from hpcrnn.errors import ScheduleError
-from hpcrnn.schedules import validation
 from hpcrnn.schedules.drawing import grid
 from hpcrnn.schedules.graph import Task, Value
 from hpcrnn.schedules.program import AllReduce, AllReduceScalar, Carry, PostRecv, PostSend, Update, Wait
+from hpcrnn.schedules.rank_check import RankCheck
 from hpcrnn.schedules.validation import validate, validate_rank
 from hpcrnn.spec import Grid
 
@@ -54,7 +54,7 @@ CARRIED = PostSend(Value("halo", 1, 0, 1), 0, 31010)
         (DATA, Task("F", 1, 0, 0), Task("F", 1, 1, 0), "rank 1, step 1, F(1,1,0): not a task of this rank"),
         (DATA, Task("F", 1, 0, 0), Task("F", 0, 0, 0), "rank 1, step 1, F(0,0,0): done twice"),
         (DATA, Task("F", 0, 0, 0), Task("F", 1, 0, 0), "rank 1, step 0, F(1,0,0): needs F(0,0,0) first"),
-        (DATA, SUM2, AllReduce(2, 3, ("data",), 9), "over data, 9 B: the gradients have 502 bytes"),
+        (DATA, SUM2, AllReduce(2, 3, ("data",), 9), "what sums these gradients here is AllReduce(2:3) over data, 502 B"),
         (DATA, SUM2, AllReduce(2, 3, ("time",), 502), "over time, 502 B: block 2 is replicated over data"),
         (DATA, SUM2, AllReduce(2, 4, ("data",), 502), "blocks of this rank are 0, 1, 2"),
         (DATA, SUM2, AllReduce(2, 2, ("data",), 0), "blocks of this rank are 0, 1, 2"),
@@ -280,7 +280,7 @@ def test_one_rank_is_checked_against_its_neighbours(monkeypatch):
 def test_every_thousandth_rank_costs_the_same(monkeypatch):
     """A thousand replicas: the work of checking one does not grow with their number."""
     steps = []
-    run = validation._RankCheck.run
-    monkeypatch.setattr(validation._RankCheck, "run", lambda self: steps.append(self._rank) or run(self))
+    run = RankCheck.run
+    monkeypatch.setattr(RankCheck, "run", lambda self: steps.append(self._rank) or run(self))
     validate_rank(make_schedule("data=1024", 2, 2), 1000)
     assert steps == [1000]

@@ -238,6 +238,12 @@ class NumpyEngine(HostEngine):
     def gradient_range(self, start: int, stop: int) -> Array:
         return self._gradients.range(self._position[start], self._position[stop - 1] + 1)
 
+    def parameter_range(self, start: int, stop: int) -> Array:
+        return self._parameters.range(self._position[start], self._position[stop - 1] + 1)
+
+    def parameters_changed(self) -> None:
+        self._mark_stale()
+
     def norm_square(self) -> float:
         if self._extent.shard.index == 0:
             return norm_square(self._gradients.flat)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from hpcrnn.data_methods import BELONGS
 from hpcrnn.errors import SpecError, shorten
 from hpcrnn.records.record import Case, Strategy, input_size
 from hpcrnn.records.split import CHAIN
@@ -30,7 +31,7 @@ Wanted = Mapping[str, Any]
 """Key to the value a case must have, or to a list of values of which it must have one."""
 
 _PROBLEM_SECTIONS = ("model", "problem", "training")
-_SPLIT = frozenset({"strategy", "grid", "data_method"})
+_SPLIT = frozenset({"strategy", "grid", "data_method", *BELONGS})
 """Keys that follow from one another: where one may differ, all may; so may they on other ranks."""
 _OF_THE_MACHINE = ("threads", "gradient_sum", "handicap")
 KERNEL = "kernel"
@@ -120,7 +121,7 @@ def facts(case: Case) -> Facts:
     """Say of a case, key by key, what was computed and how.
 
     Keys that mean nothing to it are left out: those of the recurrence for a chain, ``data_method``
-    where no rank is a replica of another.
+    where no rank is a replica of another, and what belongs to other data methods.
     """
     split = case.split
     found: Facts = {}
@@ -129,8 +130,12 @@ def facts(case: Case) -> Facts:
         known = {o.name: defaults()[o.name] for o in options() if o.section == section}
         found |= known | stored  # a key that this version does not know sets cases apart all the same
     axes = dict(split.axes)
-    if axes.get("data", 1) == 1:
-        found.pop("data_method", None)
+    data_method = found["data_method"] if axes.get("data", 1) > 1 else None
+    if data_method is None:
+        del found["data_method"]
+    for key, methods in BELONGS.items():
+        if data_method not in methods:
+            found.pop(key, None)
     found["embed"] = input_size(found)
     grid = ",".join(f"{axis}={axes[axis]}" for axis in AXES if axis in axes) or "data=1"
     return found | {
