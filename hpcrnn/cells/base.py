@@ -324,13 +324,13 @@ class Cell(ABC):
         work.library.matmul(as_rows(x).T, gates, into["W"], accumulate=accumulate)
         work.poll()
         sum_rows(gates, into["b"], work.scratch["sums"], accumulate=accumulate)
-        tape.starts.hide_all()
         self.recurrent_gradient(tape, into, work, accumulate=accumulate)
-        tape.starts.show_all()
 
     def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False) -> None:
         """Compute the gradient of ``R``, and of any parameter only this cell has."""
+        tape.starts.hide_all("h")
         work.library.matmul(as_rows(tape.hidden[:-1]).T, as_rows(tape.gates), into["R"], accumulate=accumulate)
+        tape.starts.show("h")
 
     # What methods that run segments of time at once want to know.
 

@@ -47,7 +47,6 @@ class Elman(Cell):
             a, h_t = gates[t], h[t + 1]
             starts.hide(t)
             R.accumulate(hidden[t], a)
-            starts.show(t)
             np.add(a, bias, out=h_t)  # the gates stay what the products made of them
             if self.activation == "tanh":
                 np.tanh(h_t, out=h_t)
@@ -55,6 +54,7 @@ class Elman(Cell):
                 np.maximum(h_t, 0, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
             work.poll()
+        starts.show("h")
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
         R, slope, exchange = work.backward["R"], work.scratch["slope"], work.exchange

@@ -86,11 +86,11 @@ class GRU(Cell):
             _, z, n = tape.saved["activations"][t]
             h_t = h[t + 1]
             np.subtract(h[t], n, out=unit)  # h_t = n + z (h_{t-1} - n)
-            starts.show(t)
             np.multiply(z, unit, out=unit)
             np.add(n, unit, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
             work.poll()
+        starts.show("h")
 
     def _candidate_after(self, t: int, tape: Tape, work: Workspace) -> None:
         """Compute r, z, n of step t with one product."""
@@ -130,6 +130,7 @@ class GRU(Cell):
         h, dh, activations, starts = tape.states["h"], dstate["h"], tape.saved["activations"], tape.starts
         slopes, unit = work.scratch["slopes"], work.scratch["unit"]
         _, dz, dn = slopes
+        starts.hide_all("h")
         for t in reversed(range(len(dy))):
             s = activations[t]
             _, z, n = s
@@ -138,7 +139,6 @@ class GRU(Cell):
             np.subtract(s[:2], slopes[:2], out=slopes[:2])
             np.subtract(1, dn, out=dn)
 
-            starts.hide(t)
             np.subtract(h[t], n, out=unit)  # dz = dh (h_{t-1} - n) σ'
             np.multiply(unit, dh, out=unit)
             np.multiply(dz, unit, out=dz)
@@ -146,10 +146,10 @@ class GRU(Cell):
             np.subtract(dh, unit, out=dh)
             np.multiply(dn, dh, out=dn)
             reset(t, dh, tape, work)
-            starts.show(t)
             np.add(dh, unit, out=dh)
             starts.cut(t, (dh,))
             work.poll()
+        starts.show("h")
 
     def _reset_after(self, t: int, dh: Array, tape: Tape, work: Workspace) -> None:
         """From dn, dz and the slope of r: the gate gradients, dq, and ``dh = [dr, dz, dq] R^T``."""
@@ -184,6 +184,7 @@ class GRU(Cell):
     def recurrent_gradient(self, tape: Tape, into: Parameters, work: Workspace, *, accumulate: bool = False) -> None:
         hidden, gates, matmul = as_rows(tape.hidden[:-1]), as_rows(tape.gates), work.library.matmul
         split = 2 * tape.states["h"].shape[-1]  # columns of r and z, then those of n
+        tape.starts.hide_all("h")
         matmul(hidden.T, gates[:, :split], into["R"][:, :split], accumulate=accumulate)
         if self.reset == "after":
             # dq = dn r, made again some steps at a time: a backward pass may be corrected after it has run.
@@ -197,6 +198,7 @@ class GRU(Cell):
                 sum_rows(dq, into["bR"], work.scratch["sums"], accumulate=more)
         else:
             matmul(as_rows(tape.saved["p"]).T, gates[:, split:], into["R"][:, split:], accumulate=accumulate)
+        tape.starts.show("h")
 
 
 _DQ_ROWS = 8192

@@ -81,13 +81,13 @@ class LSTM(Cell):
             np.tanh(g, out=g)
             sigmoid(o)
             np.multiply(f, c[t], out=c_t)
-            starts.show(t)
             np.multiply(i, g, out=unit)
             np.add(c_t, unit, out=c_t)
             np.tanh(c_t, out=tanh_c_t)
             np.multiply(o, tanh_c_t, out=h_t)
             exchange.gather(h_t, hidden[t + 1])
             work.poll()
+        starts.show("h", "c")
 
     def backward(self, dy: Array, dstate: dict[str, Array], tape: Tape, work: Workspace) -> None:
         R, slopes, unit, exchange = work.backward["R"], work.scratch["slopes"], work.scratch["unit"], work.exchange
@@ -97,6 +97,7 @@ class LSTM(Cell):
         starts = tape.starts
         partial = work.partial(dh)
         di, df, dg, do = slopes
+        starts.hide_all("c")
         for t in reversed(range(len(dy))):
             s, tanh_c_t = activations[t], tanh_c[t]
             i, f, g, o = s
@@ -114,9 +115,7 @@ class LSTM(Cell):
 
             np.multiply(slopes[:3], dc, out=slopes[:3])  # slopes become the gates' gradients
             np.multiply(di, g, out=di)
-            starts.hide(t)
             np.multiply(df, c[t], out=df)
-            starts.show(t)
             np.multiply(dg, i, out=dg)
             np.multiply(do, dh, out=do)
             np.multiply(do, tanh_c_t, out=do)
@@ -126,3 +125,4 @@ class LSTM(Cell):
             exchange.reduce_scatter(partial, dh)
             starts.cut(t, (dh, dc))
             work.poll()
+        starts.show("c")
