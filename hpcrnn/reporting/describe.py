@@ -116,6 +116,11 @@ def _all_tokens(case: Case) -> dict[str, str]:
     return tokens
 
 
+def _goes_without_saying(case: Case, name: str) -> bool:
+    """Whether a data method means nothing, for there are no replicas, or is in the label."""
+    return name == "parallel.data_method" and ("data" not in dict(case.split.axes) or bool(case.split.exchange))
+
+
 def _recurrence_tokens(case: Case) -> dict[str, str]:
     """Say what the method's options are: its tolerance, and what is not at its plain value; nothing of a chain."""
     section = {} if case.method == CHAIN else _section(case, "recurrence")
@@ -131,11 +136,6 @@ def _token(name: str, key: str, value: object) -> str:
     if name == "parallel.balance":
         return "" if value == "even" else f"balance {value}" if value == "measured" else printable(value)
     if name == "training.carry":
-def _goes_without_saying(case: Case, name: str) -> bool:
-    """Whether a data method means nothing, for there are no replicas, or is in the label."""
-    return name == "parallel.data_method" and ("data" not in dict(case.split.axes) or bool(case.split.exchange))
-
-
         return "states carried" if value else "states not carried"
     if isinstance(value, str):
         return shorten(printable(value), 32)
