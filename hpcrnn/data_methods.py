@@ -45,9 +45,15 @@ BELONGS: dict[str, tuple[DataMethodName, ...]] = {
 """Keys that mean something to some methods only."""
 
 
-def period(parallel: ParallelSpec) -> int:
-    """Steps after which the kinds of step repeat."""
-    return parallel.sync_every if parallel.data_method in AVERAGED else 1
+LATE_LEG_STEPS = 8
+"""Steps of a leg in which workers go their own ways: if they met after each, none could be late."""
+
+
+def leg_steps(method: str, sync_every: int) -> int:
+    """Steps from one meeting of the replicas to the next, which is what is timed: a cycle, or some while."""
+    if method in AVERAGED:
+        return sync_every
+    return LATE_LEG_STEPS if method == "parameter_server_async" else 1
 
 
 def n_servers(parallel: ParallelSpec) -> int:
@@ -69,6 +75,7 @@ def check_data_method(spec: RunSpec, grid: Grid) -> None:
         if value != default and method not in methods:
             allowed = f"{'nothing' if default is None else default} with data_method {method}; it belongs to "
             raise SpecError(f"parallel.{key}", value, allowed + " and ".join(methods))
+    _check_codec(spec, grid)
     if method in ALLREDUCE:
         return
     if grid.n_ranks != grid.data:
@@ -86,6 +93,23 @@ def check_data_method(spec: RunSpec, grid: Grid) -> None:
         _check_served(spec, grid)
     if method == "subsequence":
         _check_subsequence(spec, grid)
+
+
+def _check_codec(spec: RunSpec, grid: Grid) -> None:
+    """Refuse compressed gradients where they are not what one collective sums over replicas on the host."""
+    codec, method = spec.parallel.grad_codec, spec.parallel.data_method
+    if codec == "none":
+        return
+    if method not in ALLREDUCE:
+        allowed = f"none with data_method {method}; codecs are for {' and '.join(ALLREDUCE)}"
+        raise SpecError("parallel.grad_codec", codec, allowed)
+    if grid.n_ranks != grid.data:
+        raise SpecError("parallel.grid", str(grid), f"the axis data alone with grad_codec {codec}")
+    backends = spec.machine.rank_backends or spec.machine.backend
+    if set(backends) != {"numpy"}:
+        raise SpecError("machine.backend", ",".join(backends), f"numpy with grad_codec {codec}")
+    if spec.recurrence.method != "chain":
+        raise SpecError("recurrence.method", spec.recurrence.method, f"chain with grad_codec {codec}")
 
 
 def _check_served(spec: RunSpec, grid: Grid) -> None:

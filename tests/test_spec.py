@@ -60,6 +60,7 @@ CHANGED = {
     "outer_momentum": 0.25,
     "staleness": 0,
     "node_size": 2,
+    "grad_codec": "topk:0.05",
     "balance": "weights:2,1",
     "method": "picard",
     "fold": 4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import cast
@@ -13,7 +13,9 @@ import numpy as np
 
 from hpcrnn.backends.base import Array, Extent
 from hpcrnn.backends.registry import make_engine
-from hpcrnn.data_methods import AVERAGED, EXACT, INDEPENDENT, n_servers, period
+from hpcrnn.compression.codecs import memory_bytes, parse_codec
+from hpcrnn.compression.stages import CompressedSum, FlatLayout
+from hpcrnn.data_methods import AVERAGED, EXACT, INDEPENDENT, leg_steps, n_servers
 from hpcrnn.errors import SpecError
 from hpcrnn.execution.executor import Executor, Replica
 from hpcrnn.execution.handicap import Slowdown
@@ -26,7 +28,7 @@ from hpcrnn.schedules.lifetimes import assign_slots
 from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.nodes import Nodes, in_turn
 from hpcrnn.schedules.placement import UNKNOWN, Layout, Place, Placement, imbalance, make_placement, split
-from hpcrnn.schedules.program import Program
+from hpcrnn.schedules.program import AllReduce, Program, SumStage
 from hpcrnn.schedules.shares import share_out, speeds_of
 from hpcrnn.schedules.validation import validate, validate_rank
 from hpcrnn.simulation.unit_cost import Cost, operation_cost, simulate
@@ -36,10 +38,6 @@ from hpcrnn.workloads import Workload
 
 _VALIDATED_TOGETHER = 64
 """Up to so many ranks, every rank checks all programs; beyond, its own and those of its neighbours."""
-
-
-_LATE_LEG_STEPS = 8
-"""Steps of a leg in which workers go their own ways: else they would meet after each, and none could be late."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,12 @@ class Cut:
         shapes = shard_shapes(self.network.blocks[block], self.shard(place))
         return sum(math.prod(shape) for shape in shapes.values()) * self.itemsize
 
+    def gradient_layout(self, start: int, stop: int) -> FlatLayout:
+        """What lies in the gradients of the blocks ``start:stop``, where all units are on one rank."""
+        blocks = self.network.blocks[start:stop]
+        named = [(f"{block.name}.{name}", shape) for block in blocks for name, shape in block.shapes.items()]
+        return FlatLayout(tuple(name for name, _ in named), tuple(shape for _, shape in named))
+
     @cached_property
     def itemsize(self) -> int:
         """Bytes of a parameter, and of a number of its gradient."""
@@ -147,9 +151,9 @@ class Plan:
     @cached_property
     def cycle(self) -> tuple[Schedule, ...]:
         """The steps after which the kinds of step repeat: all alike, but the last where models are averaged."""
-        n = period(self.spec.parallel) if self.n_ranks > 1 else 1
-        averages = self.n_ranks > 1 and self.spec.parallel.data_method in AVERAGED
-        return (self.schedule,) * (n - 1) + (replace(self.schedule, averages=averages),)
+        if self.n_ranks == 1 or self.spec.parallel.data_method not in AVERAGED:
+            return (self.schedule,)
+        return (self.schedule,) * (self.leg_steps - 1) + (replace(self.schedule, averages=True),)
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -188,8 +192,8 @@ class Plan:
     @property
     def leg_steps(self) -> int:
         """Steps from one meeting of the ranks to the next: until all have the same model again, or some while."""
-        late = self.spec.parallel.data_method == "parameter_server_async"
-        return _LATE_LEG_STEPS if late and self.n_ranks > 1 else len(self.cycle)
+        parallel = self.spec.parallel
+        return leg_steps(parallel.data_method, parallel.sync_every) if self.n_ranks > 1 else 1
 
     @property
     def nodes(self) -> Nodes | None:
@@ -246,8 +250,25 @@ class Plan:
         programs = [self._program(schedule, rank) for schedule in self.cycle]
         parallel = self.spec.parallel
         outer = Outer(parallel.outer_lr, parallel.outer_momentum) if parallel.data_method == "diloco" else None
-        replica = Replica(self.share(rank), outer)
+        replica = Replica(self.share(rank), outer, self._compressor(rank))
         return Executor(programs, engine, Transport(communicators), self._slowdown(rank), replica)
+
+    def _compressor(self, rank: int) -> Callable[[int, int, Array], CompressedSum] | None:
+        """What compresses a rank's gradients."""
+        codec = parse_codec(self.schedule.codec)
+        if codec is None:
+            return None
+
+        def compress(start: int, stop: int, gradient: Array) -> CompressedSum:
+            layout = self.cut.gradient_layout(start, stop)
+            return codec.bind(gradient, layout, self.place(rank).data, self.grid.data)
+
+        return compress
+
+    def summed_layouts(self) -> tuple[FlatLayout, ...]:
+        """What lies in each gradient that is summed by a collective of its own, in a step of a grid of data."""
+        sums = {(i.start, i.stop) for i in self.program(0).instructions if isinstance(i, AllReduce | SumStage)}
+        return tuple(self.cut.gradient_layout(start, stop) for start, stop in sorted(sums))
 
     def serves(self, rank: int) -> bool:
         """Whether a rank has no rows, and keeps the parameters."""
@@ -331,7 +352,13 @@ class Plan:
         """Estimate of what a rank allocates."""
         extent = self.extent(rank)
         window = extent.window
-        return self.network.memory_bytes(window.stop - window.start, extent.rows, extent.blocks)
+        return self._codec_bytes() + self.network.memory_bytes(window.stop - window.start, extent.rows, extent.blocks)
+
+    def _codec_bytes(self) -> int:
+        """Bound of what a codec allocates on a rank."""
+        if self.schedule.codec == "none":
+            return 0
+        return memory_bytes(self.schedule.codec, self.summed_layouts(), self.cut.itemsize, self.grid.data)
 
 
 def block_costs(network: Network, spec: RunSpec) -> tuple[float, ...]:
@@ -384,6 +411,7 @@ def make_plan(spec: RunSpec, workload: Workload, grid: Grid, layout: Layout = UN
         cut,
         nodes=_nodes(parallel, layout, grid.n_ranks),
         staleness=parallel.staleness,
+        codec=parallel.grad_codec,
     )
     return Plan(spec, network, cut, schedule, layout)
 

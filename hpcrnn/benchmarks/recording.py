@@ -15,6 +15,7 @@ import numpy as np
 
 import hpcrnn
 from hpcrnn.benchmarks.certification import certify
+from hpcrnn.benchmarks.compressing import compression_of
 from hpcrnn.benchmarks.planning import Plan
 from hpcrnn.benchmarks.ways import Way
 from hpcrnn.benchmarks.work import work_of
@@ -63,7 +64,7 @@ def _way_facts(executor: Executor | None) -> WayFacts | None:
     if executor is None:
         return None
     engine = executor.engine
-    return WayFacts(engine.kernel, engine.kernel_details, engine.memory_bytes, engine.device_peak_bytes)
+    return WayFacts(engine.kernel, engine.kernel_details, executor.memory_bytes, engine.device_peak_bytes)
 
 
 def _peak_memory_bytes() -> int:
@@ -149,6 +150,7 @@ class Recording:
             timeline=samples.timeline,
             bubble_bound=plan.bubble_bound(),
             certificate=certify(plan, samples, self.choice),
+            compression=compression_of(way, plan, samples),
             kernel_details=details if any(details) else (),
             device_time_s=device_time_s if np.isfinite(device_time_s).any() else None,
             device_peak_bytes=device_peaks if device_peaks.any() else None,

@@ -6,6 +6,7 @@ import numpy as np
 
 from hpcrnn.benchmarks.planning import Plan
 from hpcrnn.benchmarks.ways import Way
+from hpcrnn.execution.compression_watch import CompressionWatch
 from hpcrnn.execution.measurement import Variant
 from hpcrnn.execution.world import World
 from hpcrnn.workloads import Workload
@@ -23,9 +24,12 @@ def make_variant(way: Way, plan: Plan, workload: Workload, world: World) -> Vari
     world : World
     """
     rank = world.rank if way.n_ranks > 1 else 0
-    executor = None
+    executor, compression = None, None
     if way.n_ranks > 1 or world.is_root:
-        executor = plan.executor(rank, way.backend_of(rank), world.communicators(way.grid, plan.nodes))
+        communicators = world.communicators(way.grid, plan.nodes)
+        executor = plan.executor(rank, way.backend_of(rank), communicators)
+        if way.compresses and plan.spec.training.mode != "target":
+            compression = CompressionWatch(executor, communicators.cart)
     rows = plan.rows(rank)
     return Variant(
         way.name,
@@ -35,4 +39,5 @@ def make_variant(way: Way, plan: Plan, workload: Workload, world: World) -> Vari
         solves=way.method != "chain",
         leg_steps=plan.leg_steps,
         loss_shares=None if plan.is_exact else np.array([plan.share(r) for r in range(way.n_ranks)]),
+        compression=compression,
     )

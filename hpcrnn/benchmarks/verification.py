@@ -8,8 +8,8 @@ trusted unseen: finite differences check the reference, and the yardstick has an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -19,9 +19,10 @@ from hpcrnn.benchmarks.comparison import FACTOR, compare, factor, floor, relativ
 from hpcrnn.benchmarks.one_step import Boundary, random_boundary, run_once
 from hpcrnn.benchmarks.planning import Plan
 from hpcrnn.benchmarks.reference import Trusted, serial_way, trusted_outcomes
-from hpcrnn.benchmarks.replicas import as_parts_of_one_step, disagreement, shared_boundary
+from hpcrnn.benchmarks.replicas import GRADIENT, as_parts_of_one_step, disagreement, shared_boundary
 from hpcrnn.benchmarks.ways import Way
 from hpcrnn.data_methods import AVERAGED, EXACT, INDEPENDENT
+from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.model.network import initial_parameters
 from hpcrnn.records.record import Check, Status, Verdict
@@ -146,7 +147,18 @@ def _against_one_step(plan: Plan, found: Sequence[Found], trusted: Trusted) -> t
     models = [one.model for one in found if one.model is not None]
     if models:
         others.append(Check("parameter agreement of ranks", disagreement(models), 0.0, tolerance))
+    held = [one.held_back for one in found if one.held_back is not None]
+    if held:
+        whole = _with_what_is_held_back(outcome, held)
+        checks = [check for check in compare(whole, trusted, plan.spec) if check.quantity.startswith(GRADIENT)]
+        others += [replace(check, quantity=f"with what is held back, {check.quantity}") for check in checks]
     return compare(outcome, trusted, plan.spec), others
+
+
+def _with_what_is_held_back(outcome: Outcome, held: Sequence[Mapping[str, Array]]) -> Outcome:
+    """What a codec applied and what it holds back on all ranks, which is the gradient whatever the codec."""
+    whole = {name: outcome.arrays[name] + sum(own[name].astype(np.float64) for own in held) for name in held[0]}
+    return Outcome(outcome.loss, outcome.arrays | whole)
 
 
 def _against_own_pieces(
@@ -174,9 +186,14 @@ def _status(way: Way, compared: Sequence[Check], others: Sequence[Check]) -> Sta
     """Judge a way: of one that is inexact by nature, or was allowed to be, the errors need not be small, but known.
 
     A data method that is inexact computes right gradients, of its own rows, and then does something else with them.
+    What a codec applies is not the gradient; all else is the serial run's, and so is that with what is held back.
     """
     if not all(check.passed for check in others):
         return "INVALID"
+    if way.compresses:
+        known = all(np.isfinite(check.error) for check in compared)
+        exact = all(check.passed for check in compared if not check.quantity.startswith(GRADIENT))
+        return "APPROXIMATE" if known and exact else "INVALID"
     if all(check.passed for check in compared) and way.method not in INEXACT:
         return "VALID" if way.n_ranks == 1 or way.spec.parallel.data_method in EXACT else "APPROXIMATE"
     if is_exact(way.spec.recurrence, way.spec.model.dtype):
@@ -197,11 +214,14 @@ class Found:
     part : Part
     model : dict of str to array, or None
         Its parameters after the step, where all ranks must have the same and come by them in different ways.
+    held_back : dict of str to array, or None
+        What its codec held back of each parameter's gradient, named as in an outcome.
     """
 
     first_row: int
     part: Part
     model: dict[str, Array] | None
+    held_back: dict[str, Array] | None
 
 
 def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) -> Sequence[Found]:
@@ -221,9 +241,17 @@ def _run_on_all(way: Way, workload: Workload, boundary: Boundary, world: World) 
         model = None
         if way.n_ranks > 1 and data_method in ("parameter_server_sync", *AVERAGED):
             model = {name: piece.value for name, piece in executor.engine.parameter_pieces().items()}
-        one = Found(plan.rows(rank).start, part, model)
+        held_back = _held_back(executor, plan) if way.compresses else None
+        one = Found(plan.rows(rank).start, part, model, held_back)
     gathered = world.comm.gather(one) if way.n_ranks > 1 else [one]
     return [found for found in gathered or () if found is not None]
+
+
+def _held_back(executor: Executor, plan: Plan) -> dict[str, Array]:
+    """What a rank's codec holds back of each parameter's gradient."""
+    layout, flat = plan.cut.gradient_layout(0, len(plan.network.blocks)), executor.held_back()
+    parts = zip(layout.names, layout.shapes, layout.slices, strict=True)
+    return {f"{GRADIENT}{name}": flat[where].reshape(shape) for name, shape, where in parts}
 
 
 def assemble(parts: Sequence[tuple[int, Part]], like: Outcome) -> tuple[Outcome, float]:

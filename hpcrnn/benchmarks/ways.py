@@ -82,6 +82,12 @@ class Way:
         return self.spec.parallel.data_method not in alone
 
     @property
+    def compresses(self) -> bool:
+        """Whether what is applied is not the gradient, for a codec comes between."""
+        codec, mode = self.spec.parallel.grad_codec, self.spec.training.mode
+        return codec != "none" and self.n_ranks > 1 and mode != "forward"
+
+    @property
     def is_serial(self) -> bool:
         """Whether this is the serial run of the problem."""
         return self.n_ranks == 1 and self.method == "chain"
@@ -95,6 +101,7 @@ class Way:
         balance = " balanced" if self.layout.weights else ""
         data_method = self.spec.parallel.data_method if self.n_ranks > 1 else ""
         exchange = "" if data_method in ("", *ALLREDUCE) else f" {data_method}"
+        exchange += f" {self.spec.parallel.grad_codec}" if self.compresses else ""
         return f"{self.backend_name}{f' {self.grid}' if self.n_ranks > 1 else ''}{exchange}{method}{balance}"
 
     def plan(self, workload: Workload) -> Plan:
@@ -134,7 +141,7 @@ def ways_of(spec: RunSpec, layout: Layout = UNKNOWN) -> list[Way]:
 
 def _without_replicas(spec: RunSpec) -> RunSpec:
     """What replicas exchange is nothing on one rank: that run is the serial one, whatever was asked for."""
-    plain = {key: getattr(SERIAL, key) for key in ("data_method", *BELONGS)}
+    plain = {key: getattr(SERIAL, key) for key in ("data_method", "grad_codec", *BELONGS)}
     return msgspec.structs.replace(spec, parallel=msgspec.structs.replace(spec.parallel, **plain))
 
 

@@ -61,8 +61,6 @@ def wire_bytes(text: str, layouts: Sequence[FlatLayout], itemsize: int, n_ranks:
 
 def memory_bytes(text: str, layouts: Sequence[FlatLayout], itemsize: int, n_ranks: int) -> int:
     """Bound what a rank allocates for a codec: what is held back and scratch, and what is sent and received."""
-    if text == "none":
-        return 0
     sizes = (size for layout in layouts for size in stage_sizes(text, layout, itemsize, n_ranks))
     flat = sum(layout.size + n_ranks for layout in layouts)
     return 3 * itemsize * flat + sum(size.buffer_bytes(n_ranks) for size in sizes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from time import perf_counter_ns, process_time_ns
@@ -12,7 +11,7 @@ from time import perf_counter_ns, process_time_ns
 import numpy as np
 
 from hpcrnn.backends.base import Array, Engine, ModelEngine, Summer, with_prefix, without_prefix
-from hpcrnn.backends.base import Array, Engine, Summer
+from hpcrnn.compression.stages import CompressedSum
 from hpcrnn.execution.handicap import Slowdown
 from hpcrnn.execution.late_server import LateServer
 from hpcrnn.execution.models import ModelAverage, Outer
@@ -54,10 +53,14 @@ class Replica:
         Its share of the batch.
     outer : Outer or None
         What is done with averages of models, if not just taken.
+    compress : callable or None
+        Makes this rank's part in the compressed sum of the gradient of some blocks, by their range and the flat array
+        that it lies in; None where gradients are summed as they are.
     """
 
     share: float = 1.0
     outer: Outer | None = None
+    compress: Callable[[int, int, Array], CompressedSum] | None = None
 
 
 WHOLE = Replica()
@@ -129,6 +132,7 @@ class Executor:
         self._landings: dict[tuple[Vector, int], Array] = {}
         self._messages: dict[PostRecv | PostSend, Messages] = {}
         self._stages: dict[SumStage, Stage] = {}
+        self._compressed: dict[tuple[int, int], CompressedSum] = {}
         self._summers: dict[AllReduce, Summer] = {}
         self._scalars = {"loss": np.zeros(1), "norm": np.zeros(1)}
         self._average: ModelAverage | None = None
@@ -189,7 +193,7 @@ class Executor:
     def memory_bytes(self) -> int:
         """What the engine and the exchange between replicas have allocated."""
         landed = sum(array.nbytes for array in self._landings.values())
-        others = (self._average, self._server)
+        others = (self._average, self._server, *self._compressed.values())
         return self.engine.memory_bytes + landed + sum(other.memory_bytes for other in others if other is not None)
 
     def begin_again(self) -> None:
@@ -197,12 +201,26 @@ class Executor:
         self.n_steps = 0
         if self._average is not None:
             self._average.reset()
+        for compressed in self._compressed.values():
+            compressed.reset()
+
+    def gradient(self) -> Array:
+        """The gradient as the last step left it, flat: summed over ranks, and clipped where that was asked for."""
+        return self.engine.gradient_range(0, self._n_blocks)
+
+    def held_back(self) -> Array:
+        """Copy what this rank's codec has held back so far, laid out as the gradient; zero without one."""
+        ranges = sorted(self._compressed)
+        if not ranges:
+            return np.zeros_like(self.gradient())
+        return np.concatenate([self._compressed[blocks].held_back() for blocks in ranges])
 
     def state(self) -> dict[str, Array]:
         """Copies of what the next step depends on; between two legs."""
         average = {} if self._average is None else self._average.state()
         steps = {"n_steps": np.array(self.n_steps)}
-        return with_prefix("engine", self.engine.state()) | with_prefix("average", average) | steps
+        codecs = {name: array.copy() for name, array in self._codec_state().items()}
+        return with_prefix("engine", self.engine.state()) | with_prefix("average", average) | steps | codecs
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Go on from what :meth:`state` returned, in an executor that was made alike."""
@@ -210,6 +228,15 @@ class Executor:
         self.n_steps = int(state["n_steps"])
         if self._average is not None:
             self._average.restore(without_prefix("average", state))
+        for name, array in self._codec_state().items():
+            array[...] = state[name]
+
+    def _codec_state(self) -> dict[str, Array]:
+        """What codecs leave to the next step, where it lies."""
+        found: dict[str, Array] = {}
+        for (start, stop), compressed in self._compressed.items():
+            found |= with_prefix(f"codec.{start}:{stop}", compressed.state)
+        return found
 
     def _bind_program(self, program: Program) -> _Step:
         posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
@@ -235,7 +262,10 @@ class Executor:
                 sums.setdefault((post.start, post.stop), []).append(post)
         made: dict[SumStage, Stage] = {}
         for (start, stop), posts in sums.items():
-            made |= self._transport.bind_stages(posts, self.engine.gradient_range(start, stop))
+            gradient = self.engine.gradient_range(start, stop)
+            if self._replica.compress is not None:
+                self._compressed[start, stop] = self._replica.compress(start, stop, gradient)
+            made |= self._transport.bind_stages(posts, gradient, self._compressed.get((start, stop)))
         return made
 
     def _buffers(self, post: PostRecv | PostSend) -> tuple[FloatArray, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcrnn.backends.base import LayerSolve
 from hpcrnn.errors import NumericsError
+from hpcrnn.execution.compression_watch import CompressionWatch, WatchedStep
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.legs import run_leg
 from hpcrnn.execution.tracing import clock_offset_ns, gather_timeline
@@ -45,6 +46,8 @@ class Variant:
         Steps between two meetings of its ranks; a repetition is a leg, and its times are means over the steps.
     loss_shares : float64 array (n_ranks,) or None
         What each rank's loss counts in the whole's, where no step sums it; None where every step does.
+    compression : CompressionWatch or None
+        What looks at errors of compressed gradients, on ranks that take part.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Variant:
     solves: bool = False
     leg_steps: int = 1
     loss_shares: FloatArray | None = None
+    compression: CompressionWatch | None = None
 
 
 @dataclass
@@ -81,6 +85,8 @@ class Samples:
         One entry a step, warm-ups included, of one entry a rank.
     exponents : list of list of dict
         Lyapunov exponents after the first and, once that was run, after the last step: each rank's, by layer.
+    watched : list of WatchedStep
+        Steps whose gradients were compressed and were looked at.
     learning : Learning or None
         Of a training to a target.
     """
@@ -97,6 +103,7 @@ class Samples:
     timeline: Timeline | None = None
     solves: list[list[tuple[LayerSolve, ...]]] = field(default_factory=list)
     exponents: list[list[dict[str, float]]] = field(default_factory=list)
+    watched: list[WatchedStep] = field(default_factory=list)
     learning: Learning | None = None
 
     def bytes_a_step(self, n_ranks: int) -> IntArray:
@@ -249,7 +256,11 @@ def one_leg(variant: Variant, samples: Samples, world: World, steps: range, slep
                 # The common start: all ranks are awake and have their batch.
                 world.comm.Barrier()
 
+        if variant.compression is not None:
+            variant.compression.before(steps)
         found = run_leg(variant.executor, [variant.batch(step) for step in steps], meet)
+        if variant.compression is not None:
+            samples.watched = variant.compression.after(steps)
         if not np.isfinite(found.loss):
             raise NumericsError(
                 f"the loss is not finite ({found.loss}) at step {steps[0]} of {variant.name}; "

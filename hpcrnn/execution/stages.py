@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from mpi4py import MPI
 from mpi4py.util.dtlib import from_numpy_dtype
 
+from hpcrnn.compression.stages import CompressedSum
+from hpcrnn.compression.stages import Stage as CodecStage
 from hpcrnn.schedules.nodes import Nodes
 from hpcrnn.schedules.program import Span, SumStage
 
@@ -75,3 +78,28 @@ def stages_through_nodes(
 
     begins = {"ReduceScatter": reduce_scatter, "AllReduce": allreduce, "AllGather": allgather}
     return {post: Stage(begins[post.verb], _nothing) for post in posts}
+
+
+def compressed_stages(
+    posts: Sequence[SumStage], compressed: CompressedSum, communicator: MPI.Intracomm
+) -> dict[SumStage, Stage]:
+    """Sum one gradient by the stages of a codec.
+
+    Parameters
+    ----------
+    posts : sequence of SumStage
+        This rank's stages.
+    compressed : CompressedSum
+    communicator : MPI.Intracomm
+        Of the ranks that sum.
+    """
+    pairs = zip(posts, compressed.stages, strict=True)
+    return {post: Stage(partial(_begin_compressed, stage, communicator), stage.end) for post, stage in pairs}
+
+
+def _begin_compressed(stage: CodecStage, communicator: MPI.Intracomm) -> MPI.Request:
+    stage.begin()
+    if stage.kind == "allreduce":
+        return communicator.Iallreduce(MPI.IN_PLACE, stage.send, op=MPI.SUM)
+    begin = communicator.Ialltoall if stage.kind == "alltoall" else communicator.Iallgather
+    return begin(stage.send, stage.receive)

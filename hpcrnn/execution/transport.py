@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from hpcrnn.compression.stages import CompressedSum
 from hpcrnn.execution.exchange import make_exchange
 from hpcrnn.execution.line import make_line
-from hpcrnn.execution.stages import Stage, stages_through_nodes
+from hpcrnn.execution.stages import Stage, compressed_stages, stages_through_nodes
 from hpcrnn.schedules.graph import Value
 from hpcrnn.schedules.nodes import Nodes
 from hpcrnn.schedules.program import (
@@ -208,11 +209,23 @@ class Transport:
 
         return begin
 
-    def bind_stages(self, posts: Sequence[SumStage], gradient: Array) -> dict[SumStage, Stage]:
+    def bind_stages(
+        self, posts: Sequence[SumStage], gradient: Array, compressed: CompressedSum | None = None
+    ) -> dict[SumStage, Stage]:
         """Lay the stages of one gradient's sum on its memory.
 
         Here a method that sums in stages of its own says what they do.
+
+        Parameters
+        ----------
+        posts : sequence of SumStage
+        gradient : array (n,)
+        compressed : CompressedSum, optional
+            What a codec does with it.
         """
+        if compressed is not None:
+            axes = next(post.over for post in posts if not isinstance(post.over, str))
+            return compressed_stages(posts, compressed, self._communicators.along(axes, "gradient"))
         nodes, spans = self._communicators.nodes, self._communicators.spans
         if nodes is None:
             raise ValueError("these communicators know of no nodes")

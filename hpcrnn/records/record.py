@@ -75,6 +75,7 @@ _ADDED = {
     ("problem", "batching"): "naive",
     ("problem", "spread"): "even",
     ("parallel", "balance"): "even",
+    ("parallel", "grad_codec"): "none",
     ("parallel", "sync_every"): 8,
     ("parallel", "outer_lr"): 0.7,
     ("parallel", "outer_momentum"): 0.9,

@@ -6,8 +6,8 @@ A value whose producer and consumer lie on different ranks becomes a message.  A
     Wait recv, task, PostSend                     each task waits for its own values only
     Wait send                                     late: when the buffer is wanted again, or the step ends
 
-Sums are begun as soon as their operand is complete, and waited for at the end.  A sum may take several stages: when the
-next one begins, those under way go on to their next stage.
+Sums are begun as soon as their operand is complete, and waited for at the end.  A sum may take several stages: when
+another one begins, those under way go on to their next stage.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from hpcrnn.compression.codecs import stage_sizes
+from hpcrnn.compression.stages import CollectiveKind, FlatLayout
 from hpcrnn.data_methods import EXACT, SERVED
 from hpcrnn.schedules.graph import Task, TaskGraph, Value
 from hpcrnn.schedules.nodes import Nodes
@@ -64,6 +66,12 @@ def receive_ahead(graph: TaskGraph, placement: Placement) -> int:
 _SEND_BEHIND = 2
 """Units a send of a buffer that nothing else keeps may be under way before its wait."""
 
+_VERBS: dict[CollectiveKind, Literal["AllReduce", "AllToAll", "AllGather"]] = {
+    "allreduce": "AllReduce",
+    "alltoall": "AllToAll",
+    "allgather": "AllGather",
+}
+
 SERVER = 0
 """The rank that keeps the parameters, where there is a server."""
 
@@ -83,6 +91,9 @@ class Sizes(Protocol):
     @property
     def itemsize(self) -> int:
         """Size of a number of a gradient."""
+
+    def gradient_layout(self, start: int, stop: int) -> FlatLayout:
+        """What lies in the gradients of the blocks ``start:stop``, where all units are on one rank."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,8 @@ class Schedule:
         Steps that a worker may be ahead of the slowest when its parameter server lets it go on.
     averages : bool
         Whether the step ends in an average of the models.
+    codec : str
+        What gradients are compressed with before they are summed.
     """
 
     graph: TaskGraph
@@ -121,6 +134,7 @@ class Schedule:
     nodes: Nodes | None = None
     staleness: int = 0
     averages: bool = False
+    codec: str = "none"
 
     @property
     def n_ranks(self) -> int:
@@ -177,7 +191,16 @@ class Schedule:
             return ()
         if self.data_method == "hierarchical":
             return self._through_nodes(start, stop, self.placement.rank(place), n_bytes)
+        if self.codec != "none":
+            return self._compressed(start, stop, axes)
         return (AllReduce(start, stop, axes, n_bytes),)
+
+    def _compressed(self, start: int, stop: int, axes: Axes) -> Sum:
+        """Stages of the codec."""
+        sizes = stage_sizes(
+            self.codec, self.sizes.gradient_layout(start, stop), self.sizes.itemsize, self.placement.grid.data
+        )
+        return tuple(SumStage(_VERBS[s.kind], start, stop, axes, s.n_bytes, s.operand) for s in sizes)
 
     def _through_nodes(self, start: int, stop: int, rank: int, n_bytes: int) -> Sum:
         """Reduce-scatter within the node, sum of each part across nodes, allgather within the node."""
@@ -329,36 +352,26 @@ class _Lowering:
         return buckets
 
     def _begin(self, found: Iterable[Sum | PostSend]) -> Iterator[Instruction]:
-        """Begin sums and sends; of each sum the first stage, once those under way have gone on to their next."""
+        """Begin sums and sends; with the first stage of a sum those under way go on to their next."""
         for begun in found:
             if isinstance(begun, PostSend):
                 yield begun
                 continue
-            for _ in range(len(self._under_way)):
-                stages, k = self._under_way.popleft()
+            yield from filter(None, begun[:1])
+            for place, (stages, k) in enumerate(self._under_way):
                 if k + 1 < len(stages):
-                    yield from self._go_on(stages, k)
-                else:
-                    self._under_way.append((stages, k))
-            yield from self._enter(begun, 0)
-
-    def _go_on(self, stages: Sum, k: int) -> Iterator[Instruction]:
-        """End a stage and begin the next, if there is one."""
-        if (stage := stages[k]) is not None:
-            yield Wait(stage)
-        if k + 1 < len(stages):
-            yield from self._enter(stages, k + 1)
-
-    def _enter(self, stages: Sum, k: int) -> Iterator[Instruction]:
-        if (stage := stages[k]) is not None:
-            yield stage
-        self._under_way.append((stages, k))
+                    yield from _next_stage(stages, k)
+                    self._under_way[place] = (stages, k + 1)
+            self._under_way.append((begun, 0))
 
     def _end(self, complete: dict[Task | None, list[Sum | PostSend]]) -> Iterator[Instruction]:
         """What follows the last task: sums, in the order in which they were begun; carried states; the update."""
         yield from self._begin(complete.pop(None, []))
         while self._under_way:
-            yield from self._go_on(*self._under_way.popleft())
+            stages, k = self._under_way.popleft()
+            yield from _next_stage(stages, k)
+            if k + 1 < len(stages):
+                self._under_way.append((stages, k + 1))
         if self._s.carry:
             yield from self._carry()
         if self._s.mode == "train" and not self._s.workers:
@@ -412,6 +425,13 @@ class _Lowering:
                 posts.append(PostRecv(value, last_rank, self._bytes(value)))
         yield from posts
         yield from map(Wait, posts)
+
+
+def _next_stage(stages: Sum, k: int) -> Iterator[Instruction]:
+    """End a stage and begin the next, where this rank has part in them."""
+    if (stage := stages[k]) is not None:
+        yield Wait(stage)
+    yield from filter(None, stages[k + 1 : k + 2])
 
 
 def carried_values(graph: TaskGraph, blocks: Iterable[int]) -> Iterator[Value]:

@@ -23,6 +23,8 @@ A *post* begins something and returns at once; its *wait* ends it.  What replica
     ReduceScatter(2:3) within node, 66560 B       one in three: each stage begins when the one before has ended
     AllReduce(2:3) across nodes, 33280 B
     AllGather(2:3) within node, 33280 B
+    AllToAll(2:3) of int8 over data, 16705 B      compressed: parts to their owners, their sums to all
+    AllGather(2:3) of int8 over data, 8353 B
     PostSend gradient(2:3) to 0, 66560 B          a worker and its parameter server
     Add gradient(2:3) from 1
     PostRecv parameters(0:4) from 0, 266240 B
@@ -140,27 +142,29 @@ class AllReduceScalar(msgspec.Struct, frozen=True, gc=False):
 class SumStage(msgspec.Struct, frozen=True, gc=False):
     """Begin one stage of a sum of gradients that takes several: each begins when the one before has ended.
 
-    ``n_bytes`` is what this rank contributes.
+    ``n_bytes`` is what this rank contributes; of a compressed sum ``operand`` says what crosses.
     """
 
-    verb: Literal["ReduceScatter", "AllReduce", "AllGather"]
+    verb: Literal["ReduceScatter", "AllReduce", "AllGather", "AllToAll"]
     start: int
     stop: int
-    span: Span
+    over: Over
     n_bytes: int
+    operand: str = ""
 
     def __str__(self) -> str:
-        return f"{self.handle} {self.span}, {self.n_bytes} B"
+        ranks = self.over if isinstance(self.over, str) else f"over {','.join(self.over)}"
+        return f"{self.handle} {ranks}, {self.n_bytes} B"
 
     @property
-    def axes(self) -> Span:
+    def axes(self) -> Over:
         """Which ranks it runs over."""
-        return self.span
+        return self.over
 
     @property
     def handle(self) -> str:
         """What a wait calls it."""
-        return f"{self.verb}({self.start}:{self.stop})"
+        return f"{self.verb}({self.start}:{self.stop}){self.operand and f' of {self.operand}'}"
 
 
 class AllReduceParameters(msgspec.Struct, frozen=True, gc=False):
@@ -330,6 +334,12 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[..., Instruction]], ...] = (
     (
         re.compile(r"(ReduceScatter|AllReduce|AllGather)\(([0-9]+):([0-9]+)\) (within node|across nodes), ([0-9]+) B"),
         lambda verb, start, stop, span, n_bytes: SumStage(verb, int(start), int(stop), span, int(n_bytes)),
+    ),
+    (
+        re.compile(rf"(AllToAll|AllReduce|AllGather)\(([0-9]+):([0-9]+)\) of (\w+) over {_AXES}, ([0-9]+) B"),
+        lambda verb, start, stop, operand, axes, n_bytes: SumStage(
+            verb, int(start), int(stop), _axes(axes), int(n_bytes), operand
+        ),
     ),
     (
         re.compile(rf"AllReduce\(parameters\) over {_AXES}, ([0-9]+) B"),

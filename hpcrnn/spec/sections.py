@@ -36,6 +36,15 @@ Spread = Annotated[
         description="even, or skewed:X with X from 0 to 1",
     ),
 ]
+GradCodec = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(none|float16|bfloat16|int8|powersgd:[1-9][0-9]{0,5}"
+        r"|topk:([1-9][0-9]{0,9}|0?\.[0-9]{0,8}[1-9][0-9]{0,8}|1\.0{0,8}))\Z",
+        description="none, float16, bfloat16, int8, topk:K (K a share as 0.01, up to 1.0, or a count) or powersgd:R "
+        "(R a rank from 1)",
+    ),
+]
 
 CellName = Literal["elman", "lstm", "gru", "mingru", "minlstm"]
 DType = Literal["float32", "float64"]
@@ -239,6 +248,14 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Size | None,
         Meta(description="hierarchical: ranks that count as a node, in turn (default: those that share memory)"),
     ] = None
+    grad_codec: Annotated[
+        GradCodec,
+        Meta(
+            description="compression of gradients that allreduce_* sums, with error feedback; topk:K: the K largest "
+            "elements of each sum, a share of them where K has a point (topk:0.01), else a count; powersgd:R: matrices "
+            "of rank R"
+        ),
+    ] = "none"
     balance: Annotated[
         Balance,
         Meta(

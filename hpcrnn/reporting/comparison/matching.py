@@ -145,6 +145,7 @@ def facts(case: Case) -> Facts:
         "virtual_stages": split.virtual_stages,
         "microbatches": split.microbatches,
         "chunks": split.chunks,
+        "grad_codec": case.grad_codec,
         "threads": case.how["threads"],
         "gradient_sum": case.how.get("gradient_sum", "mpi"),
         "handicap": case.handicap or None,

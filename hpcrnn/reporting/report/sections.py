@@ -16,6 +16,7 @@ from hpcrnn.reporting.analysis.roofline import rooflines
 from hpcrnn.reporting.analysis.scaling import Analysis
 from hpcrnn.reporting.analysis.stragglers import judge_all
 from hpcrnn.reporting.analysis.strategy_map import strategy_maps
+from hpcrnn.reporting.analysis.unequal_work import work_costs
 from hpcrnn.reporting.describe import (
     all_hosts_text,
     command_line,
@@ -43,6 +44,7 @@ from hpcrnn.reporting.tables.cases import (
     verdict_table,
 )
 from hpcrnn.reporting.tables.certificates import certificate_table, error_text
+from hpcrnn.reporting.tables.compression import compression_table
 from hpcrnn.reporting.tables.devices import device_table, kernel_table
 from hpcrnn.reporting.tables.fits import fit_table
 from hpcrnn.reporting.tables.learning import goal_sentences, loss_table, staleness_table, target_table
@@ -53,6 +55,7 @@ from hpcrnn.reporting.tables.splits import contest_table, split_table, wait_tabl
 from hpcrnn.reporting.tables.strategy_map import map_tables
 from hpcrnn.reporting.tables.system import system_disclosures
 from hpcrnn.reporting.tables.table import Table
+from hpcrnn.reporting.tables.unequal_work import length_table, work_table
 from hpcrnn.reporting.units import plural, printable
 
 CONCERNS_IN_BOX = 5
@@ -97,6 +100,7 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
     entries, included, missing = analysis.entries, analysis.included, gaps(analysis)
     called, limits, aims = names(entries), rooflines(included), goals(included)
     rows, accounted = pair_peers(included), accounting_tables(account_all(included), called)
+    costs = work_costs(included)
     timing = timing_table(entries) if entries else None
     results = [timing, result_table(entries), verdict_table(entries)] if timing else ["There are none."]
     times = timing.title if timing else ""
@@ -141,6 +145,10 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
         ),
         _section(
             "strategy-map", "Which strategy wins where", *drawn("strategy_map"), *map_tables(strategy_maps(included))
+        ),
+        _section("compression", "Compressed gradients", compression_table(included)),
+        _section(
+            "unequal-work", "Unequal work", *drawn("unequal_work"), work_table(costs, called), length_table(costs)
         ),
         _section("over-time", "Over time", certificate_table(entries), *drawn("over_time")),
         _section("peers", "numpy beside torch", peer_content(rows) if rows else None),

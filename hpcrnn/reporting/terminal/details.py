@@ -19,13 +19,16 @@ from hpcrnn.reporting.analysis.learning import Ranked
 from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.scaling import phase_breakdown
 from hpcrnn.reporting.analysis.stragglers import judge
+from hpcrnn.reporting.analysis.unequal_work import work_cost
 from hpcrnn.reporting.describe import loss_unit, mode_of, worst_check
 from hpcrnn.reporting.tables.accounting import account_lines, cpu_text
 from hpcrnn.reporting.tables.certificates import certificate_lines
+from hpcrnn.reporting.tables.compression import compression_lines
 from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.tables.learning import learning_lines
 from hpcrnn.reporting.tables.ranks import onset_sentence, straggler_sentence
 from hpcrnn.reporting.tables.samples import dependence_sentence, percentile_text
+from hpcrnn.reporting.tables.unequal_work import work_lines
 from hpcrnn.reporting.terminal.console import is_ascii
 from hpcrnn.reporting.units import format_percent, format_seconds, plural, printable, scientific, significant
 
@@ -67,7 +70,8 @@ class Manner:
 
 def details(entry: Entry, console: Console, manner: Manner) -> list[tuple[str, str]]:
     """Say what the columns have no room for: a line a subject, with its style."""
-    certified = [(line, LOUD if loud else "") for line, loud in certificate_lines(entry.case)]
+    said = (*certificate_lines(entry.case), *compression_lines(entry.case))
+    certified = [(line, LOUD if loud else "") for line, loud in said]
     if not entry.included:
         lines = [(line, "red") for line in (entry.exclusion, *(line for line, _ in certified))]
         return lines + [(line, "") for line in (_checks(entry.case) if manner.verbose else ())]
@@ -107,6 +111,8 @@ def _plain(entry: Entry) -> list[str]:
     shares = phase_breakdown(entry).shares
     phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
     lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
+    if (work := entry.case.work) is not None:
+        lines += work_lines(work_cost(entry, work))
     return lines + _split(entry)
 
 
