@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -321,10 +322,10 @@ def table(contenders: Sequence[Contender]) -> Iterator[str]:
 
 
 def shown(interval: Interval, factor: float, digits: int) -> str:
-    """``1.23 [1.20, 1.31]``: a median with its interval, each times a factor."""
+    """``1.23 [1.20, 1.31]``: a median with its interval, where there is one, each times a factor."""
     values = (value * factor for value in (interval.median, interval.low, interval.high))
     median, low, high = (f"{value:.{digits}f}" for value in values)
-    return f"{median} [{low}, {high}]"
+    return f"{median} [n too small]" if isnan(interval.low) else f"{median} [{low}, {high}]"
 
 
 def facts(world: World, torch_version: str) -> dict[str, Any]:
