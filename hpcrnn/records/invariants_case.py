@@ -7,6 +7,7 @@ from math import isfinite, isnan, prod
 
 import numpy as np
 
+from hpcrnn.data_methods import EXACT
 from hpcrnn.records.bubble import measured_bubble
 from hpcrnn.records.compression import NO_CODEC
 from hpcrnn.records.layout_case import DIMENSIONS, UNITS, shape_fault
@@ -171,6 +172,8 @@ def _inexact_by_nature(case: Case) -> str:
     """Name what of a case computes something else than the serial run; empty where nothing does."""
     if case.method in INEXACT:
         return f"method {case.method}"
+    if (data_method := case.split.data_method) not in ("", *EXACT):
+        return f"data_method {data_method}"
     return "" if case.grad_codec == NO_CODEC else f"grad_codec {case.grad_codec}"
 
 

@@ -72,6 +72,11 @@ class Split:
         return f"{self.method} {self.fold}" if self.fold > 1 else self.method
 
     @property
+    def data_method(self) -> str:
+        """What replicas exchange; empty where gradients are summed by MPI's allreduce."""
+        return self.exchange.partition(" ")[0]
+
+    @property
     def codec_name(self) -> str:
         """``topk:0.01``; empty where gradients are summed as they are."""
         return "" if self.codec == NO_CODEC else self.codec

@@ -25,6 +25,9 @@ _TEXTS_KEPT = 2**16
 _TASKS: dict[str, Kind] = {"F": "forward", "B": "backward", "W": "weight gradient"}
 _TASK = re.compile(r"([FBW])\(.*\)")
 _MESSAGE = re.compile(r"Post(Send|Recv) (\S+) (?:to|from) ([0-9]{1,9}), ([0-9]{1,18}) B")
+_VECTORS = ("gradient(", "parameters(")
+"""How values begin that one rank exchanges with several."""
+_STAGE = re.compile(r"((?:ReduceScatter|AllReduce|AllGather)\(\S+\)) (within node|across nodes), ([0-9]{1,18}) B")
 _SUM = re.compile(r"(AllReduce\(\S+\)) over ([a-z,]+), ([0-9]{1,18}) B")
 
 
@@ -108,7 +111,9 @@ class Message:
     @property
     def handle(self) -> str:
         """What a wait calls it."""
-        return f"{'send' if self.sends else 'recv'} {self.value}"
+        verb, way = ("send", "to") if self.sends else ("recv", "from")
+        end = f" {way} {self.peer}" if self.value.startswith(_VECTORS) else ""
+        return f"{verb} {self.value}{end}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +134,31 @@ class Sum:
     n_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A rank's part in one stage of a sum, as the text of its post names it.
+
+    Attributes
+    ----------
+    handle : str
+        What a wait calls it, e.g. ``ReduceScatter(2:3)``.
+    span : str
+        ``within node`` or ``across nodes``: which ranks these are, the text does not say.
+    n_bytes : int
+    """
+
+    handle: str
+    span: str
+    n_bytes: int
+
+
 @lru_cache(maxsize=_TEXTS_KEPT)
 def kind_of(instruction: str) -> Kind:
     """Sort an instruction by its text.
 
-    What has no kind of its own, such as ``Carry``, is work of the update.
+    What has no kind of its own, such as ``Carry``, is work of the update. ``Serve`` waits for others most of its time.
     """
-    if instruction.startswith("Wait "):
+    if instruction.startswith(("Wait ", "Serve ")):
         return "waiting"
     if task := _TASK.fullmatch(instruction):
         return _TASKS[task[1]]
@@ -143,10 +166,12 @@ def kind_of(instruction: str) -> Kind:
 
 
 @lru_cache(maxsize=_TEXTS_KEPT)
-def read_post(instruction: str) -> Message | Sum | None:
+def read_post(instruction: str) -> Message | Sum | Stage | None:
     """Read the text of a post; None for any other instruction."""
     if found := _MESSAGE.fullmatch(instruction):
         return Message(found[1] == "Send", found[2], int(found[3]), int(found[4]))
+    if found := _STAGE.fullmatch(instruction):
+        return Stage(found[1], found[2], int(found[3]))
     if found := _SUM.fullmatch(instruction):
         return Sum(found[1], tuple(found[2].split(",")), int(found[3]))
     return None

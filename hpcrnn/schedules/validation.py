@@ -1,10 +1,10 @@
 """Refuse programs that would hang or compute something else, before they run.
 
 Five questions, cheapest first: does each rank do its own tasks, each after what it needs
-(:mod:`~hpcrnn.schedules.rank_check`); does every message that is sent have its receive, with the same bytes (:func:`check_matching`); do the ranks of
-every sum begin the same sums in the same order (:func:`check_collectives`); do ranks that exchange parts inside
-forward and backward tasks take these in the same order (:func:`check_lockstep`); and do all ranks come to
-the end when a send may block until its receive is posted (:func:`check_progress`).
+(:mod:`~hpcrnn.schedules.rank_check`); does every message that is sent have its receive, with the same bytes
+(:func:`check_matching`); do the ranks of every sum begin the same sums in the same order (:func:`check_collectives`);
+do ranks that exchange parts inside forward and backward tasks take these in the same order (:func:`check_lockstep`);
+and do all ranks come to the end when a send may block until its receive is posted (:func:`check_progress`).
 
 The first looks at one rank alone and the second at two, so a rank of a large run can check its own part:
 :func:`validate_rank`.

@@ -229,7 +229,7 @@ def make_timeline(
     costs = [1.0 if heavy else 0.1 for heavy in recurrent]
     placement = make_placement(graph, shape, costs)
     names = ("input", *(f"layer{k}" for k in range(layers)), "head")
-    programs = Schedule(graph, placement, order, "train", "bucketed", False, names, _Sizes()).programs()
+    programs = Schedule(graph, placement, order, "train", "allreduce_bucketed", False, names, _Sizes()).programs()
     random = np.random.default_rng(1)
 
     def cost(rank, instruction):

@@ -87,17 +87,13 @@ SMALL = {
     "pipeline, tensor": make_schedule("pipeline=2,tensor=2", 2, 1, "seq_1f1b"),
     "time, tensor": make_schedule("time=2,tensor=2", 1, 2),
     "one node": make_schedule("data=2", data_method="hierarchical", nodes=(0, 0)),
-    "a node each": make_schedule("data=2", 2, 1, data_method="hierarchical", nodes=(0, 1), carry=True),
-    "uneven nodes": make_schedule("data=3", data_method="hierarchical", nodes=(0, 0, 1), mode="gradient"),
-    "even nodes": make_schedule("data=4", data_method="hierarchical", nodes=(0, 1, 0, 1)),
-    "large and small node": make_schedule("data=5", data_method="hierarchical", nodes=(0, 0, 0, 1, 1), bare=True),
+    "a node each": make_schedule("data=2", data_method="hierarchical", nodes=(0, 1), carry=True),
+    "uneven nodes": make_schedule("data=3", data_method="hierarchical", nodes=(0, 1, 0), mode="gradient"),
     "server": make_schedule("data=3", data_method="parameter_server_sync"),
-    "server of one": make_schedule("data=2", 2, 2, "zb_h1", data_method="parameter_server_sync", carry=True),
-    "late server": make_schedule("data=3", data_method="parameter_server_async", staleness=1),
-    "local": make_schedule("data=2", chunks=2, data_method="local_sgd", carry=True),
-    "average": make_schedule("data=2", data_method="local_sgd", averages=True),
-    "average of three": make_schedule("data=3", 2, data_method="diloco", averages=True),
-    "ensemble": make_schedule("data=2", data_method="ensemble"),
+    "server of one": make_schedule("data=2", 2, 1, "zb_h1", data_method="parameter_server_sync", carry=True),
+    "late server": make_schedule("data=2", data_method="parameter_server_async", staleness=1),
+    "local": make_schedule("data=2", data_method="local_sgd", carry=True),
+    "average": make_schedule("data=2", data_method="diloco", averages=True),
 }
 """One of everything, small enough to change each instruction."""
 

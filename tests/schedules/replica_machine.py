@@ -1,8 +1,8 @@
 """The symbolic machine for programs whose replicas exchange models, have a server, or sum through nodes.
 
 Like its base it knows none of the validator's rules.  Collectives of the same ranks match by their order.  A
-reduce-scatter leaves a gradient useless until its parts are gathered; parts that were not summed alike make no gradient.
-A vector that is received may be written from the post on, one that is sent may be read until the wait.
+reduce-scatter leaves a gradient useless until its parts are gathered; parts that were not summed alike make none.  A
+vector that is received may be written from the post on, one that is sent may be read until the wait.
 """
 
 from symbolic_machine import Machine, Meaning, WrongError, add
@@ -276,5 +276,3 @@ class ReplicaMeaning(Meaning):
     def model(self, node):
         own = ((node.rank, tuple(sorted(self.gradients(node).items()))),)
         return own, own
-
-

@@ -9,15 +9,24 @@ from hypothesis import strategies as st
 from program_samples import fixed_examples, make_schedule
 
 from hpcrnn.errors import ScheduleError
+from hpcrnn.records.timeline import awaited, read_post
 from hpcrnn.schedules.graph import Task, Value
 from hpcrnn.schedules.program import (
+    SPANS,
+    Add,
     AllReduce,
+    AllReduceParameters,
     AllReduceScalar,
+    Average,
     Carry,
+    Post,
     PostRecv,
     PostSend,
     Program,
+    Serve,
+    SumStage,
     Update,
+    Vector,
     Wait,
     parse_program,
 )
@@ -33,6 +42,15 @@ SAMPLES = {
     "pipeline2_interleaved": (make_schedule("pipeline=2", 2, 1, "interleaved", n_virtual=2), 1),
     "time2_carry": (make_schedule("time=2", 2, 1, layers=2, carry=True), 1),
     "pipeline2_time2": (make_schedule("pipeline=2,time=2", 2, 1, "seq_1f1b"), 1),
+    "hierarchical": (
+        make_schedule("data=3", layers=2, data_method="hierarchical", nodes=(0, 0, 1), mode="gradient"),
+        0,
+    ),
+    "server": (make_schedule("data=3", data_method="parameter_server_sync"), 0),
+    "worker": (make_schedule("data=3", data_method="parameter_server_sync"), 2),
+    "late_server": (make_schedule("data=3", data_method="parameter_server_async", staleness=2), 0),
+    "late_worker": (make_schedule("data=3", data_method="parameter_server_async", staleness=2), 1),
+    "average": (make_schedule("data=2", data_method="local_sgd", averages=True), 0),
     "data2_tensor2_flat": (make_schedule("data=2,tensor=2", data_method="allreduce_flat"), 3),
 }
 
@@ -61,14 +79,21 @@ def test_golden_programs_are_read_back(name):
 numbers = st.integers(0, 10**6)
 axes = st.lists(st.sampled_from(AXES), min_size=1, max_size=4, unique=True).map(tuple)
 values = st.builds(Value, st.sampled_from(["y", "dy", "halo", "dhalo"]), numbers, numbers, numbers)
+vectors = st.builds(Vector, st.sampled_from(["gradient", "parameters"]), numbers, numbers)
+verbs, spans = st.sampled_from(["ReduceScatter", "AllReduce", "AllGather"]), st.sampled_from(SPANS)
 posts = st.one_of(
-    st.builds(PostRecv, values, numbers, numbers),
-    st.builds(PostSend, values, numbers, numbers),
+    st.builds(PostRecv, values | vectors, numbers, numbers),
+    st.builds(PostSend, values | vectors, numbers, numbers),
+    st.builds(SumStage, verbs, numbers, numbers, spans, numbers),
+    st.builds(AllReduceParameters, axes, numbers),
     st.builds(AllReduce, numbers, numbers, axes, numbers),
     st.builds(AllReduceScalar, st.sampled_from(["loss", "norm"]), axes),
 )
 others = st.one_of(
-    st.builds(Task, st.sampled_from("FBW"), numbers, numbers, numbers), st.just(Carry()), st.just(Update())
+    st.builds(Task, st.sampled_from("FBW"), numbers, numbers, numbers),
+    st.builds(Add, vectors, numbers),
+    st.builds(Serve, vectors, st.lists(numbers, min_size=1, max_size=5).map(tuple), numbers, numbers),
+    st.sampled_from([Carry(), Update(), Average()]),
 )
 
 
@@ -114,6 +139,24 @@ def test_text_that_is_no_program_is_refused_with_its_line(text, expected):
     with pytest.raises(ScheduleError) as raised:
         parse_program(text)
     assert expected in str(raised.value)
+
+
+@given(posts | others)
+@fixed_examples
+def test_what_a_file_keeps_of_an_instruction_is_read_without_the_schedules(instruction):
+    """Posts are read from their text alone in :mod:`hpcrnn.records.timeline`; nothing else is one."""
+    read, is_post = read_post(str(instruction)), isinstance(instruction, Post)
+    assert (read is not None) == is_post
+    if is_post:
+        assert (read.handle, read.n_bytes) == (instruction.handle, instruction.n_bytes)
+        assert awaited(str(Wait(instruction))) == instruction.handle
+
+
+def test_bytes_of_a_server_are_what_it_hands_out():
+    schedule = SAMPLES["late_server"][0]
+    (serve,) = schedule.program(0).instructions
+    assert schedule.program(0).bytes_sent == 2 * serve.n_bytes
+    assert schedule.program(1).bytes_sent == serve.n_bytes
 
 
 def test_posts_are_told_apart_even_with_the_same_numbers():

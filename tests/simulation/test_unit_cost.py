@@ -37,7 +37,7 @@ def make(grid, microbatches, chunks, order, *, layers=1, n_virtual=1, mode="trai
     graph = TaskGraph(recurrent, microbatches, chunks * grid.time, backward=mode != "forward")
     placement = make_placement(graph, grid, [float(r) for r in recurrent], n_virtual=n_virtual)
     names = tuple(f"block{k}" for k in range(layers + 2))
-    return Schedule(graph, placement, order, mode, "bucketed", False, names, OneByte())
+    return Schedule(graph, placement, order, mode, "allreduce_bucketed", False, names, OneByte())
 
 
 def run(schedule, costs=(1, 1, 1)):

@@ -12,7 +12,7 @@ from typing import Any
 from hpcrnn.errors import FileError
 from hpcrnn.records.messages import Transfer, transfers
 from hpcrnn.records.record import Record
-from hpcrnn.records.timeline import Message, Sum, Timeline, kind_of, read_post
+from hpcrnn.records.timeline import Message, Stage, Sum, Timeline, kind_of, read_post
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.describe import case_name, describe_problem
 
@@ -89,7 +89,9 @@ def _arguments(text: str) -> dict[str, Any]:
     post = read_post(text)
     if isinstance(post, Message):
         return {"value": post.value, "peer": post.peer, "bytes": post.n_bytes}
-    return {"axes": ",".join(post.axes), "bytes": post.n_bytes} if isinstance(post, Sum) else {}
+    if isinstance(post, Sum):
+        return {"axes": ",".join(post.axes), "bytes": post.n_bytes}
+    return {"span": post.span, "bytes": post.n_bytes} if isinstance(post, Stage) else {}
 
 
 def _flow(pid: int, timeline: Timeline, message: Transfer, identity: str) -> Iterator[Event]:
