@@ -35,6 +35,9 @@ PLAIN_VALUES = {
     "training.eval_every": 20,
     "training.eval_rows": None,
     "problem.features": None,
+    "problem.sequences": "windows",
+    "problem.batching": "naive",
+    "problem.spread": "even",
     "recurrence.tolerance": 1e-6,
     "recurrence.max_rounds": None,
     "recurrence.burn_in": 0,
@@ -72,6 +75,7 @@ _GROUP = {
     "model.embed": "model",
     "problem.batch": "data",
     "problem.seq": "data",
+    **dict.fromkeys(("problem.workload", "problem.sequences", "problem.batching", "problem.spread"), "text"),
 }
 
 
@@ -95,6 +99,16 @@ def _mode_token(training: Mapping[str, Any]) -> str:
     """``train``, ``gradient``, ``forward``, or ``train to 2.5``: mode ``target`` with its target."""
     mode, target = training.get("mode", "?"), training.get("target_loss")
     return f"train to {target:g}" if mode == "target" and isinstance(target, float | int) else printable(mode)
+
+
+def _sequence_tokens(data: Mapping[str, Any]) -> dict[str, str]:
+    """``lines packed skewed:1``: how a text was cut and batched, where not into windows."""
+    if data.get("sequences", "windows") == "windows":
+        return {}
+    words = {
+        key: printable(data.get(key, PLAIN_VALUES[f"problem.{key}"])) for key in ("sequences", "batching", "spread")
+    }
+    return {f"problem.{key}": word for key, word in words.items() if (key, word) != ("spread", "even")}
 
 
 def _all_tokens(case: Case) -> dict[str, str]:
@@ -148,7 +162,7 @@ def common_problem(cases: Sequence[Case]) -> str:
     if not cases:
         return ""
     first, *rest = [_main_tokens(case) for case in cases]
-    return join_tokens({k: v for k, v in first.items() if all(other[k] == v for other in rest)})
+    return join_tokens({k: v for k, v in first.items() if all(other.get(k) == v for other in rest)})
 
 
 def distinctions(cases: Sequence[Case], ignore: Sequence[str] = ()) -> list[str]:

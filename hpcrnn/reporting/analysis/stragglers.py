@@ -211,7 +211,8 @@ def _work(entry: Entry) -> tuple[IntArray, FloatArray]:
     rows, steps = (
         _shares(problem.get(key, 0), speeds.along(axis, grid), least[key])[place[axis]] for key, axis in _CUT_ALONG
     )
-    return place["pipeline"], rows * steps
+    # Where sequences are of unequal length, what was run of them.
+    return place["pipeline"], rows * steps if case.work is None else np.maximum(case.work.slots.mean(axis=0), 1.0)
 
 
 def _shares(length: int, speeds: Sequence[float], least: int) -> FloatArray:

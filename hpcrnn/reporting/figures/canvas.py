@@ -110,7 +110,8 @@ class Drawing:
         Stem of its files.
     section : str
         Where in the report it belongs: ``target``, ``strong``, ``weak``, ``accounting``, ``strategies``,
-        ``strategy_map``, ``over_time``, ``steps``, ``ranks``, ``phases``, ``roofline``, ``timelines`` or ``loss``.
+        ``strategy_map``, ``over_time``, ``unequal_work``, ``steps``, ``ranks``, ``phases``, ``roofline``,
+        ``timelines`` or ``loss``.
     title, caption, alt : str
         ``alt`` says in words what the picture shows.
     figure : matplotlib.figure.Figure

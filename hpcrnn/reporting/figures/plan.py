@@ -32,6 +32,7 @@ from hpcrnn.reporting.figures.rows import ROWS_A_FIGURE, draw_phases, draw_steps
 from hpcrnn.reporting.figures.strategies import plan_contests
 from hpcrnn.reporting.figures.strategy_map import plan_maps
 from hpcrnn.reporting.figures.timelines import draw_timeline
+from hpcrnn.reporting.figures.unequal_work import plan_unequal_work
 
 MOST_FIGURES = 40
 """A report of more is not read, and takes minutes to draw."""
@@ -75,6 +76,7 @@ def plan_all(analysis: Analysis) -> Iterator[Sheet]:
     based = [s for s in analysis.weak if any(p.efficiency for p in s.points)]
     yield from pages(based, CURVES_A_FIGURE, "weak_efficiency", draw_weak_efficiency)
     yield from plan_accounts(analysis.included)
+    yield from plan_unequal_work(analysis.included)
     yield from plan_contests(analysis)
     yield from plan_maps(analysis)
     yield from plan_certificates(analysis.included)

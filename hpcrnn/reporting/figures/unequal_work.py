@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpcrnn.records.work import Work
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.unequal_work import WorkCost, work_costs
 from hpcrnn.reporting.figures.canvas import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 BARS = 48
 """Of a histogram, at the most."""
 
+_NAME_WIDTH = 0.2
+"""Of the axis, what the name of a quantile takes."""
 _PADDING_AT, _WAIT_AT, _THICK = -0.17, 0.17, 0.3
 """Where in a row its two bars lie, and how thick they are."""
 
@@ -59,13 +62,8 @@ def draw_lengths(name: str, cost: WorkCost) -> Drawing:
         edges[:-1] + 0.5, shares, width=width, align="edge", color=BLUE, edgecolor="white", linewidth=0.4,
         label=f"sequences, by {width} steps" if width > 1 else "sequences",
     )  # fmt: skip
-    for share, length in zip(QUANTILES, cost.work.quantiles(QUANTILES), strict=True):
-        ax.axvline(length, color=BLACK, linewidth=0.9, linestyle=(0, (3, 2)), label=once(ax, "quantiles"))
-        ax.annotate(
-            f"{100 * share:g} %\n{length}", (length, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
-            textcoords="offset points", ha="center", va="bottom", fontsize=7.5, color="#3c4043",
-        )  # fmt: skip
-    linear_axis(ax, max(shares), " %")
+    _mark_quantiles(ax, cost.work)
+    linear_axis(ax, 1.3 * max(shares), " %")
     ax.set_xlim(0, len(counts) + width)
     ax.set_xlabel("length of a sequence [time steps]")
     ax.set_ylabel("share of the sequences")
@@ -75,9 +73,25 @@ def draw_lengths(name: str, cost: WorkCost) -> Drawing:
     )
     alt = f"Histogram of the lengths of {counts.sum():,} sequences: {described}, the longest {len(counts)} steps."
     caption = f"{data_text(cost)}. What is longer than {len(counts)} steps is cut and goes on as a further sequence."
-    # A line for the names of the quantiles, above the axes.
-    finish(figure, ax, title, f"{data_text(cost)}, {counts.sum():,} sequences\u2003\n\u2003")
+    finish(figure, ax, title, f"{data_text(cost)}, {counts.sum():,} sequences")
     return Drawing(name, "unequal_work", title, caption, alt, figure)
+
+
+def _mark_quantiles(ax: Axes, work: Work) -> None:
+    """Draw a line at each quantile up to its name, each higher than the last, so that names cross no other line."""
+    named: dict[int, list[str]] = {}
+    for share, length in zip(QUANTILES, work.quantiles(QUANTILES), strict=True):
+        named.setdefault(int(length), []).append(f"{100 * share:g} %")
+    for row, (length, shares) in enumerate(named.items()):
+        height = 0.98 - 0.07 * (len(named) - 1 - row)
+        dashes = (0, (3, 2))
+        ax.axvline(length, ymax=height, color=BLACK, linewidth=0.9, linestyle=dashes, label=once(ax, "quantiles"))
+        left = length > _NAME_WIDTH * len(work.n_sequences)
+        ax.annotate(
+            f"{' and '.join(shares)}: {length}", (length, height), xycoords=("data", "axes fraction"),
+            xytext=(-4 if left else 4, 0), textcoords="offset points", ha="right" if left else "left", va="top",
+            fontsize=7.5, color="#3c4043",
+        )  # fmt: skip
 
 
 def draw_costs(name: str, costs: Sequence[WorkCost]) -> Drawing:
