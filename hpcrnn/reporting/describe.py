@@ -91,6 +91,7 @@ def _main_tokens(case: Case) -> dict[str, str]:
         "problem.seq": f"T{data.get('seq', '?')}",
         "model.dtype": printable(case.precision),
         "problem.workload": shorten(printable(data.get("workload", "?")), 32),
+        **_sequence_tokens(data),
         "training.mode": _mode_token(training),
     }
 

@@ -17,7 +17,6 @@ from hpcrnn.reporting.analysis.scaling import Analysis
 from hpcrnn.reporting.analysis.stragglers import judge_all
 from hpcrnn.reporting.analysis.strategy_map import strategy_maps
 from hpcrnn.reporting.analysis.unequal_work import work_costs
-from hpcrnn.reporting.analysis.unequal_work import work_costs
 from hpcrnn.reporting.describe import (
     all_hosts_text,
     command_line,
@@ -56,7 +55,6 @@ from hpcrnn.reporting.tables.splits import contest_table, split_table, wait_tabl
 from hpcrnn.reporting.tables.strategy_map import map_tables
 from hpcrnn.reporting.tables.system import system_disclosures
 from hpcrnn.reporting.tables.table import Table
-from hpcrnn.reporting.tables.unequal_work import length_table, work_table
 from hpcrnn.reporting.tables.unequal_work import length_table, work_table
 from hpcrnn.reporting.units import plural, printable
 
@@ -102,7 +100,6 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
     entries, included, missing = analysis.entries, analysis.included, gaps(analysis)
     called, limits, aims = names(entries), rooflines(included), goals(included)
     rows, accounted = pair_peers(included), accounting_tables(account_all(included), called)
-    costs = work_costs(included)
     costs = work_costs(included)
     timing = timing_table(entries) if entries else None
     results = [timing, result_table(entries), verdict_table(entries)] if timing else ["There are none."]
@@ -150,9 +147,6 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
             "strategy-map", "Which strategy wins where", *drawn("strategy_map"), *map_tables(strategy_maps(included))
         ),
         _section("compression", "Compressed gradients", compression_table(included)),
-        _section(
-            "unequal-work", "Unequal work", *drawn("unequal_work"), work_table(costs, called), length_table(costs)
-        ),
         _section(
             "unequal-work", "Unequal work", *drawn("unequal_work"), work_table(costs, called), length_table(costs)
         ),

@@ -20,7 +20,6 @@ from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.scaling import phase_breakdown
 from hpcrnn.reporting.analysis.stragglers import judge
 from hpcrnn.reporting.analysis.unequal_work import work_cost
-from hpcrnn.reporting.analysis.unequal_work import work_cost
 from hpcrnn.reporting.describe import loss_unit, mode_of, worst_check
 from hpcrnn.reporting.tables.accounting import account_lines, cpu_text
 from hpcrnn.reporting.tables.certificates import certificate_lines
@@ -29,7 +28,6 @@ from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
 from hpcrnn.reporting.tables.learning import learning_lines
 from hpcrnn.reporting.tables.ranks import onset_sentence, straggler_sentence
 from hpcrnn.reporting.tables.samples import dependence_sentence, percentile_text
-from hpcrnn.reporting.tables.unequal_work import work_lines
 from hpcrnn.reporting.tables.unequal_work import work_lines
 from hpcrnn.reporting.terminal.console import is_ascii
 from hpcrnn.reporting.units import format_percent, format_seconds, plural, printable, scientific, significant
@@ -113,8 +111,6 @@ def _plain(entry: Entry) -> list[str]:
     shares = phase_breakdown(entry).shares
     phases = [f"{n.replace('_', ' ')} {100 * s:.0f}" for n, s in shares.items() if s >= 0.005]
     lines = [f"share of the step in %: {', '.join(phases)}"] if phases else []
-    if (work := entry.case.work) is not None:
-        lines += work_lines(work_cost(entry, work))
     if (work := entry.case.work) is not None:
         lines += work_lines(work_cost(entry, work))
     return lines + _split(entry)
