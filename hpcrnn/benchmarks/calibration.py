@@ -1,9 +1,12 @@
 """How fast the ranks are: ``--balance measured``, before anything is laid out.
 
-All ranks at the same time, as in a step, run forward and backward of the problem's layers alone, each the same: the
-rows, steps and layers of its even share, the steps cut where that would take long.  A rank's speed is one over its
-median.  Ranks are told apart only where their times are, by :data:`NOISE` and by the intervals of their medians; those
-that are not are given the same speed, and where all are alike the split stays even.
+All ranks at the same time, as in a step, run forward and backward of the problem's layers alone: the rows and layers of
+an even share, and as many steps of it as a repetition has time for.  A rank's speed is one over its median.  Ranks are
+told apart only where their times are, by :data:`NOISE` and by the intervals of their medians; those that are not are
+given the same speed, and where all are alike the split stays even.
+
+A product of fewer rows takes longer *per row*.  Where rows are to be shared out unevenly all ranks are therefore
+measured once more, each with the rows that its first speed gives it, and the speed is rows a second.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from hpcrnn.benchmarks.planning import make_plan
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.records.statistics import Interval, median_interval
-from hpcrnn.spec import BackendName, Grid, ParallelSpec, RecurrenceSpec, RunSpec
+from hpcrnn.schedules.shares import share_out, speeds_of
+from hpcrnn.spec import BackendName, Grid, Mode, ParallelSpec, RecurrenceSpec, RunSpec
 from hpcrnn.spec.unequal import parse_handicap, parse_weights
 from hpcrnn.workloads import open_workload
 
@@ -29,7 +33,7 @@ NOISE = 0.05
 """Times that differ by less, relatively, do not tell two ranks apart."""
 LEAST, MOST, LIMIT_S = 7, 25, 1.0
 """Repetitions: at the least (six make an interval), at the most, and seconds after which no more are begun."""
-SAMPLE_S = 0.05
+SAMPLE_S = 0.1
 """Seconds that a repetition is to take on the slowest rank, where its share is large enough."""
 _FIRST_STEPS = 4
 
@@ -67,23 +71,46 @@ def settle_balance(spec: RunSpec, world: World) -> Balance:
         return Balance(given, {"how": "given", "weights": list(given)})
     if spec.parallel.balance == "even" or world.size == 1:
         return Balance()
-    samples, small = _measure(spec, world)
-    gathered = world.comm.gather(samples)
-    found = None
-    if gathered is not None:
-        weights, reason = weigh(gathered)
-        facts = {
-            "how": "measured",
-            "weights": list(weights),
-            "reason": reason,
-            "sample_s": gathered,
-            "rows": small.problem.batch,
-            "steps": small.problem.seq,
-            "layers": small.model.layers,
-        }
-        found = Balance(weights, facts, reason)
-    settled: Balance = world.comm.bcast(found)
-    return settled
+    grid = spec.parallel.grid or Grid()
+    small = _even_share(spec, world)
+    passes = [_measure(small, spec, world)]
+    weights, reason = weigh(passes[0].s_per_row)
+    if weights and grid.data > 1:
+        speeds = speeds_of(grid, weights).along("data", grid)
+        rows = share_out(spec.problem.batch, speeds, spec.parallel.microbatches)
+        own = rows[world.rank // (grid.n_ranks // grid.data)]  # data is the slowest axis
+        passes.append(_measure(_with(small, batch=own.stop - own.start), spec, world))
+        weights, reason = weigh(passes[1].s_per_row)
+    facts = {
+        "how": "measured",
+        "weights": list(weights),
+        "reason": reason,
+        "steps": small.problem.seq,
+        "layers": small.model.layers,
+        "passes": [{"rows": list(one.rows), "sample_s": [list(times) for times in one.sample_s]} for one in passes],
+    }
+    return Balance(weights, facts, reason)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What all ranks took; the same on all of them.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        Of each rank.
+    sample_s : tuple of tuple of float
+        Seconds of each repetition of each rank.
+    """
+
+    rows: tuple[int, ...]
+    sample_s: tuple[tuple[float, ...], ...]
+
+    @property
+    def s_per_row(self) -> list[list[float]]:
+        """Seconds of a row: of each repetition of each rank."""
+        return [[seconds / rows for seconds in times] for rows, times in zip(self.rows, self.sample_s, strict=True)]
 
 
 def weigh(samples: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], str]:
@@ -95,7 +122,7 @@ def weigh(samples: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], str]:
     Parameters
     ----------
     samples : sequence of sequence of float
-        Seconds of the same work, for each rank.
+        Seconds of each repetition of the same work, for each rank.
 
     Returns
     -------
@@ -111,7 +138,7 @@ def weigh(samples: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], str]:
             kinds.append([])
         kinds[-1].append(rank)
     fastest, slowest = found[by_time[0]].median, found[by_time[-1]].median
-    spread = f"the slowest rank took {slowest / fastest:.2f} times as long as the fastest"
+    spread = f"the slowest rank takes {slowest / fastest:.2f} times as long as the fastest"
     if len(kinds) == 1:
         return (), f"{spread}, which is noise or no more than {NOISE:.0%}: shares stay even"
     medians = [float(np.median([found[rank].median for rank in kind])) for kind in kinds]
@@ -126,14 +153,8 @@ def _takes_longer(one: Interval, other: Interval) -> bool:
     return one.median > (1 + NOISE) * other.median and one.low > other.high
 
 
-def _measure(spec: RunSpec, world: World) -> tuple[list[float], RunSpec]:
-    """Seconds of this rank's repetitions, and what was run."""
-    small = _even_share(spec, world.rank)
-    steps = min(small.problem.seq, _FIRST_STEPS)
-    executor = _executor(_with_steps(small, steps), spec, world)
-    slowest_s = max(world.comm.allgather(executor.run()[0]))
-    steps = min(small.problem.seq, max(steps, math.ceil(steps * SAMPLE_S / slowest_s)))
-    small = _with_steps(small, steps)
+def _measure(small: RunSpec, spec: RunSpec, world: World) -> _Pass:
+    """Measure all ranks at the same time, each with its own rows."""
     executor = _executor(small, spec, world)
     samples: list[float] = []
     end = time.monotonic() + LIMIT_S
@@ -143,31 +164,34 @@ def _measure(spec: RunSpec, world: World) -> tuple[list[float], RunSpec]:
         samples.append(float(executor.run()[0]))
         more = len(samples) < LEAST or (len(samples) < MOST and time.monotonic() < end)
         more = world.comm.bcast(more)
-    return samples, small
+    rows, sample_s = zip(*world.comm.allgather((small.problem.batch, tuple(samples))), strict=True)
+    return _Pass(rows, sample_s)
 
 
-def _even_share(spec: RunSpec, rank: int) -> RunSpec:
-    """What a rank has to do where shares are even, as a problem of its own; rounded down, to be the same for all."""
+def _even_share(spec: RunSpec, world: World) -> RunSpec:
+    """What a rank has to do where shares are even, as a problem of its own, the same for all but for a handicap."""
     grid = spec.parallel.grid or Grid()
-    problem, model = spec.problem, spec.model
-    slowed = parse_handicap(spec.machine.handicap).get(rank)
+    slowed = parse_handicap(spec.machine.handicap).get(world.rank)
     # Of a rank that becomes slow later nothing is known yet.
     handicap = None if slowed is None or slowed.from_step else f"0:{slowed.speed}"
-    return msgspec.structs.replace(
+    mode: Mode = "forward" if spec.training.mode == "forward" else "gradient"
+    share = msgspec.structs.replace(
         spec,
-        problem=msgspec.structs.replace(problem, batch=problem.batch // grid.data, seq=problem.seq // grid.time),
-        model=msgspec.structs.replace(model, layers=model.layers // grid.pipeline),
-        training=msgspec.structs.replace(
-            spec.training, mode="forward" if spec.training.mode == "forward" else "gradient"
-        ),
+        model=msgspec.structs.replace(spec.model, layers=spec.model.layers // grid.pipeline),
+        training=msgspec.structs.replace(spec.training, mode=mode),
         parallel=ParallelSpec(grid=Grid(), microbatches=spec.parallel.microbatches),
         recurrence=RecurrenceSpec(),
         machine=msgspec.structs.replace(spec.machine, handicap=handicap),
     )
+    rows, most = spec.problem.batch // grid.data, spec.problem.seq // grid.time
+    few = min(most, _FIRST_STEPS)
+    slowest_s = max(world.comm.allgather(_executor(_with(share, batch=rows, seq=few), spec, world).run()[0]))
+    steps = min(most, max(few, math.ceil(few * SAMPLE_S / slowest_s)))
+    return _with(share, batch=rows, seq=steps)
 
 
-def _with_steps(spec: RunSpec, steps: int) -> RunSpec:
-    return msgspec.structs.replace(spec, problem=msgspec.structs.replace(spec.problem, seq=steps))
+def _with(spec: RunSpec, **problem: int) -> RunSpec:
+    return msgspec.structs.replace(spec, problem=msgspec.structs.replace(spec.problem, **problem))
 
 
 def _executor(small: RunSpec, spec: RunSpec, world: World) -> Executor:

@@ -259,8 +259,8 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     balance: Annotated[
         Balance,
         Meta(
-            description="shares of ranks in rows, layers and time steps; measured: by their speeds, which a second of "
-            "calibration tells; weights: by these speeds"
+            description="shares of ranks in rows, layers and time steps; measured: by their speeds, which a "
+            "calibration of a second or two tells; weights: by these speeds"
         ),
     ] = "even"
 

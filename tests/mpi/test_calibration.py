@@ -37,7 +37,7 @@ def test_medians_that_noise_explains_leave_shares_even():
     found, reason = weigh(noisy)
     assert found == ()
     assert reason == (
-        "the slowest rank took 1.21 times as long as the fastest, which is noise or no more than 5%: shares stay even"
+        "the slowest rank takes 1.21 times as long as the fastest, which is noise or no more than 5%: shares stay even"
     )
 
 

@@ -82,13 +82,17 @@ def test_a_measured_split_gives_a_slow_rank_less(tmp_path):
     flags = [*SMALL, "--hidden", 48, "--batch", 44, "--balance", "measured", "--handicap", "1:0.1"]
     ended = hpcrnn_run(2, *flags, cwd=tmp_path)
     assert ended.code == 0, ended.err
-    assert "balance measured: the slowest rank took" in ended.err
+    assert "balance measured: the slowest rank takes" in ended.err
     record = read_record(tmp_path / "r.h5")
     facts = record.environment["balance"]
     assert facts["how"] == "measured"
     assert max(facts["weights"]) == 1
     assert facts["weights"][1] < 0.5 * facts["weights"][0]
-    assert [len(samples) >= 7 for samples in facts["sample_s"]] == [True, True]
+    first, second = facts["passes"]
+    assert first["rows"] == [22, 22]
+    assert sum(second["rows"]) == 44
+    assert second["rows"][1] < 11
+    assert all(len(samples) >= 7 for one in facts["passes"] for samples in one["sample_s"])
     serial, even, balanced = record.cases
     assert [case.spec["parallel"]["balance"] for case in record.cases] == ["even", "even", "measured"]
     assert all(case.verdict.status == "VALID" for case in record.cases)

@@ -1,12 +1,13 @@
-"""What sharing work out by speed gains: even shares beside balanced ones, and beside the best there could be.
+"""What sharing work out by speed gains: even shares beside balanced ones, and beside the ideal.
 
-Both are measured in the same rounds, so round by round, with E and B the steps of even and of balanced shares::
+Both are measured in the same rounds, so round by round, with E and B the steps of even and of balanced shares and b the
+busy times of the ranks under even shares::
 
-    ideal      I = E (sum of v b / sum of v) / max b        b: busy time of each rank under even shares; v: its weight
+    ideal      I = E (harmonic mean of b) / max b
     recovered  (E - B) / (E - I)
 
-The ideal has the same work, b times v of every rank, shared out so that all ranks are busy for equally long, and waits
-in proportion.  It is a bound: rows, steps and layers are whole.
+In the ideal all ranks are busy for equally long, each at the pace it has under even shares, and wait in proportion.  It
+is no bound in either direction: rows, steps and layers are whole, and a product of more rows takes less time a row.
 """
 
 from __future__ import annotations
@@ -72,16 +73,17 @@ def _but_for_shares(entry: Entry) -> str:
 
 
 def _recovery(even: Entry, balanced: Entry) -> Recovery | None:
-    busy, weights = busy_s(even.case), weights_of(balanced.case, balanced.record.environment)
+    busy = busy_s(even.case)
     n_rounds = min(len(even.case.time_s), len(balanced.case.time_s))
     if busy is None or not (busy > 0).all():
         return None
     E, B = (entry.case.step_s()[:n_rounds] for entry in (even, balanced))
-    v = np.array(weights)
-    I = E * (busy[:n_rounds] @ v / v.sum()) / busy[:n_rounds].max(axis=1)  # noqa: E741 - as above
+    b = busy[:n_rounds]
+    I = E / (1 / b).mean(axis=1) / b.max(axis=1)  # noqa: E741 - as above
     lost = E - I
     recovered = None
     if np.median(lost) > NOTHING * np.median(E) and (lost > 0).all():
         recovered = median_interval((E - B) / lost)
     over_even = ratio_interval(balanced.step, even.step)
+    weights = weights_of(balanced.case, balanced.record.environment)
     return Recovery(even, balanced, weights, median_interval(I), over_even, recovered)

@@ -53,10 +53,11 @@ def balance_table(found: Sequence[Recovery], called: Mapping[int, str]) -> Table
 
 _NOTE = (
     "Median steps; both splits were measured in the same rounds. Weights: speed of each rank over the fastest's, given "
-    "or measured before the run. Ideal, a bound: the busy time of even shares, weighted by speed, shared out so that "
-    "all ranks are busy for equally long, and waiting in proportion; rows, steps and layers are whole, so it may not "
-    "be reached. Recovered: round by round, of what even shares lose against the ideal the share that balanced ones do "
-    f"not; where even shares lose less than {100 * NOTHING:.0f} % there is nothing to recover."
+    "or measured before the run. Ideal: all ranks busy for equally long, each at the pace it has under even shares, "
+    "and waiting in proportion; rows, steps and layers are whole, and a product of more rows takes less time a row, so "
+    "balanced shares may fall short of it or do better. Recovered: round by round, of what even shares lose against "
+    f"the ideal the share that balanced ones do not; where they lose less than {100 * NOTHING:.0f} % there is nothing "
+    "to recover."
 )
 
 

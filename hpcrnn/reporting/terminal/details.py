@@ -102,8 +102,11 @@ def _warnings(entry: Entry) -> list[str]:
     """Say what speaks against the steps: that they are not independent, and who was slow."""
     found = [dependence_sentence(dependence(entry.case.step_s()))]
     if entry.case.n_ranks > 1:
-        found += [straggler_sentence(straggler) for straggler in judge(entry).slow]
-        found += [onset_sentence(onset) for onset in find_onsets(entry)]
+        onsets = find_onsets(entry)
+        became = {onset.rank for onset in onsets}
+        # Who became slow is not called slow throughout as well.
+        found += [straggler_sentence(s) for s in judge(entry).slow if s.is_host or s.ranks[0] not in became]
+        found += [onset_sentence(onset) for onset in onsets]
     return [line for line in found if line]
 
 
