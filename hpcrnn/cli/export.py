@@ -25,6 +25,7 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older OUT; an input never is replaced")
     parser.add_argument("--summary", action="store_true", help="csv: a row a case instead")
+    parser.add_argument("--curves", action="store_true", help="csv: a row an evaluation on held-out data instead")
     parser.add_argument("--raw", action="store_true", help="json: every sample too")
     parser.add_argument("--series", type=int, metavar="N", help="extrap: which series, where there are several")
     parser.set_defaults(command=export)
@@ -46,7 +47,7 @@ def export(arguments: argparse.Namespace) -> int:
         return exit_code_of(reading)
     if output is not None:
         check_output(output, arguments.files, overwrite=overwrite)
-    options = {"summary": arguments.summary, "raw": arguments.raw, "series": arguments.series}
+    options = {name: getattr(arguments, name) for name in ("summary", "curves", "raw", "series")}
     exported = export_records(reading.records, arguments.to, **options)
     for note in exported.notes:
         sys.stderr.write(f"hpcrnn: note: {note}\n")

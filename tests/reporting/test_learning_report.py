@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
 from dataclasses import replace
 from itertools import combinations
@@ -12,15 +15,19 @@ from factory import make_case, make_record
 from hypothesis import given
 from hypothesis import strategies as st
 from learning_samples import make_curve, target_cases, trained, with_curves
+from rich.console import Console
 
-from hpcrnn.records.learning import Curve, Learning
+from hpcrnn.errors import HpcrnnError
+from hpcrnn.records.learning import COLUMNS, Curve, Learning
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.reporting.analysis.entries import make_entries
 from hpcrnn.reporting.analysis.finding import finding_of
 from hpcrnn.reporting.analysis.learning import Needed, band, goals, needed_ratio, outcome_of
+from hpcrnn.reporting.comparison.compare import compare, to_json
+from hpcrnn.reporting.export.export import export
 from hpcrnn.reporting.figures.canvas import drawing_style
 from hpcrnn.reporting.figures.learning import draw_staleness, plan_learning
-from hpcrnn.reporting.tables.cases import names
+from hpcrnn.reporting.tables.cases import names, timing_table
 from hpcrnn.reporting.tables.learning import (
     bits,
     goal_sentences,
@@ -31,6 +38,8 @@ from hpcrnn.reporting.tables.learning import (
     staleness_table,
     target_table,
 )
+from hpcrnn.reporting.tables.samples import leg_note
+from hpcrnn.reporting.terminal.comparison import show_comparison
 
 INF = math.inf
 
@@ -353,11 +362,45 @@ def test_too_few_seeds_are_said_to_be():
     entries = make_entries([make_record(target_cases(3))])
     (goal,) = goals(entries)
     table = target_table(goal, names(entries))
-    assert {row[-1] for row in table.rows} == {"base", "undecided: n too small"}
+    assert {row[table.columns.index("To the target")] for row in table.rows} == {"base", "undecided: n too small"}
+    assert "95 % interval" not in table.columns
     alone = make_entries([make_record([trained(2)])])
     (goal,) = goals(alone)
-    assert target_table(goal, names(alone)).rows[0][-1] == "—"
+    table = target_table(goal, names(alone))
+    assert table.rows[0][table.columns.index("To the target")] == "—"
+    assert "Energy" not in table.columns
     assert "No VALID serial run" in goal_sentences(goal, names(alone))
+
+
+def test_six_seeds_have_an_interval():
+    entries = make_entries([make_record(target_cases(7))])
+    (goal,) = goals(entries)
+    table = target_table(goal, names(entries))
+    cells = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert cells["3"]["95 % interval"] == "6.85 s to 7.64 s"
+    assert cells["8"]["95 % interval"] == "from 24.1 s"
+
+
+def test_what_is_of_another_file_or_of_several_processes_is_said():
+    case = trained(2)
+    again = replace(case, learning=replace(case.learning, restarts=(3, 8)))
+    entries = make_entries([make_record([trained(1)], source="base.h5"), make_record([again], seed=1)])
+    (goal,) = goals(entries)
+    (one,) = (one for one in goal.ranked if one.entry.number == 2)
+    lines = learning_lines(one.entry, lambda _: "", one)
+    assert "serial · numpy of another file (base.h5)" in lines[1]
+    assert "taken up again from a checkpoint 2 times" in lines
+    assert [row[-1] for row in loss_table(goal, names(entries)).rows] == ["0", "2"]
+
+
+def test_what_a_sample_is_a_mean_of_is_said():
+    late = make_case(2)
+    late.spec["parallel"] |= {"data_method": "local_sgd", "sync_every": 8}
+    entries = make_entries([make_record([make_case(1), trained(1), late, trained(2)])])
+    note = " A sample is a mean of no. 3 over 8, of no. 2, 4 over 20 steps: "
+    assert leg_note(entries).startswith(note)
+    assert leg_note(entries[:1]) == ""
+    assert note in timing_table(entries).note
 
 
 def test_staleness_in_shares(entries):
@@ -447,3 +490,71 @@ def test_old_gradients_fill_their_bar(entries):
         drawing = draw_staleness("staleness", [entries[5]])
     assert sum(bar.get_width() for bar in drawing.figure.axes[0].patches) == pytest.approx(100.0)
     assert "0 61 %" in drawing.alt
+
+
+# --- for other programs -----------------------------------------------------------------------------
+
+
+def table_of(records, **options):
+    text = export(records, "csv", **options).content.decode()
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+def test_curves_as_csv_read_back_as_the_same_bits(entries):
+    rows = table_of([entries[0].record], curves=True)
+    for entry in entries:
+        for curve in entry.case.learning.curves:
+            mine = [r for r in rows if (r["number"], r["seed"]) == (str(entry.number), str(curve.seed))]
+            assert {r["ending"] for r in mine} == {curve.ending}
+            for name in COLUMNS:
+                read = [float(r[name]) if r[name] else math.nan for r in mine]
+                np.testing.assert_array_equal(read, getattr(curve, name))
+    with pytest.raises(HpcrnnError, match="no case of these files was trained to a target"):
+        export([make_record([make_case(1)])], "csv", curves=True)
+    with pytest.raises(HpcrnnError, match="two tables"):
+        export([entries[0].record], "csv", curves=True, summary=True)
+
+
+def test_the_summary_and_json_say_what_the_report_says(entries):
+    rows = table_of([make_record([*target_cases(), make_case(1)])], summary=True)
+    assert rows[7]["target_seconds"] == ""
+    assert float(rows[7]["target_seconds_at_least"]) == outcome_of(entries[7]).time.median_at_least
+    assert [row["target_against_base"] for row in rows[:4]] == ["base", "faster", "faster", "faster"]
+    assert {value for key, value in rows[8].items() if key.startswith(("target_", "n_seeds"))} == {""}
+    plain = json.loads(export([entries[0].record], "json").content, parse_constant=pytest.fail)["cases"]
+    (goal,) = goals(entries)
+    for one in goal.ranked:
+        learned = plain[one.entry.number - 1]["learning"]
+        assert learned["n_reached"] == one.outcome.learning.n_reached
+        assert learned["base"]["finding"] == one.finding
+        median = one.outcome.time.interval.median
+        assert learned["to_target"]["time_s"]["median"] == (None if math.isinf(median) else median)
+    assert plain[5]["learning"]["staleness"] == [900, 420, 130, 14]
+    assert plain[5]["learning"]["curves"][0]["train_loss"][0] is None
+    assert json.loads(export([make_record([make_case(1)])], "json").content)["cases"][0]["learning"] is None
+
+
+# --- one file beside another ------------------------------------------------------------------------
+
+
+def test_two_files_are_compared_by_the_time_to_their_target_too():
+    a, b = make_record([ends_at([100, 101, 102, 103])]), make_record([ends_at([50, 51, (90.0, "max_time")])], seed=1)
+    faster = make_record([ends_at([50, 51, 52, 53])], seed=2)
+    never = make_record([ends_at([(200.0, "max_time")] * 6)], seed=3)
+    for other, finding, n_too_small in ((b, "undecided", True), (faster, "faster", False), (never, "slower", False)):
+        (pair,) = compare([a], [other], across=True).pairs
+        found = {metric.name: metric for metric in pair.metrics}
+        assert found["time to target"].finding == finding
+        assert found["time to target"].n_too_small is n_too_small
+        json.dumps(to_json(compare([a], [other], across=True)), allow_nan=False)
+    console = Console(width=110, file=io.StringIO())
+    show_comparison(compare([a], [never], across=True), console)
+    (line,) = [line for line in console.file.getvalue().splitlines() if line.startswith("time to target")]
+    said = "time to target, n=4|6 102 s n too small not reached from 200 s — from 1.94× slower"
+    assert line.split() == said.split()
+
+
+def test_files_of_several_targets_are_not_compared_by_them():
+    a, b = make_record([ends_at([10] * 4)]), make_record([ends_at([10] * 4, target=1.9)], seed=1)
+    (pair,) = compare([a], [b], across=True).pairs
+    assert not {"time to target", "steps to target"} & {metric.name for metric in pair.metrics}

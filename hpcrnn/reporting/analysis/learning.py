@@ -232,6 +232,16 @@ def goals(entries: Sequence[Entry]) -> tuple[Goal, ...]:
     return tuple(_goal(outcomes) for outcomes in found.values())
 
 
+def rank_all(entries: Sequence[Entry]) -> dict[int, Ranked]:
+    """Return how every case that was trained to a target stands to the base of its goal, by its number."""
+    return {one.entry.number: one for goal in goals(entries) for one in goal.ranked}
+
+
+def same_target(a: Learning, b: Learning) -> bool:
+    """Whether two cases were to come to the same loss on the same data."""
+    return (a.target_loss, a.unit, a.held_out) == (b.target_loss, b.unit, b.held_out)
+
+
 def _goal_id(outcome: Outcome) -> str:
     problem, learning = outcome.entry.case.problem, outcome.learning
     training = {key: value for key, value in problem["training"].items() if key not in _HOW}

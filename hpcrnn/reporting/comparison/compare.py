@@ -13,10 +13,14 @@ covers the ratio with at least 90 %; it knows how samples scatter within a run, 
                 "problem": text of A's, "differences": [{"key", "a", "b", "of_problem": bool}],
                 "reason": why it is not compared, "" where it is,
                 "cautions": {"A" | "B": why the interval of its step may be too narrow},
-                "metrics": [{"name": "step" | a phase | "rate", "unit": "s" | "FLOP/s", "better": "lower" | "higher",
+                "metrics": [{"name": "step" | a phase | "rate" | "time to target" | "steps to target",
+                             "unit": "s" | "FLOP/s" | "steps", "better": "lower" | "higher",
                              "a": {"n", "median", "low", "high"}, "b": likewise, "ratio": likewise, of B over A,
                              "verdict": "faster" | "slower" | "undecided", of B, "n_too_small": bool}]}],
      "unmatched": [{"side": "A" | "B", "id", "label", "reason"}]}
+
+What was trained to a target is compared by that too, over seeds (:mod:`hpcrnn.reporting.analysis.learning`); where half
+of them did not reach it there is no median, and where an interval is open no upper end: ``null`` too.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from hpcrnn.records.record import STEP, Case, Record
 from hpcrnn.records.statistics import Interval, dependence, median_interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.analysis.finding import Better, Finding, finding_of
+from hpcrnn.reporting.analysis.learning import Outcome, needed_ratio, outcome_of, same_target
 from hpcrnn.reporting.comparison.matching import (
     Difference,
     Lone,
@@ -55,10 +60,12 @@ from hpcrnn.reporting.describe import (
     source_name,
 )
 from hpcrnn.reporting.tables.samples import dependence_sentence
-from hpcrnn.reporting.units import has_bounds, printable
+from hpcrnn.reporting.units import printable
 
 RATE = "rate"
 """The metric that is a rate: operations a second."""
+TO_TARGET = {"time to target": "time", "steps to target": "steps"}
+"""The metrics of what was trained to a target, and what of an outcome each is."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,8 @@ class Metric:
     Attributes
     ----------
     name : str
-        ``step``, a phase, or ``rate``.
-    unit : {"s", "FLOP/s"}
+        ``step``, a phase, ``rate``, or one of :data:`TO_TARGET`, whose samples are seeds.
+    unit : {"s", "FLOP/s", "steps"}
     better : {"lower", "higher"}
     a, b : Interval
         In the unit; without samples where a case does not have it.
@@ -78,7 +85,7 @@ class Metric:
     """
 
     name: str
-    unit: Literal["s", "FLOP/s"]
+    unit: Literal["s", "FLOP/s", "steps"]
     better: Better
     a: Interval
     b: Interval
@@ -92,7 +99,7 @@ class Metric:
     @property
     def n_too_small(self) -> bool:
         """Whether there were too few samples for an interval."""
-        return not (has_bounds(self.a) and has_bounds(self.b))
+        return math.isnan(self.ratio.low) and (math.isnan(self.a.low) or math.isnan(self.b.low))
 
 
 @dataclass(frozen=True)
@@ -263,11 +270,21 @@ def _pair(matched: Match) -> Pair:
 
 def _metrics(a: Entry, b: Entry) -> Iterator[Metric]:
     yield _metric(STEP, a.step, b.step)
+    yield from _to_target(outcome_of(a), outcome_of(b))
     if a.case.flops != b.case.flops:
         yield Metric(RATE, "FLOP/s", "higher", _rate(a), _rate(b), ratio_interval(_rate(b), _rate(a)))
     for phase in dict.fromkeys([*a.case.phases, *b.case.phases]):
         if phase != STEP:
             yield _metric(printable(phase), _phase(a.case, phase), _phase(b.case, phase))
+
+
+def _to_target(a: Outcome | None, b: Outcome | None) -> Iterator[Metric]:
+    """Compare what two cases needed to come to one target; nothing where their targets differ, or one has none."""
+    if a is None or b is None or not same_target(a.learning, b.learning):
+        return
+    for name, what in TO_TARGET.items():
+        x, y = getattr(a, what), getattr(b, what)
+        yield Metric(name, "s" if what == "time" else "steps", "lower", x.interval, y.interval, needed_ratio(y, x))
 
 
 def _metric(name: str, a: Interval, b: Interval) -> Metric:

@@ -1,4 +1,4 @@
-"""Results as CSV (RFC 4180, UTF-8): a row a raw sample, or a row a case."""
+"""Results as CSV (RFC 4180, UTF-8): a row a raw sample, a row a case, or a row an evaluation on held-out data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 from hpcrnn.records.record import FloatArray
 from hpcrnn.records.statistics import CONFIDENCE, Interval, is_outlier
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.learning import Outcome, Ranked, outcome_of, rank_all
 from hpcrnn.reporting.analysis.scaling import SerialRuns
 from hpcrnn.reporting.analysis.standing import finite, standing
 from hpcrnn.reporting.describe import case_name, describe_problem, source_name, threads_of
+from hpcrnn.reporting.export.learning import Cell, curve_rows
 from hpcrnn.reporting.units import printable
 
-Cell = str | int | float | bool | None
 Row = dict[str, Cell]
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -91,9 +92,16 @@ def _rows_of(
                 }
 
 
+def learning_rows(entries: Sequence[Entry]) -> Iterator[Row]:
+    """Make a row of every evaluation on held-out data, of excluded cases too."""
+    for entry in entries:
+        labels = _labels(entry)
+        yield from (labels | row for row in curve_rows(entry))
+
+
 def summary_rows(entries: Sequence[Entry]) -> Iterator[Row]:
     """Make a row of every case: medians, intervals, and how it stands to its base."""
-    serial = SerialRuns(entries)
+    serial, ranked = SerialRuns(entries), rank_all(entries)
     for entry in entries:
         case, found = entry.case, standing(entry, serial)
         rated = entry.included and entry.step.median > 0
@@ -112,7 +120,25 @@ def summary_rows(entries: Sequence[Entry]) -> Iterator[Row]:
             "flop": finite(case.flops),
             "flop_per_second": finite(case.flops / entry.step.median) if rated else None,
             "stop_reason": printable(case.stop_reason),
+            **_to_target(outcome_of(entry), ranked.get(entry.number)),
         }
+
+
+def _to_target(outcome: Outcome | None, ranked: Ranked | None) -> Row:
+    """Return what a case that was trained to a target needed: cells are empty of any other, or where it never did."""
+    return {
+        "target_loss": outcome.learning.target_loss if outcome else None,
+        "n_seeds": outcome.n_seeds if outcome else None,
+        "n_seeds_reached": outcome.learning.n_reached if outcome else None,
+        **_interval("target_seconds", outcome.time.interval if outcome else None),
+        "target_seconds_at_least": finite(outcome.time.median_at_least) if outcome else None,
+        "target_steps": finite(outcome.steps.interval.median) if outcome else None,
+        "target_bytes_sent": finite(outcome.sent.interval.median) if outcome else None,
+        "target_joules": finite(outcome.energy.interval.median) if outcome else None,
+        "target_base_number": ranked.base.entry.number if ranked and ranked.base else None,
+        "target_against_base": ranked.finding if ranked and ranked.base else None,
+        **_interval("target_speedup", ranked.speedup if ranked and ranked.base else None),
+    }
 
 
 def _labels(entry: Entry) -> Row:

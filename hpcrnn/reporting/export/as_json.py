@@ -12,9 +12,11 @@ import numpy as np
 from hpcrnn.records.record import Case, Record
 from hpcrnn.records.statistics import CONFIDENCE, Interval, is_outlier, median_interval
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.analysis.learning import Ranked, rank_all
 from hpcrnn.reporting.analysis.scaling import SerialRuns
 from hpcrnn.reporting.analysis.standing import standing
 from hpcrnn.reporting.describe import case_name, describe_problem
+from hpcrnn.reporting.export.learning import learning_plain
 
 SCHEMA = "hpcrnn-export"
 VERSION = 1
@@ -36,14 +38,14 @@ def json_export(records: Sequence[Record], entries: Sequence[Entry], *, raw: boo
     dict
         What is not known, or not a finite number, is None.
     """
-    serial = SerialRuns(entries)
+    serial, ranked = SerialRuns(entries), rank_all(entries)
     plain: dict[str, Any] = _plain(
         {
             "schema": SCHEMA,
             "version": VERSION,
             "confidence": CONFIDENCE,
             "runs": [_run(record) for record in records],
-            "cases": [_case(entry, serial, raw=raw) for entry in entries],
+            "cases": [_case(entry, serial, ranked.get(entry.number), raw=raw) for entry in entries],
         }
     )
     return plain
@@ -62,7 +64,7 @@ def _run(record: Record) -> dict[str, Any]:
     }
 
 
-def _case(entry: Entry, serial: SerialRuns, *, raw: bool) -> dict[str, Any]:
+def _case(entry: Entry, serial: SerialRuns, ranked: Ranked | None, *, raw: bool) -> dict[str, Any]:
     case, found = entry.case, standing(entry, serial)
     phases = {phase: median_interval(case.phase_s(phase).mean(axis=1)) for phase in case.phases}
     return {
@@ -100,6 +102,7 @@ def _case(entry: Entry, serial: SerialRuns, *, raw: bool) -> dict[str, Any]:
         "peak_memory_bytes": case.peak_memory_bytes,
         "memory_bytes": case.memory_bytes if case.memory_known else None,
         "bubble_bound": case.bubble_bound,
+        "learning": learning_plain(entry, ranked),
         **({"raw": _raw(case)} if raw else {}),
     }
 

@@ -14,7 +14,7 @@ from hpcrnn.records.record import Record
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
 from hpcrnn.reporting.units import plural
 
-OPTIONS = {"summary": "csv", "raw": "json", "series": "extrap"}
+OPTIONS = {"summary": "csv", "curves": "csv", "raw": "json", "series": "extrap"}
 """The format that each option belongs to."""
 
 
@@ -35,7 +35,13 @@ class Export:
 
 
 def export(
-    records: Sequence[Record], to: str, *, summary: bool = False, raw: bool = False, series: int | None = None
+    records: Sequence[Record],
+    to: str,
+    *,
+    summary: bool = False,
+    curves: bool = False,
+    raw: bool = False,
+    series: int | None = None,
 ) -> Export:
     """Bring records into a format.
 
@@ -46,6 +52,8 @@ def export(
     to : {"csv", "json", "extrap", "perfetto"}
     summary : bool
         Of csv: a row a case rather than a raw sample.
+    curves : bool
+        Of csv: a row an evaluation on held-out data.
     raw : bool
         Of json: every sample too.
     series : int, optional
@@ -56,16 +64,21 @@ def export(
     HpcrnnError
         An option does not belong to the format, or the records hold nothing that can be brought into it.
     """
-    given = {"summary": summary, "raw": raw, "series": series is not None}
+    given = {"summary": summary, "curves": curves, "raw": raw, "series": series is not None}
     for option, owner in OPTIONS.items():
         if given[option] and to != owner:
             raise HpcrnnError(f"--{option} belongs to --to {owner}, not to --to {to}")
+    if summary and curves:
+        raise HpcrnnError("--summary and --curves are two tables: give one of them")
     unique = tuple({record.uuid: record for record in reversed(records)}.values())[::-1]
     entries = make_entries(unique)
     if to == "csv":
-        from hpcrnn.reporting.export.as_csv import sample_rows, summary_rows, to_csv
+        from hpcrnn.reporting.export.as_csv import learning_rows, sample_rows, summary_rows, to_csv
 
-        return Export(to_csv(summary_rows(entries) if summary else sample_rows(entries)))
+        if curves and not any(entry.case.learning for entry in entries):
+            raise FileError("no case of these files was trained to a target: run it with --mode target")
+        rows = summary_rows if summary else learning_rows if curves else sample_rows
+        return Export(to_csv(rows(entries)))
     if to == "json":
         from hpcrnn.reporting.export.as_json import json_export
 

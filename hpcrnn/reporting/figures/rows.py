@@ -29,6 +29,7 @@ from hpcrnn.reporting.figures.canvas import (
     set_ticks,
     widest_text_in,
 )
+from hpcrnn.reporting.tables.samples import leg_note
 from hpcrnn.reporting.units import (
     SECONDS,
     Unit,
@@ -108,7 +109,7 @@ def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:
     caption = (
         "Raw samples, none removed; height within a row means nothing. The black line is the median, the bar "
         "its 95 % interval. Outliers lie more than three interquartile ranges beyond the quartiles."
-    )
+    ) + leg_note(entries)
     finish_rows(figure, ax, title, entries)
     return Drawing(name, "steps", title, caption, alt, figure)
 

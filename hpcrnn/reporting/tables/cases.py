@@ -15,7 +15,7 @@ from hpcrnn.reporting.describe import (
     notable_settings,
     worst_check,
 )
-from hpcrnn.reporting.tables.samples import dependence_text, percentile_text
+from hpcrnn.reporting.tables.samples import dependence_text, leg_note, percentile_text
 from hpcrnn.reporting.tables.table import Table, spans
 from hpcrnn.reporting.units import (
     MISSING,
@@ -121,7 +121,7 @@ def timing_table(entries: Sequence[Entry]) -> Table:
         "36 and 368. Outliers are counted, never removed. Where samples are not independent, as in drift or in fewer "
         "runs about the median than the number expected, an interval may be too narrow; independent samples are said "
         "not to be in at most 1 of 50 cases."
-    )
+    ) + leg_note(entries)
     return Table("Step times", columns, rows, text_columns=(1, 10, 11), note=note)
 
 

@@ -9,10 +9,11 @@ from math import isinf, isnan, log
 import numpy as np
 
 from hpcrnn.records.learning import Ending, Learning
+from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.learning import Goal, Needed, Outcome, Ranked, band, outcome_of
 from hpcrnn.reporting.analysis.standing import Finding
-from hpcrnn.reporting.describe import case_name
+from hpcrnn.reporting.describe import case_name, short_source
 from hpcrnn.reporting.tables.table import Table
 from hpcrnn.reporting.units import (
     MISSING,
@@ -99,9 +100,8 @@ def span_text(needed: Needed, write: Callable[[float], str]) -> str:
     return " to ".join(ends)
 
 
-def interval_text(needed: Needed, write: Callable[[float], str]) -> str:
-    """Write the interval of the median: ``38.1 s to 44.0 s``, ``from 120 s``, or that there are too few seeds."""
-    interval = needed.interval
+def ends_text(interval: Interval, write: Callable[[float], str]) -> str:
+    """Write the ends of a median's interval: ``38.1 s to 44.0 s``, ``from 120 s``, or that there are too few seeds."""
     if isnan(interval.low):
         return TOO_FEW
     if isinf(interval.high):
@@ -119,12 +119,10 @@ def speedup_text(one: Ranked) -> str:
     return f"below {format_ratio(speedup.high)}" if one.finding == "slower" and speedup.high > 0 else MISSING
 
 
-def speedup_interval_text(one: Ranked) -> str:
-    """Write the interval of the speedup: ``2.4–3.3×``, ``from 2.4×``, ``up to 0.8×``."""
-    low, high = one.speedup.low, one.speedup.high
-    if one.finding == "base":
-        return MISSING
-    if one.too_few:
+def ratio_ends_text(ratio: Interval) -> str:
+    """Write the ends of a ratio: ``2.4–3.3×``, ``from 2.4×``, ``up to 0.8×``, or that there are too few seeds."""
+    low, high = ratio.low, ratio.high
+    if isnan(low) and isnan(high):
         return TOO_FEW
     if isnan(low) or isnan(high) or isinf(low) or high == 0.0:
         return MISSING
@@ -148,8 +146,10 @@ def goal_sentences(goal: Goal, called: Mapping[int, str]) -> str:
     said = [f"Target: {target_text(goal)}."]
     if base is None:
         return f"{said[0]} No VALID serial run to compare with."
-    took = time_text(base)
-    said.append(f"Base: no. {base.entry.number}, {called[base.entry.number]}, {took}, {reached_text(base)}.")
+    of_files = len({one.base.entry.number for one in goal.ranked if one.base}) > 1
+    others = "; cases of other files that hold a serial run have that" if of_files else ""
+    took = f"{time_text(base)}, {reached_text(base)}"
+    said.append(f"Base: no. {base.entry.number}, {called[base.entry.number]}, {took}{others}.")
     findings: tuple[tuple[Finding, str], ...] = (
         ("faster", "Faster"),
         ("slower", "Slower"),
@@ -169,32 +169,29 @@ def goal_sentences(goal: Goal, called: Mapping[int, str]) -> str:
 
 def target_table(goal: Goal, called: Mapping[int, str]) -> Table:
     """Rank the cases of a goal, the fastest to the target first; cases go by these names."""
-    powered = any(outcome.energy_known for outcome in goal.outcomes)
     rows = []
     for one in goal.ranked:
-        o = one.outcome
-        rows.append(
-            [
-                str(one.entry.number),
-                called[one.entry.number],
-                f"{o.learning.n_reached} of {o.n_seeds}",
-                time_text(o),
-                span_text(o.time, format_seconds),
-                interval_text(o.time, format_seconds),
-                needed_text(o.steps, format_steps),
-                format_seconds(o.step_s.median),
-                needed_text(o.sent, format_bytes),
-                *([needed_text(o.energy, format_joules)] if powered else []),
-                MISSING if one.finding == "base" else speedup_text(one),
-                speedup_interval_text(one),
-                MISSING if one.finding == "base" else format_ratio(one.by_steps),
-                MISSING if one.finding == "base" else format_ratio(one.by_step_time),
-                finding_text(one),
-            ]
-        )
-    columns = ["No.", "Case", "Reached", "Time", "Its seeds", "95 % interval", "Steps", "Time a step"]
-    columns += ["Sent, all ranks", *(["Energy"] if powered else []), "Speedup", "95 % interval"]
-    columns += ["By its steps", "By a step's time", "To the target"]
+        o, is_base = one.outcome, one.finding == "base"
+        cells = {
+            "No.": str(one.entry.number),
+            "Case": called[one.entry.number],
+            "Reached": f"{o.learning.n_reached} of {o.n_seeds}",
+            "Time": time_text(o),
+            "Its seeds": span_text(o.time, format_seconds),
+            "95 % interval": ends_text(o.time.interval, format_seconds),
+            "Speedup": MISSING if is_base else speedup_text(one),
+            "Interval of it": MISSING if is_base or one.base is None else ratio_ends_text(one.speedup),
+            "To the target": finding_text(one),
+            "Steps": needed_text(o.steps, format_steps),
+            "Time a step": format_seconds(o.step_s.median),
+            "By its steps": MISSING if is_base else format_ratio(one.by_steps),
+            "By a step's time": MISSING if is_base else format_ratio(one.by_step_time),
+            "Sent, all ranks": needed_text(o.sent, format_bytes),
+            "Energy": needed_text(o.energy, format_joules),
+        }
+        rows.append(cells)
+    silent = {"95 % interval": TOO_FEW, "Energy": MISSING}
+    columns = [name for name in rows[0] if any(cells[name] != silent.get(name) for cells in rows)]
     note = (
         f"Target: {target_text(goal)}. Medians over all seeds: a seed that did not reach the target would have taken "
         "longer than it had, and so would the median where half of them did not. Speedup: over the VALID serial case "
@@ -202,7 +199,8 @@ def target_table(goal: Goal, called: Mapping[int, str]) -> Table:
         "same of the time of a step; of a single seed the product of both is the speedup. Decided where the whole "
         "interval lies on one side of 1; it takes 4 seeds of each."
     )
-    return Table("Time to the target", columns, rows, text_columns=(1, len(columns) - 1), note=note)
+    texts = (columns.index("Case"), columns.index("To the target"))
+    return Table("Time to the target", columns, [[cells[name] for name in columns] for cells in rows], texts, note)
 
 
 def loss_table(goal: Goal, called: Mapping[int, str]) -> Table:
@@ -231,6 +229,10 @@ def loss_table(goal: Goal, called: Mapping[int, str]) -> Table:
     unit = f" [{printable(goal.unit)}]" if goal.unit else ""
     columns = ["No.", "Case", "Seeds ended by", "Steps", "Time", f"Untrained{unit}", f"At the end{unit}"]
     columns += [*(["At the end [bits per byte]"] if in_bits else []), f"Not reached{unit}", f"Trained on{unit}"]
+    if any(o.learning.restarts for o in goal.outcomes):
+        columns.append("Taken up again")
+        for row, o in zip(rows, sorted(goal.outcomes, key=lambda o: o.entry.number), strict=True):
+            row.append(str(len(o.learning.restarts)))
     note = (
         "Smallest to largest of the seeds. Held-out losses, of data never trained on; not reached: at the end of the "
         "seeds that did not reach the target; trained on: mean over the steps before the last evaluation."
@@ -315,6 +317,8 @@ def learning_lines(entry: Entry, draw: Callable[[Sequence[float]], str], ranked:
     last = f"; without it {plural(len(missed), 'seed')} ended at {range_text(missed)}" if missed else ""
     first = range_text([float(c.held_out_loss[0]) for c in learning.curves])
     lines.append(f"held-out loss {drawn}from {first}{last}")
+    if learning.restarts:
+        lines.append(f"taken up again from a checkpoint {plural(len(learning.restarts), 'time')}")
     if shares := staleness_shares(learning):
         ages = [f"{name}: {format_percent(s)}" for name, s in zip(age_names(len(shares)), shares, strict=True) if s > 0]
         lines.append(f"gradients by the updates they were old: {', '.join(ages)}")
@@ -323,12 +327,14 @@ def learning_lines(entry: Entry, draw: Callable[[Sequence[float]], str], ranked:
 
 def _beside_base(one: Ranked) -> str:
     """Say what a case is beside its base: ``2.94× (2.64–3.27×), faster than serial · numpy; by its steps ...``."""
-    shown, bounds = speedup_text(one), speedup_interval_text(one)
+    shown, bounds = speedup_text(one), ratio_ends_text(one.speedup)
     if isnan(one.speedup.median):
-        shown = shown if shown != MISSING else bounds
+        shown = bounds if shown == MISSING and not one.too_few else shown
     elif not one.too_few and bounds != MISSING:
         shown += f" ({bounds})"
     name = case_name(one.base.entry.case) if one.base else MISSING
+    if one.base and one.base.entry.file != one.entry.file:
+        name += f" of another file ({short_source(one.base.entry.record)})"
     few = f" ({TOO_FEW})" if one.too_few else ""
     finding = f"undecided beside {name}{few}" if one.finding == "undecided" else f"{one.finding} than {name}"
     parts = {"by its steps": one.by_steps, "by a step's time": one.by_step_time}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from hpcrnn.data_methods import leg_steps
+from hpcrnn.records.record import Case
 from hpcrnn.records.statistics import Dependence, Interval, Percentile
+from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.tables.table import spans
 from hpcrnn.reporting.units import TOO_FEW, format_interval, format_seconds
 
 
@@ -38,6 +44,24 @@ def dependence_sentence(found: Dependence | None) -> str:
     else:
         what = f"samples come in {found.n_runs} runs about the median, {found.expected_runs:.0f} are expected"
     return f"{what}; the interval may be too narrow"
+
+
+def leg_note(entries: Sequence[Entry]) -> str:
+    """Say of which cases a sample is a mean over several steps, with a space before; empty where it is of none."""
+    found: dict[int, list[int]] = {}
+    for entry in entries:
+        if (steps := _leg_steps(entry.case)) > 1:
+            found.setdefault(steps, []).append(entry.number)
+    said = [f"of no. {spans(numbers)} over {steps}" for steps, numbers in sorted(found.items())]
+    between = "the steps between two meetings of all ranks, or two evaluations"
+    return f" A sample is a mean {', '.join(said)} steps: {between}." if said else ""
+
+
+def _leg_steps(case: Case) -> int:
+    """Steps that a sample is the mean over."""
+    if case.learning is not None:
+        return int(case.spec["training"].get("eval_every", 1))
+    return leg_steps(case.split.data_method, int(case.spec["parallel"].get("sync_every", 1)))
 
 
 def _signed(share: float) -> str:

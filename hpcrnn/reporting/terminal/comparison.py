@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from math import isinf, isnan
 from typing import TYPE_CHECKING
 
 from hpcrnn.records.record import STEP, Record
 from hpcrnn.records.statistics import Interval
-from hpcrnn.reporting.comparison.compare import RATE, Comparison, Metric, Pair
+from hpcrnn.reporting.comparison.compare import RATE, TO_TARGET, Comparison, Metric, Pair
 from hpcrnn.reporting.comparison.matching import KERNEL, value_text
 from hpcrnn.reporting.describe import case_name, describe_problem, git_text, source_name
+from hpcrnn.reporting.tables.learning import ends_text, format_steps, ratio_ends_text
 from hpcrnn.reporting.terminal.console import print_rows, say
 from hpcrnn.reporting.units import (
     GIGA,
@@ -83,6 +85,8 @@ def _caution(comparison: Comparison) -> str:
         "Phases: mean over ranks; those that take no time in either are left out. Decided only where the whole "
         "interval of the ratio (both medians' 95\xa0% intervals: at least 90\xa0%) lies on one side of 1."
     )
+    if any(m.name in TO_TARGET for pair in comparison.pairs for m in pair.metrics):
+        text = f"To a target: medians over n seeds; it takes four of each to decide. {text}"
     if any(m.name == RATE for pair in comparison.pairs for m in pair.metrics):
         text = f"Rates: higher is better. {text}"
     return text if comparison.same_run else f"{text} What changes from run to run is not in it."
@@ -125,7 +129,7 @@ def _print_metrics(pair: Pair, console: Console) -> None:
     last = len(headings) - 1
     rows = []
     for metric in pair.metrics:
-        if metric.a.high == metric.b.high == 0.0:
+        if metric.a.high == metric.b.high == 0.0 and metric.name not in TO_TARGET:
             continue  # a phase that neither has
         cells = _cells(metric, wide=wide)
         rows.append((cells, ["bold" if metric.name == STEP else "", *[""] * (last - 1), STYLES[metric.finding]]))
@@ -134,26 +138,37 @@ def _print_metrics(pair: Pair, console: Console) -> None:
 
 def _cells(metric: Metric, *, wide: bool) -> list[str]:
     name = "GFLOP/s" if metric.name == RATE else metric.name.replace("_", " ")
+    if metric.name in TO_TARGET and metric.unit == "s":
+        name += f", n={'|'.join(dict.fromkeys((str(metric.a.n), str(metric.b.n))))}"
     pairs = [(_value(metric, i), _bounds(metric, i)) for i in (metric.a, metric.b)]
     pairs.append((format_ratio(metric.ratio.median), _ratio_bounds(metric)))
     numbers = [text for pair in pairs for text in pair] if wide else ["\n".join(filter(None, pair)) for pair in pairs]
-    return [name, *numbers, metric.finding if metric.ratio.median == metric.ratio.median else MISSING]
+    silent = isnan(metric.ratio.median) and metric.finding == "undecided"
+    return [name, *numbers, MISSING if silent else metric.finding]
 
 
 def _value(metric: Metric, interval: Interval) -> str:
+    if isinf(interval.median):
+        return "not reached"
+    if metric.unit == "steps":
+        return format_steps(interval.median)
     return significant(interval.median / GIGA) if metric.name == RATE else format_seconds(interval.median)
 
 
 def _bounds(metric: Metric, interval: Interval) -> str:
     if interval.n == 0:
         return ""
+    if metric.name in TO_TARGET:
+        return ends_text(interval, format_steps if metric.unit == "steps" else format_seconds)
     if metric.name != RATE or not has_bounds(interval):
         return format_interval(interval)
     return f"{significant(interval.low / GIGA)}–{significant(interval.high / GIGA)}"
 
 
 def _ratio_bounds(metric: Metric) -> str:
-    if metric.ratio.median != metric.ratio.median:
+    if metric.name in TO_TARGET:
+        return ratio_ends_text(metric.ratio)
+    if isnan(metric.ratio.median):
         return ""
     return TOO_FEW if metric.n_too_small else format_ratio_interval(metric.ratio)
 

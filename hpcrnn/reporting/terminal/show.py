@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hpcrnn.records.record import Record
 from hpcrnn.reporting.analysis.accounting import account_all
 from hpcrnn.reporting.analysis.entries import Entry, make_entries
-from hpcrnn.reporting.analysis.learning import goals
+from hpcrnn.reporting.analysis.learning import rank_all
 from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, describe_base, make_point
 from hpcrnn.reporting.describe import (
     case_names,
@@ -65,7 +65,7 @@ def show(records: Sequence[Record], console: Console, *, verbose: bool = False) 
     entries = make_entries(records)
     serial = SerialRuns(entries)
     accounts = {account.entry.number: account for account in account_all(entries)} if verbose else {}
-    ranked = {one.entry.number: one for goal in goals(entries) for one in goal.ranked}
+    ranked = rank_all(entries)
     problems: dict[int, dict[str, list[Entry]]] = {}
     for entry in entries:
         problems.setdefault(entry.file, {}).setdefault(entry.case.problem_id, []).append(entry)
