@@ -28,7 +28,7 @@ _MESSAGE = re.compile(r"Post(Send|Recv) (\S+) (?:to|from) ([0-9]{1,9}), ([0-9]{1
 _VECTORS = ("gradient(", "parameters(")
 """How values begin that one rank exchanges with several."""
 _STAGE = re.compile(r"((?:ReduceScatter|AllReduce|AllGather)\(\S+\)) (within node|across nodes), ([0-9]{1,18}) B")
-_SUM = re.compile(r"(AllReduce\(\S+\)) over ([a-z,]+), ([0-9]{1,18}) B")
+_SUM = re.compile(r"((?:AllReduce|AllToAll|AllGather)\(\S+\)(?: of \w+)?) over ([a-z,]+), ([0-9]{1,18}) B")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +118,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A rank's part in a sum, as the text of its post names it.
+    """A rank's part in a sum, or in a stage of a compressed one, as the text of its post names it.
 
     Attributes
     ----------
     handle : str
-        What a wait calls it, e.g. ``AllReduce(2:3)``.
+        What a wait calls it, e.g. ``AllReduce(2:3)``, ``AllToAll(2:3) of int8``.
     axes : tuple of str
         Axes of the grid it runs over.
     n_bytes : int

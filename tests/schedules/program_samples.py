@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import settings
 
+from hpcrnn.compression.stages import FlatLayout
 from hpcrnn.schedules.graph import TaskGraph
 from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.nodes import Nodes
@@ -27,6 +28,11 @@ class DistinctSizes:
 
     itemsize = 1
 
+    def gradient_layout(self, start, stop):
+        shapes = [((f"{block}.W", (10, 50)), (f"{block}.b", (block,))) for block in range(start, stop)]
+        names, sizes = zip(*(parameter for block in shapes for parameter in block), strict=True)
+        return FlatLayout(names, sizes)
+
 
 def make_schedule(
     grid="data=1",
@@ -43,6 +49,7 @@ def make_schedule(
     nodes=None,
     staleness=0,
     averages=False,
+    codec="none",
 ):
     """Input layer, recurrent layers of the same cost, head; ``bare``: no input layer.
 
@@ -55,7 +62,7 @@ def make_schedule(
     graph = TaskGraph(recurrent, microbatches, chunks * grid.time, backward=mode != "forward")
     placement = make_placement(graph, grid, [float(r) for r in recurrent], n_virtual=n_virtual)
     names = (*([] if bare else ["input"]), *(f"layer{k}" for k in range(layers)), "head")
-    known = {"nodes": Nodes(nodes) if nodes else None, "staleness": staleness, "averages": averages}
+    known = {"nodes": Nodes(nodes) if nodes else None, "staleness": staleness, "averages": averages, "codec": codec}
     return Schedule(graph, placement, order, mode, data_method, carry, names, DistinctSizes(), **known)
 
 
@@ -94,6 +101,9 @@ SMALL = {
     "late server": make_schedule("data=2", data_method="parameter_server_async", staleness=1),
     "local": make_schedule("data=2", data_method="local_sgd", carry=True),
     "average": make_schedule("data=2", data_method="diloco", averages=True),
+    "rounded": make_schedule("data=2", codec="int8"),
+    "largest elements": make_schedule("data=2", mode="gradient", data_method="allreduce_flat", codec="topk:3"),
+    "low rank": make_schedule("data=2", codec="powersgd:2", bare=True),
 }
 """One of everything, small enough to change each instruction."""
 

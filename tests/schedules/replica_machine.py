@@ -170,6 +170,8 @@ class ReplicaMachine(Machine):
         blocks = range(post.start, post.stop)
         if not node.summing.isdisjoint(blocks) or not set(blocks) <= set(node.blocks):
             raise WrongError(f"{post.handle} reads a gradient that is not here, or moves")
+        if post.operand:
+            return self.begin_compressed(node, post)
         alone = len(self.s.group(node.rank, "within node")) == 1
         if post.verb == "ReduceScatter" or (alone and post.verb == "AllReduce"):
             addend = {block: node.gradients[block] for block in blocks}
@@ -187,6 +189,9 @@ class ReplicaMachine(Machine):
             return False
         blocks = range(post.start, post.stop)
         node.summing.difference_update(blocks)
+        if post.operand:
+            self.end_compressed(node, post, addends)
+            return True
         if post.verb == "AllGather":
             parts = [part for part in addends if part is not None]
             node.gradients |= parts[0] if all(part == parts[0] for part in parts) else dict.fromkeys(blocks, SCATTERED)
@@ -198,6 +203,35 @@ class ReplicaMachine(Machine):
             node.part[post.start, post.stop] = total
             node.gradients |= dict.fromkeys(blocks, SCATTERED)
         return True
+
+    def begin_compressed(self, node, post):
+        """Of two stages the first takes the gradient, and leaves it useless until the second has brought the sum."""
+        blocks = range(post.start, post.stop)
+        if self.is_first(post):
+            addend = {block: node.gradients[block] for block in blocks}
+        elif (post.start, post.stop) in node.part:
+            addend = node.part.pop((post.start, post.stop))
+        else:
+            raise WrongError(f"{post.handle} reads a part that is not here")
+        node.summing.update(blocks)
+        return self.matched(node, post, addend)
+
+    def end_compressed(self, node, post, addends):
+        blocks = range(post.start, post.stop)
+        if not self.is_first(post):
+            alike = all(part == addends[0] for part in addends)
+            node.gradients |= addends[0] if alike else dict.fromkeys(blocks, SCATTERED)
+            return
+        total = {block: add(*(addend[block] for addend in addends)) for block in blocks}
+        if post.operand == "topk":
+            node.gradients |= total
+            return
+        node.part[post.start, post.stop] = total
+        node.gradients |= dict.fromkeys(blocks, SCATTERED)
+
+    @staticmethod
+    def is_first(post):
+        return post.verb == "AllToAll" or post.operand in ("topk", "P")
 
     def begin_models(self, node, post):
         if node.model_moves:

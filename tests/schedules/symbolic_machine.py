@@ -33,8 +33,8 @@ def what_is_wrong(programs, schedule, *, synchronous=True, slots=None):
 
 
 def _machine(schedule):
-    """The machine that knows the instructions of a data method."""
-    if schedule.data_method in ALLREDUCE:
+    """The machine that knows the instructions of a data method and a codec."""
+    if schedule.data_method in ALLREDUCE and schedule.codec == "none":
         return Machine
     from replica_machine import ReplicaMachine
 

@@ -51,6 +51,9 @@ SAMPLES = {
     "late_server": (make_schedule("data=3", data_method="parameter_server_async", staleness=2), 0),
     "late_worker": (make_schedule("data=3", data_method="parameter_server_async", staleness=2), 1),
     "average": (make_schedule("data=2", data_method="local_sgd", averages=True), 0),
+    "data3_int8": (make_schedule("data=3", layers=2, codec="int8"), 1),
+    "data2_topk": (make_schedule("data=2", data_method="allreduce_flat", codec="topk:0.01"), 0),
+    "data2_powersgd": (make_schedule("data=2", codec="powersgd:2"), 0),
     "data2_tensor2_flat": (make_schedule("data=2,tensor=2", data_method="allreduce_flat"), 3),
 }
 
@@ -81,10 +84,12 @@ axes = st.lists(st.sampled_from(AXES), min_size=1, max_size=4, unique=True).map(
 values = st.builds(Value, st.sampled_from(["y", "dy", "halo", "dhalo"]), numbers, numbers, numbers)
 vectors = st.builds(Vector, st.sampled_from(["gradient", "parameters"]), numbers, numbers)
 verbs, spans = st.sampled_from(["ReduceScatter", "AllReduce", "AllGather"]), st.sampled_from(SPANS)
+coded = st.sampled_from(["AllToAll", "AllReduce", "AllGather"])
 posts = st.one_of(
     st.builds(PostRecv, values | vectors, numbers, numbers),
     st.builds(PostSend, values | vectors, numbers, numbers),
     st.builds(SumStage, verbs, numbers, numbers, spans, numbers),
+    st.builds(SumStage, coded, numbers, numbers, axes, numbers, st.sampled_from(["int8", "float16", "topk", "P", "Q"])),
     st.builds(AllReduceParameters, axes, numbers),
     st.builds(AllReduce, numbers, numbers, axes, numbers),
     st.builds(AllReduceScalar, st.sampled_from(["loss", "norm"]), axes),
