@@ -258,6 +258,16 @@ def test_there_is_a_table_a_strategy_led_by_the_serial_run_and_its_rows_add_up()
     assert sorted(int(row[0]) for table in tables for row in table.rows[1:]) == list(range(2, 15))
 
 
+def test_what_replicas_exchange_has_a_table_of_its_own_where_it_is_no_sum_of_gradients():
+    methods = ["allreduce_flat", "allreduce_bucketed", "local_sgd", "parameter_server_sync"]
+    tables = tables_of(make_case(1), *(make_case(2, 64, 0.2, data_method=method) for method in methods))
+    assert {table.title: len(table.rows) - 1 for table in tables} == {
+        "Serial against data parallel": 2,
+        "Serial against data parallel, local_sgd": 1,
+        "Serial against data parallel, parameter_server_sync": 1,
+    }
+
+
 def test_each_problem_has_its_own_serial_run_in_the_table():
     cases = [make_case(n, batch, 0.4 * batch / 64 / n) for batch in (64, 128) for n in (1, 2)]
     (table,) = tables_of(*cases)

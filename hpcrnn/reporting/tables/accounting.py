@@ -38,7 +38,6 @@ STRATEGY_NAMES = {
     "tensor": "tensor split",
     "hybrid": "hybrid grids",
 }
-_PLAIN_DATA = ("allreduce_flat", "allreduce_bucketed")
 
 
 def accounting_tables(accounts: Sequence[Account], called: Mapping[int, str]) -> list[Table]:
@@ -53,10 +52,7 @@ def accounting_tables(accounts: Sequence[Account], called: Mapping[int, str]) ->
 
 def strategy_name(case: Case) -> str:
     """Name how a case was split, and what its replicas exchange where that is more than sums of gradients."""
-    name = STRATEGY_NAMES[case.strategy]
-    method = printable(case.spec["parallel"].get("data_method", _PLAIN_DATA[0]))
-    replicas = dict(case.split.axes).get("data", 1) > 1
-    return f"{name}, {method}" if replicas and method not in _PLAIN_DATA else name
+    return ", ".join(filter(None, (STRATEGY_NAMES[case.strategy], printable(case.split.data_method))))
 
 
 def lost_text(account: Account) -> str:
