@@ -221,6 +221,12 @@ def test_what_must_be_known_of_a_case_is_said():
     assert "simulated" in found.remarks[0]
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.96, False), (0.7, True)])
+def test_a_serial_run_that_was_not_given_its_cpu_is_no_clean_base(share, said):
+    (found,) = account_all(entries_of(with_cpu(make_case(1), share), with_cpu(make_case(2, 64, 0.22))))
+    assert any("serial run, too, was at work without a CPU for 29 %" in remark for remark in found.remarks) == said
+
+
 def test_one_rank_invalid_cases_and_those_without_a_base_are_left_out():
     alone = make_case(1, 1, 0.1, method="picard", fold=4, seq=64)
     bad, other = make_case(2, valid=False), make_case(2, 64, hidden=96)

@@ -44,10 +44,13 @@ from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.machines import machines_of
 from hpcrnn.reporting.analysis.scaling import Base, SerialRuns, scaled
 from hpcrnn.reporting.describe import threads_of
-from hpcrnn.reporting.units import printable
+from hpcrnn.reporting.units import format_percent, printable
 
 Part = Literal["work", "not_given", "communication", "waiting", "other"]
 PARTS: tuple[Part, ...] = get_args(Part)
+
+DISTURBED = 0.05
+"""Share of a serial run's time without a CPU from which on it is said: what is useful is then too large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +121,17 @@ def account(entry: Entry, base: Base) -> Account:
     case, serial = entry.case, base.entry.case
     by_cpu = knows_cpu_given(case) and knows_cpu_given(serial)
     steps, serial_steps = typical_steps(case.step_s()), typical_steps(serial.step_s())
+    held_serially = _means(rank_seconds(serial, by_cpu=by_cpu), serial_steps)
+    serial_s = float(serial.step_s()[serial_steps].mean())
     return Account(
         entry=entry,
         base=base,
         speedup=ratio_interval(base.entry.step, entry.step),
         held=_means(rank_seconds(case, by_cpu=by_cpu), steps),
-        serial=_means(rank_seconds(serial, by_cpu=by_cpu), serial_steps),
+        serial=held_serially,
         rank_time_s=case.n_ranks * float(case.step_s()[steps].mean()),
-        serial_s=float(serial.step_s()[serial_steps].mean()),
-        remarks=tuple(_remarks(entry, base)),
+        serial_s=serial_s,
+        remarks=(*_remarks(entry, base), *_remarks_of_serial(held_serially.get("not_given", 0.0) / serial_s)),
     )
 
 
@@ -257,3 +262,9 @@ def _remarks(entry: Entry, base: Base) -> Iterable[str]:
         yield "its serial run is of another backend or number of threads, and extra work holds what that makes"
     if not base.same_file:
         yield "its serial run is from another file of the same machine, not interleaved with it"
+
+
+def _remarks_of_serial(not_given: float) -> Iterable[str]:
+    """Say that a serial run had no CPU for a share of its time."""
+    if not_given > DISTURBED:
+        yield f"its serial run, too, was at work without a CPU for {format_percent(not_given)} of its time"
