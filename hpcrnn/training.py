@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpcrnn.data_methods import AVERAGED
 from hpcrnn.errors import SpecError
 from hpcrnn.spec import BackendName, RunSpec, option
 
@@ -51,6 +52,10 @@ def _check_training(spec: RunSpec) -> None:
         raise SpecError("training.target_loss", None, "a loss > 0 to come to, with mode = target")
     if training.carry:
         raise SpecError("training.carry", value=True, allowed="false with mode = target")
+    averaged = spec.parallel.data_method in AVERAGED
+    if averaged and training.eval_every % spec.parallel.sync_every:
+        allowed = f"a multiple of sync_every ({spec.parallel.sync_every}): what is evaluated is the average"
+        raise SpecError("training.eval_every", training.eval_every, allowed)
     if training.eval_every > training.max_steps:
         raise SpecError("training.eval_every", training.eval_every, f"at most max_steps ({training.max_steps})")
     if spec.measure.trace:

@@ -156,5 +156,6 @@ class Recording:
             device_peak_bytes=device_peaks if device_peaks.any() else None,
             cpu_time_s=np.array(samples.cpu_time_s) if samples.cpu_time_s else None,
             work=work,
+            staleness=samples.staleness,
             learning=samples.learning,
         )

@@ -28,7 +28,7 @@ from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Keeper, Samples, Variant, keep_exponents, one_leg
 from hpcrnn.execution.world import World
 from hpcrnn.records.learning import COLUMNS, COUNTED, Curve, Ending, Learning
-from hpcrnn.records.record import ASKED
+from hpcrnn.records.record import ASKED, IntArray
 from hpcrnn.workloads import open_workload
 from hpcrnn.workloads.registry import loss_unit
 
@@ -196,6 +196,7 @@ class TargetTraining:
         if ending == "asked" and self._file is not None:
             self._file.write(index, executor, self.samples)
         if self._world.is_root:
+            self._add_staleness(executor.staleness)
             self._done.append(course.curve(ending))
             self.samples.learning = self._learning()
         if ending != "asked" and self._file is not None:
@@ -226,7 +227,7 @@ class TargetTraining:
         try:
             self._slept_s = one_leg(variant, self.samples, self._world, steps, self._slept_s, counted=True)
         except NumericsError:
-            if not self._way.sums_every_step:
+            if not self._way.is_exact:
                 raise  # the others do not know
             return None
         if variant.solves and len(self.samples.exponents) == 0:
@@ -263,6 +264,11 @@ class TargetTraining:
         if self._world.is_root:
             self.samples.learning = self._learning(course.curve("unfinished"))
             self._follow(index, course)
+
+    def _add_staleness(self, counts: IntArray | None) -> None:
+        """Count the late gradients of a seed to those of the others."""
+        if counts is not None:
+            self.samples.staleness = counts + (0 if self.samples.staleness is None else self.samples.staleness)
 
     def _learning(self, *under_way: Curve) -> Learning:
         spec = self._way.spec

@@ -143,6 +143,8 @@ class TrainingFile:
         if samples.learning is None:
             raise TypeError("nothing has been learned")
         kept = {name: np.array(getattr(samples, name)) for name in _OF_SAMPLES if getattr(samples, name)}
+        if samples.staleness is not None:
+            kept["staleness"] = samples.staleness
         write_checkpoint(Checkpoint(self._identity, seed_index, samples.learning, kept, tuple(states)), self._path)
 
 
@@ -152,6 +154,7 @@ def take_back(samples: Samples, kept: Mapping[str, Array]) -> None:
         if name in _OF_SAMPLES:
             plain = array.ndim == 1
             setattr(samples, name, array.tolist() if plain else list(array))
+    samples.staleness = kept.get("staleness")
 
 
 def identity_of(way: Way) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from hpcrnn.benchmarks.planning import Plan, make_plan
-from hpcrnn.data_methods import ALLREDUCE, BELONGS
+from hpcrnn.data_methods import ALLREDUCE, BELONGS, EXACT, INDEPENDENT
 from hpcrnn.recurrence import SEGMENTED
 from hpcrnn.schedules.placement import UNKNOWN, Layout
 from hpcrnn.spec import BackendName, Grid, ParallelSpec, RecurrenceSpec, RunSpec
@@ -73,13 +73,12 @@ class Way:
     @property
     def trains_an_ensemble(self) -> bool:
         """Whether every rank has a model of its own."""
-        return self.n_ranks > 1 and self.spec.parallel.data_method in ("ensemble", "subsequence")
+        return self.n_ranks > 1 and self.spec.parallel.data_method in INDEPENDENT
 
     @property
-    def sums_every_step(self) -> bool:
-        """Whether ranks know of each other's gradients after every step."""
-        alone = ("parameter_server_async", "local_sgd", "diloco", "ensemble", "subsequence")
-        return self.spec.parallel.data_method not in alone
+    def is_exact(self) -> bool:
+        """Whether a step is that of the whole batch, so that all ranks know of its loss and gradient."""
+        return self.spec.parallel.data_method in EXACT
 
     @property
     def compresses(self) -> bool:

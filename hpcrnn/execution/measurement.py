@@ -87,6 +87,8 @@ class Samples:
         Lyapunov exponents after the first and, once that was run, after the last step: each rank's, by layer.
     watched : list of WatchedStep
         Steps whose gradients were compressed and were looked at.
+    staleness : int64 array (n,) or None
+        Gradients that a parameter server applied late, by how late; on rank 0.
     learning : Learning or None
         Of a training to a target.
     """
@@ -104,6 +106,7 @@ class Samples:
     solves: list[list[tuple[LayerSolve, ...]]] = field(default_factory=list)
     exponents: list[list[dict[str, float]]] = field(default_factory=list)
     watched: list[WatchedStep] = field(default_factory=list)
+    staleness: IntArray | None = None
     learning: Learning | None = None
 
     def bytes_a_step(self, n_ranks: int) -> IntArray:
@@ -185,6 +188,7 @@ def measure(
             slept_s += _keep(keeper, samples)
     for variant, found in zip(variants, samples, strict=True):
         found.stop_reason = reason
+        found.staleness = None if variant.executor is None else variant.executor.staleness
         if variant.solves:
             keep_exponents(variant, found, world)
     if limits.trace:

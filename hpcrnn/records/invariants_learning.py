@@ -38,8 +38,6 @@ def check_learning_curves(case: Case, _: StoredCase) -> Iterator[Wrong]:
     n_legs = sum(max(0, len(curve.step) - 1) for curve in learning.curves)
     if n_legs != len(case.time_s):
         yield Wrong("learning/evaluation", f"{n_legs} after a leg", f"{len(case.time_s)}, one a repetition")
-    if learning.staleness is not None and (learning.staleness < 0).any():
-        yield Wrong("learning/staleness", str(int(learning.staleness.min())), "no negative number")
 
 
 def _check_growth(curve: Curve) -> Iterator[Wrong]:

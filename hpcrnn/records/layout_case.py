@@ -54,6 +54,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((f"timeline/{name}" for name in ("rank", "instruction", "start", "end")), ("event",)),
     **{f"certificate/{name}": dimensions for name, dimensions in OF_CERTIFICATES.items()},
     **{f"compression/{name}": dimensions for name, dimensions in OF_COMPRESSIONS.items()},
+    "staleness": ("updates_old",),
     **{f"learning/{name}": dimensions for name, dimensions in OF_LEARNING.items()},
     **{f"work/{name}": dimensions for name, dimensions in OF_WORK.items()},
 }
@@ -63,6 +64,7 @@ UNITS: dict[str, str] = {
     **dict.fromkeys(("time", "warmup", "device_time", "cpu_time", "timeline/start", "timeline/end"), "s"),
     **dict.fromkeys(("bytes_sent", "peak_memory_bytes", "memory_bytes", "device_peak_bytes"), "bytes"),
     **{f"certificate/{name}": unit for name, unit in UNITS_OF_CERTIFICATES.items()},
+    "staleness": "gradients",
     **{f"learning/{name}": unit for name, unit in UNITS_OF_LEARNING.items()},
     **{f"work/{name}": unit for name, unit in UNITS_OF_WORK.items()},
 }
@@ -92,6 +94,8 @@ def shape_fault(case: Case) -> str:
         wanted["cpu_time"] = (case.cpu_time_s, case.time_s.shape)
     if case.device_peak_bytes is not None:
         wanted["device_peak_bytes"] = (case.device_peak_bytes, (n_ranks,))
+    if case.staleness is not None:
+        wanted["staleness"] = (case.staleness, (case.staleness.size,))
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             return f"{name} has shape {array.shape}, not {shape}"
@@ -174,6 +178,9 @@ def fill_case(group: h5py.Group, case: Case, index: int) -> None:
         fill_certificate(group.create_group("certificate"), case.certificate)
     if case.compression is not None:
         fill_compression(group.create_group("compression"), case.compression)
+    if case.staleness is not None:
+        fill_scales(group, {"updates_old": np.arange(len(case.staleness), dtype=np.int64)})
+        _fill(group, "staleness", case.staleness.astype(np.int64))
     if case.learning is not None:
         fill_learning(group.create_group("learning"), case.learning)
     if case.work is not None:
@@ -257,6 +264,7 @@ def read_case(group: h5py.Group, version: int) -> Case:
         device_peak_bytes=_optional(group, "device_peak_bytes", np.int64),
         cpu_time_s=_optional(group, "cpu_time", np.float64),
         compression=parse_compression(read_group(group, "compression")) if "compression" in group else None,
+        staleness=_optional(group, "staleness", np.int64),
         learning=parse_learning(read_group(group, "learning")) if "learning" in group else None,
         work=parse_work(read_group(group, "work")) if "work" in group else None,
     )

@@ -26,10 +26,9 @@ _NAMES = {"time_s": "time", "energy_j": "energy"}
 DIMENSIONS: dict[str, tuple[str, ...]] = {
     "ending": ("seed",),
     **{_NAMES.get(name, name): ("evaluation",) for name in ("curve", *COLUMNS)},
-    "staleness": ("updates_old",),
     "legs_before": ("restart",),
 }
-UNITS = {"time": "s", "sent_bytes": "bytes", "energy": "J", "staleness": "gradients"}
+UNITS = {"time": "s", "sent_bytes": "bytes", "energy": "J"}
 
 
 def fill_learning(group: h5py.Group, learning: Learning) -> None:
@@ -52,9 +51,6 @@ def fill_learning(group: h5py.Group, learning: Learning) -> None:
             np.concatenate([getattr(curve, name).astype(dtype) for curve in curves]) if curves else np.empty(0, dtype)
         )
         _fill(group, _NAMES.get(name, name), whole)
-    if learning.staleness is not None:
-        fill_scales(group, {"updates_old": np.arange(len(learning.staleness), dtype=np.int64)})
-        _fill(group, "staleness", learning.staleness.astype(np.int64))
     _fill_restarts(group, learning.restarts)
 
 
@@ -98,6 +94,5 @@ def parse_learning(group: h5py.Group) -> Learning:
         unit=read_attribute(group, "loss_unit", str),
         held_out=read_attribute(group, "held_out", str),
         curves=tuple(curves),
-        staleness=read_array(group, "staleness", np.int64) if "staleness" in group else None,
         restarts=tuple(read_array(group, "legs_before", np.int64).ravel().tolist()) if "legs_before" in group else (),
     )

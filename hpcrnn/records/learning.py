@@ -76,9 +76,6 @@ class Learning:
         What the model was held against, in words.
     curves : tuple of Curve
         One a seed, in the order in which they were run.
-    staleness : int64 array (n,) or None
-        How many gradients a parameter server applied that were 0, 1, ... updates old, all seeds together; None
-        without such a server.
     restarts : tuple of int
         Legs that had been done, over all seeds, each time the training went on from a checkpoint: its times come from
         several processes.
@@ -88,7 +85,6 @@ class Learning:
     unit: str
     held_out: str
     curves: tuple[Curve, ...]
-    staleness: IntArray | None = None
     restarts: tuple[int, ...] = ()
 
     @property
@@ -119,6 +115,4 @@ class Learning:
                 found = getattr(curve, name).shape
                 if found != curve.step.shape or len(found) != 1:
                     return f"learning: {name} of seed {curve.seed} has shape {found}, step {curve.step.shape}"
-        if self.staleness is not None and self.staleness.ndim != 1:
-            return f"learning: staleness has shape {self.staleness.shape}"
         return ""

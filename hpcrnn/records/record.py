@@ -225,6 +225,9 @@ class Case:
         the case had been measured; None without a device.
     compression : Compression or None
         Of gradients that a codec compressed before they were summed; None where none did.
+    staleness : int64 array (n,) or None
+        How many gradients an asynchronous parameter server has applied that were 0, 1, ... updates old, warm-ups
+        included; None without such a server.
     learning : Learning or None
         Of a case that was trained to a target, mode ``target``: a repetition is then a leg, the steps between two
         evaluations, its times and its loss are means over the steps of the leg, and the seeds follow one another.
@@ -258,6 +261,7 @@ class Case:
     cpu_time_s: FloatArray | None = None
     compression: Compression | None = None
     learning: Learning | None = None
+    staleness: IntArray | None = None
     work: Work | None = None
 
     @cached_property

@@ -29,19 +29,15 @@ def assert_same(a, b):
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert a.restarts == b.restarts
-    assert (a.staleness is None) == (b.staleness is None)
-    if a.staleness is not None:
-        np.testing.assert_array_equal(a.staleness, b.staleness)
 
 
-@pytest.mark.parametrize("staleness", [True, False])
-def test_they_come_back_exactly(tmp_path, staleness):
-    case = replace(learned(), learning=make_learning(staleness=staleness))
+def test_they_come_back_exactly(tmp_path):
+    case = learned()
     assert_same(round_trip(case, tmp_path / "r.h5").learning, case.learning)
 
 
 def test_a_training_that_was_stopped_before_its_first_seed_began(tmp_path):
-    case = replace(learned(curves=(), staleness=None), time_s=learned().time_s[:0], loss=learned().loss[:2])
+    case = replace(learned(curves=()), time_s=learned().time_s[:0], loss=learned().loss[:2])
     case = replace(case, gradient_norm=case.gradient_norm[:2])
     assert round_trip(case, tmp_path / "r.h5").learning.curves == ()
 

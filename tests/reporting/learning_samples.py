@@ -74,7 +74,8 @@ def with_curves(
     case = make_case(n_ranks, 64, samples=legs.tolist(), n_warmup=1, **wanted)
     case.spec["parallel"]["data_method"] = data_method
     counts = None if staleness is None else np.array(staleness)
-    return replace(case, learning=Learning(target, unit, "256 sequences of the last tenth", tuple(curves), counts))
+    learning = Learning(target, unit, "256 sequences of the last tenth", tuple(curves))
+    return replace(case, learning=learning, staleness=counts)
 
 
 def trained(

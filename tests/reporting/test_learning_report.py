@@ -34,6 +34,7 @@ from hpcrnn.reporting.tables.learning import (
     learning_lines,
     loss_table,
     loss_text,
+    staleness_lines,
     staleness_shares,
     staleness_table,
     target_table,
@@ -408,7 +409,7 @@ def test_staleness_in_shares(entries):
     assert table.columns[3:] == ["0", "1", "2", "3"]
     assert [row[2:] for row in table.rows] == [["1464", "61 %", "29 %", "8.9 %", "1.0 %"]]
     long = trained(2, staleness=[5, 0, 1, 0, 0, 0, 1, 1, 1, 1])
-    shares = staleness_shares(long.learning)
+    shares = staleness_shares(long)
     assert len(shares) == 8
     assert shares[-1] == pytest.approx(0.3)
     assert sum(shares) == pytest.approx(1.0)
@@ -423,7 +424,7 @@ def test_lines_of_a_case(entries):
     )
     assert lines[1] == "held-out loss ▇▁ from 5.54; without it 3 seeds ended at 2.94–3.01"
     assert not np.isnan(drawn[0]).any()
-    assert "gradients by the updates they were old: 0: 61 %" in learning_lines(entries[5], lambda _: "")[-1]
+    assert "gradients by the updates they were old: 0: 61 %" in staleness_lines(entries[5].case)[0]
     (goal,) = goals(entries)
     beside = {one.entry.number: learning_lines(one.entry, lambda _: "", one)[1] for one in goal.ranked}
     assert beside[2] == (
@@ -529,7 +530,7 @@ def test_the_summary_and_json_say_what_the_report_says(entries):
         assert learned["base"]["finding"] == one.finding
         median = one.outcome.time.interval.median
         assert learned["to_target"]["time_s"]["median"] == (None if math.isinf(median) else median)
-    assert plain[5]["learning"]["staleness"] == [900, 420, 130, 14]
+    assert plain[5]["staleness"] == [900, 420, 130, 14]
     assert plain[5]["learning"]["curves"][0]["train_loss"][0] is None
     assert json.loads(export([make_record([make_case(1)])], "json").content)["cases"][0]["learning"] is None
 

@@ -54,7 +54,12 @@ CARRIED = PostSend(Value("halo", 1, 0, 1), 0, 31010)
         (DATA, Task("F", 1, 0, 0), Task("F", 1, 1, 0), "rank 1, step 1, F(1,1,0): not a task of this rank"),
         (DATA, Task("F", 1, 0, 0), Task("F", 0, 0, 0), "rank 1, step 1, F(0,0,0): done twice"),
         (DATA, Task("F", 0, 0, 0), Task("F", 1, 0, 0), "rank 1, step 0, F(1,0,0): needs F(0,0,0) first"),
-        (DATA, SUM2, AllReduce(2, 3, ("data",), 9), "what sums these gradients here is AllReduce(2:3) over data, 502 B"),
+        (
+            DATA,
+            SUM2,
+            AllReduce(2, 3, ("data",), 9),
+            "what sums these gradients here is AllReduce(2:3) over data, 502 B",
+        ),
         (DATA, SUM2, AllReduce(2, 3, ("time",), 502), "over time, 502 B: block 2 is replicated over data"),
         (DATA, SUM2, AllReduce(2, 4, ("data",), 502), "blocks of this rank are 0, 1, 2"),
         (DATA, SUM2, AllReduce(2, 2, ("data",), 0), "blocks of this rank are 0, 1, 2"),

@@ -102,6 +102,7 @@ def _case(entry: Entry, serial: SerialRuns, ranked: Ranked | None, *, raw: bool)
         "peak_memory_bytes": case.peak_memory_bytes,
         "memory_bytes": case.memory_bytes if case.memory_known else None,
         "bubble_bound": case.bubble_bound,
+        "staleness": case.staleness,
         "learning": learning_plain(entry, ranked),
         **({"raw": _raw(case)} if raw else {}),
     }

@@ -55,7 +55,6 @@ def learning_plain(entry: Entry, ranked: Ranked | None) -> dict[str, Any] | None
         "n_reached": learning.n_reached,
         "to_target": _to_target(outcome) if outcome else None,
         "base": _beside(ranked) if ranked and ranked.base else None,
-        "staleness": learning.staleness,
         "restarts": learning.restarts,
         "curves": [
             {"seed": c.seed, "ending": c.ending, **{name: getattr(c, name) for name in COLUMNS}}

@@ -66,7 +66,7 @@ def plan_learning(included: Sequence[Entry]) -> Iterator[Sheet]:
     few = parts_of(found, CURVES_A_FIGURE, by_number=True)
     yield from pages(few, 1, "target_steps", lambda name, one: draw_target_steps(name, one[0]))
     yield from pages(few, 1, "learning", lambda name, one: draw_learning(name, one[0]))
-    stale = [e for e in included if e.case.learning and staleness_shares(e.case.learning)]
+    stale = [e for e in included if staleness_shares(e.case)]
     yield from pages(stale, ROWS_A_FIGURE, "staleness", draw_staleness)
 
 
@@ -160,7 +160,7 @@ def _unit_of(column: str, ends: Sequence[float]) -> tuple[float, str]:
 def draw_staleness(name: str, entries: Sequence[Entry]) -> Drawing:
     """Draw how old gradients were when the server applied them: a bar of 100 % a case."""
     figure, ax = new_axes()
-    shares = [staleness_shares(e.case.learning) if e.case.learning else [] for e in entries]
+    shares = [staleness_shares(e.case) for e in entries]
     most = max(map(len, shares))
     table = np.array([[*one, *[0.0] * (most - len(one))] for one in shares]) * 100
     lefts = np.zeros(len(entries))

@@ -9,6 +9,7 @@ from math import isinf, isnan, log
 import numpy as np
 
 from hpcrnn.records.learning import Ending, Learning
+from hpcrnn.records.record import Case
 from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.learning import Goal, Needed, Outcome, Ranked, band, outcome_of
@@ -254,9 +255,9 @@ def endings_text(learning: Learning) -> str:
     return ", ".join(f"{ENDING_NAMES[ending]} {counts[ending]}" for ending in ENDING_NAMES if counts[ending])
 
 
-def staleness_shares(learning: Learning) -> list[float]:
+def staleness_shares(case: Case) -> list[float]:
     """Return the share of gradients that were 0, 1, 2, ... updates old; the last of all older ones. Empty without."""
-    counts = learning.staleness
+    counts = case.staleness
     if counts is None or not counts.sum():
         return []
     shares = counts / counts.sum()
@@ -271,14 +272,13 @@ def age_names(n: int) -> list[str]:
 
 def staleness_table(entries: Sequence[Entry], called: Mapping[int, str]) -> Table | None:
     """Tabulate how old gradients were when a parameter server applied them; None where none did."""
-    found = [(e, shares) for e in entries if e.case.learning and (shares := staleness_shares(e.case.learning))]
+    found = [(e, shares) for e in entries if (shares := staleness_shares(e.case))]
     if not found:
         return None
     most = max(len(shares) for _, shares in found)
     rows = []
     for entry, shares in found:
-        counts = entry.case.learning.staleness if entry.case.learning else None
-        total = 0 if counts is None else int(counts.sum())
+        total = 0 if entry.case.staleness is None else int(entry.case.staleness.sum())
         cells = [format_percent(share) for share in shares]
         rows.append([str(entry.number), called[entry.number], str(total), *cells, *["0 %"] * (most - len(cells))])
     note = "Share of gradients by the updates that were made between the read of the parameters and theirs; all seeds."
@@ -319,10 +319,14 @@ def learning_lines(entry: Entry, draw: Callable[[Sequence[float]], str], ranked:
     lines.append(f"held-out loss {drawn}from {first}{last}")
     if learning.restarts:
         lines.append(f"taken up again from a checkpoint {plural(len(learning.restarts), 'time')}")
-    if shares := staleness_shares(learning):
-        ages = [f"{name}: {format_percent(s)}" for name, s in zip(age_names(len(shares)), shares, strict=True) if s > 0]
-        lines.append(f"gradients by the updates they were old: {', '.join(ages)}")
     return lines
+
+
+def staleness_lines(case: Case) -> list[str]:
+    """Say how old gradients were when a parameter server applied them; nothing where none did."""
+    shares = staleness_shares(case)
+    ages = [f"{name}: {format_percent(s)}" for name, s in zip(age_names(len(shares)), shares, strict=True) if s > 0]
+    return [f"gradients by the updates they were old: {', '.join(ages)}"] if ages else []
 
 
 def _beside_base(one: Ranked) -> str:

@@ -25,7 +25,7 @@ from hpcrnn.reporting.tables.accounting import account_lines, cpu_text
 from hpcrnn.reporting.tables.certificates import certificate_lines
 from hpcrnn.reporting.tables.compression import compression_lines
 from hpcrnn.reporting.tables.devices import device_line, held_text, layout_lines
-from hpcrnn.reporting.tables.learning import learning_lines
+from hpcrnn.reporting.tables.learning import learning_lines, staleness_lines
 from hpcrnn.reporting.tables.ranks import onset_sentence, straggler_sentence
 from hpcrnn.reporting.tables.samples import dependence_sentence, percentile_text
 from hpcrnn.reporting.tables.unequal_work import work_lines
@@ -173,7 +173,7 @@ def _learning(entry: Entry, console: Console, manner: Manner) -> list[str]:
     def draw(losses: Sequence[float]) -> str:
         return sparkline(losses, CELLS, ascii_only=is_ascii(console), mark_outliers=False)
 
-    return learning_lines(entry, draw, manner.ranked.get(entry.number))
+    return [*learning_lines(entry, draw, manner.ranked.get(entry.number)), *staleness_lines(entry.case)]
 
 
 def _ending(entry: Entry) -> list[str]:
