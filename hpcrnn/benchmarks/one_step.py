@@ -48,7 +48,7 @@ def run_once(executor: Executor, plan: Plan, rank: int, workload: Workload, boun
     return engine.part()
 
 
-def run_alone(executor: Executor, plan: Plan, workload: Workload, boundary: Boundary, rank: int = 0) -> Outcome:
-    """As :func:`run_once` of a rank that exchanges nothing, and so knows a whole outcome."""
-    part = run_once(executor, plan, rank, workload, boundary)
+def run_alone(executor: Executor, plan: Plan, workload: Workload, boundary: Boundary) -> Outcome:
+    """As :func:`run_once` on a plan of one rank, which knows the whole outcome."""
+    part = run_once(executor, plan, 0, workload, boundary)
     return Outcome(part.loss, {name: piece.value for name, piece in part.pieces.items()})

@@ -59,46 +59,38 @@ class Trusted:
     loss_size: float
 
 
-def serial_way(spec: RunSpec) -> Way:
-    """The serial run of a problem."""
-    return Way("numpy", msgspec.structs.replace(spec, parallel=SERIAL))
-
-
 def trusted_outcomes(
-    way: Way, rank: int, precisions: Collection[Precision], workload: Workload, boundary: Boundary, world: World
+    spec: RunSpec, precisions: Collection[Precision], workload: Workload, boundary: Boundary, world: World
 ) -> Trusted:
     """Run the float64 reference, the finite differences that check it, and the yardstick; on one rank.
 
     Parameters
     ----------
-    way : Way
-        The serial run, of the size to check at; or one whose ranks exchange nothing.
-    rank : int
-        Of the way.
+    spec : RunSpec
+        Of the size to check at.
     precisions : collection of Precision
         Those under test.
     workload : Workload
     boundary : Boundary
     world : World
     """
-    spec = way.spec
     exact = msgspec.structs.replace(
         spec,
         model=msgspec.structs.replace(spec.model, dtype="float64"),
+        parallel=SERIAL,
         recurrence=RecurrenceSpec(),
         machine=MachineSpec(gemm="numpy", threads=spec.machine.threads),
     )
-    exact_way = Way("numpy", exact, way.layout)
-    plan, alone = exact_way.plan(workload), world.communicators(Grid())
-    executor = plan.executor(rank, "numpy", alone)
+    plan, alone = Way("numpy", exact).plan(workload), world.communicators(Grid())
+    executor = plan.executor(0, "numpy", alone)
     parameters = _rounded_parameters(plan.network, spec)
     executor.engine.load_parameters(parameters)
-    reference = run_alone(executor, plan, workload, boundary, rank)
-    checks = difference_checks(exact_way, rank, parameters, reference, workload, boundary, world)
+    reference = run_alone(executor, plan, workload, boundary)
+    checks = difference_checks(exact, parameters, reference, workload, boundary, world)
     size = abs(reference.loss)
     if plan.network.loss == "linear":
         # An inner product with random signs cancels: its error is relative to the terms' root-sum-square.
-        steps = plan.cut.terms(plan.place(rank))
+        steps = spec.problem.seq * spec.problem.batch
         size = max(size, (steps * spec.model.hidden) ** 0.5 / steps)
     if spec.model.dtype == "float64":
         return Trusted(reference, reference, reference, {}, checks, size)
@@ -107,14 +99,12 @@ def trusted_outcomes(
         rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xE5)))
         noisy = {name: value * (1 + eps * rng.choice((-0.5, 0.5), value.shape)) for name, value in parameters.items()}
         executor.engine.load_parameters(noisy)
-        return run_alone(executor, plan, workload, boundary, rank)
+        return run_alone(executor, plan, workload, boundary)
 
     coarse: dict[Precision, Outcome] = {p: perturbed_by(EPS[p]) for p in precisions if p != "float32"}
     perturbed = perturbed_by(EPS["float32"])
-    own_plan = way.plan(workload)
-    own_executor = own_plan.executor(rank, "numpy", alone)
-    own_executor.engine.load_parameters(initial_parameters(own_plan.network, spec.problem.seed))
-    yardstick = run_alone(own_executor, own_plan, workload, boundary, rank)
+    serial_plan = Way("numpy", msgspec.structs.replace(spec, parallel=SERIAL)).plan(workload)
+    yardstick = run_alone(serial_plan.executor(0, "numpy", alone), serial_plan, workload, boundary)
     return Trusted(reference, yardstick, perturbed, coarse, checks, size)
 
 
@@ -128,8 +118,7 @@ def _rounded_parameters(network: Network, spec: RunSpec) -> dict[str, Array]:
 
 
 def difference_checks(
-    way: Way,
-    rank: int,
+    spec: RunSpec,
     parameters: Mapping[str, Array],
     reference: Outcome,
     workload: Workload,
@@ -141,10 +130,9 @@ def difference_checks(
     The direction is the claimed gradient plus a random vector of the same length: the first makes the
     derivative large, the second sees components that are missing from the claim.
     """
-    spec = way.spec
     forward = msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, mode="forward"))
-    plan = Way("numpy", forward, way.layout).plan(workload)
-    executor = plan.executor(rank, "numpy", world.communicators(Grid()))
+    plan = Way("numpy", forward).plan(workload)
+    executor = plan.executor(0, "numpy", world.communicators(Grid()))
     rng = np.random.default_rng(np.random.SeedSequence((spec.problem.seed, 0xD1)))
     relu = spec.model.cell == "elman" and spec.model.activation == "relu"
     tolerance = _DIFFERENCE_TOLERANCE["relu" if relu else "tanh"]
@@ -164,7 +152,7 @@ def difference_checks(
             objectives = []
             for sign in (1, -1):
                 executor.engine.load_parameters({**parameters, name: parameters[name] + sign * step * direction})
-                objectives.append(_objective(run_alone(executor, plan, workload, boundary, rank), boundary))
+                objectives.append(_objective(run_alone(executor, plan, workload, boundary), boundary))
             return abs((objectives[0] - objectives[1]) / (2 * step) - claimed) / size
 
         found = error(_STEPS[0])

@@ -9,6 +9,8 @@ makes of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,39 @@ from hpcrnn.backends.base import Array, Part, Piece
 from hpcrnn.benchmarks.comparison import relative_error
 from hpcrnn.benchmarks.one_step import Boundary
 from hpcrnn.benchmarks.planning import Plan
+from hpcrnn.workloads import Batch, Interface, Workload
+
+
+@dataclass(frozen=True)
+class PieceOfWorkload:
+    """A workload whose sequences are pieces of another's.
+
+    Attributes
+    ----------
+    whole : Workload
+    piece : slice
+        Time steps.
+    """
+
+    whole: Workload
+    piece: slice
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def interface(self) -> Interface:
+        return self.whole.interface
+
+    def batch(self, step: int, rows: slice | None = None) -> Batch:
+        whole = self.whole.batch(step, rows)
+        weights = None if whole.weights is None else whole.weights[self.piece]
+        return Batch(whole.inputs[self.piece], whole.targets[self.piece], weights)
+
+    def describe(self) -> dict[str, Any]:
+        return self.whole.describe()
+
 
 GRADIENT = "gradient "
 """What names of gradients of parameters begin with."""

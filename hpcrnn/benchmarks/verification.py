@@ -18,8 +18,8 @@ from hpcrnn.backends.base import Array, Outcome, Part
 from hpcrnn.benchmarks.comparison import FACTOR, compare, factor, floor, relative_error
 from hpcrnn.benchmarks.one_step import Boundary, random_boundary, run_once
 from hpcrnn.benchmarks.planning import Plan
-from hpcrnn.benchmarks.reference import Trusted, serial_way, trusted_outcomes
-from hpcrnn.benchmarks.replicas import GRADIENT, as_parts_of_one_step, disagreement, shared_boundary
+from hpcrnn.benchmarks.reference import Trusted, trusted_outcomes
+from hpcrnn.benchmarks.replicas import GRADIENT, PieceOfWorkload, as_parts_of_one_step, disagreement, shared_boundary
 from hpcrnn.benchmarks.ways import Way
 from hpcrnn.data_methods import AVERAGED, EXACT, INDEPENDENT
 from hpcrnn.execution.executor import Executor
@@ -115,8 +115,7 @@ def verify(
 
     precisions = sorted({way.spec.machine.precision for way in ways})
     begin("the float64 reference")
-    serial = serial_way(small)
-    trusted = world.on_root(lambda: trusted_outcomes(serial, 0, precisions, small_workload, boundary, world))
+    trusted = world.on_root(lambda: trusted_outcomes(small, precisions, small_workload, boundary, world))
     verdicts: dict[Way, Verdict] = {}
     for way in ways:
         begin(way.name)
@@ -169,11 +168,16 @@ def _with_what_is_held_back(outcome: Outcome, held: Sequence[Mapping[str, Array]
 def _against_own_pieces(
     way: Way, found: Sequence[Found], workload: Workload, boundary: Boundary, world: World
 ) -> tuple[list[Check], list[Check]]:
-    """Compare each rank with a float64 run of its own piece of every row; of all ranks the worst counts."""
+    """Compare each rank with a serial float64 run on its own piece of every row; of all ranks the worst counts."""
+    plan = way.plan(workload)
     compared: dict[str, Check] = {}
     others: dict[str, Check] = {}
     for rank, one in enumerate(found):
-        trusted = trusted_outcomes(way, rank, [way.spec.machine.precision], workload, boundary, world)
+        chunks = plan.cut.chunks_of(plan.place(rank))
+        piece = slice(chunks[0].start, chunks[-1].stop)
+        problem = msgspec.structs.replace(way.spec.problem, seq=piece.stop - piece.start)
+        spec = msgspec.structs.replace(way.spec, problem=problem)
+        trusted = trusted_outcomes(spec, (), PieceOfWorkload(workload, piece), boundary, world)
         outcome = Outcome(one.part.loss, {name: piece.value for name, piece in one.part.pieces.items()})
         for worst, checks in ((compared, compare(outcome, trusted, way.spec)), (others, trusted.checks)):
             for check in checks:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from hpcrnn.data_methods import BELONGS
 from hpcrnn.records.record import Case, Check, Record, Verdict, input_size
 from hpcrnn.records.split import CHAIN
 from hpcrnn.recurrence import CORRECTED
@@ -132,8 +133,11 @@ def _all_tokens(case: Case) -> dict[str, str]:
 
 
 def _goes_without_saying(case: Case, name: str) -> bool:
-    """Whether a data method means nothing, for there are no replicas, or is in the label."""
-    return name == "parallel.data_method" and ("data" not in dict(case.split.axes) or bool(case.split.exchange))
+    """Whether a data method means nothing, for there are no replicas, or is in the label; or a key is another's."""
+    key = name.partition(".")[2]
+    if key in BELONGS:
+        return case.split.data_method not in BELONGS[key]
+    return key == "data_method" and ("data" not in dict(case.split.axes) or bool(case.split.exchange))
 
 
 def _recurrence_tokens(case: Case) -> dict[str, str]:
