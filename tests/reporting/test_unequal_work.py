@@ -148,7 +148,17 @@ def test_figures_and_section_of_a_report():
     assert "50 % are at most 10" in drawings[0].alt
     shown = [section for section in sections(analysis, []) if section.key == "unequal-work"]
     assert len(shown) == 1
+    assert "serial" not in drawings[1].alt
     assert not list(plan_unequal_work(analyse([make_record([make_case(2)])]).included))
+
+
+def test_ways_of_batching_the_same_data_stand_below_one_another():
+    cases = [ragged(2, batching=b, spread=s) for s in ("skewed:1", "even") for b in ("packed", "naive", "sorted")]
+    with drawing_style():
+        *_, drawing = (sheet.draw() for sheet in plan_unequal_work(analyse([make_record(cases)]).included))
+    labels = [text.get_text().replace("\n", " ") for text in drawing.figure.axes[0].get_yticklabels()]
+    found = [label.rpartition("numpy")[2].strip(" ·") for label in labels]
+    assert found == [f"{b} {s}" for s in ("even", "skewed:1") for b in ("naive", "sorted", "packed")]
 
 
 def test_the_cost_of_a_case_with_steps_too_few_has_no_interval():

@@ -32,6 +32,9 @@ from hpcrnn.reporting.units import format_percent, has_bounds
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+BATCHINGS = ("naive", "sorted", "packed")
+"""From the one that costs the most."""
+
 BARS = 48
 """Of a histogram, at the most."""
 
@@ -48,7 +51,16 @@ def plan_unequal_work(entries: Sequence[Entry]) -> Iterator[Sheet]:
     for cost in costs:
         data.setdefault((data_text(cost), cost.work.n_sequences.tobytes()), cost)
     yield from pages(list(data.values()), 1, "lengths", lambda name, one: draw_lengths(name, one[0]))
-    yield from pages(costs, ROWS_A_FIGURE, "unequal_work", draw_costs)
+    several = [cost for cost in costs if cost.entry.case.n_ranks > 1]  # alone, a rank waits for nobody
+    yield from pages(sorted(several or costs, key=_beside), ROWS_A_FIGURE, "unequal_work", draw_costs)
+
+
+def _beside(cost: WorkCost) -> tuple[int, str, str, int]:
+    """Order cases so that ways of batching the same data stand below one another."""
+    problem = cost.entry.case.spec["problem"]
+    batching = problem.get("batching", BATCHINGS[0])
+    place = BATCHINGS.index(batching) if batching in BATCHINGS else len(BATCHINGS)
+    return cost.entry.case.n_ranks, data_text(cost), str(problem.get("spread", "even")), place
 
 
 def draw_lengths(name: str, cost: WorkCost) -> Drawing:
