@@ -27,8 +27,9 @@ from hpcrnn.compression.stages import Array, FlatLayout, Stage, StageSize, add_c
 RoundingName = Literal["float16", "bfloat16", "int8"]
 ROUNDINGS: tuple[RoundingName, ...] = get_args(RoundingName)
 
-INT8_BLOCK = 1024
-"""Values that share a scale: its four bytes are then 0.4 % of theirs."""
+INT8_BLOCK = 256
+"""Values that share a scale, whose four bytes are 1.6 % of theirs. A step of an LSTM (H 128, two ranks) is then off by
+3.2 % of its gradient; with blocks of 1024, whose scales are 0.4 %, by 5.4 %."""
 
 
 class Rounding(Protocol):

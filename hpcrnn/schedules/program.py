@@ -23,8 +23,8 @@ A *post* begins something and returns at once; its *wait* ends it.  What replica
     ReduceScatter(2:3) within node, 66560 B       one in three: each stage begins when the one before has ended
     AllReduce(2:3) across nodes, 33280 B
     AllGather(2:3) within node, 33280 B
-    AllToAll(2:3) of int8 over data, 16705 B      compressed: parts to their owners, their sums to all
-    AllGather(2:3) of int8 over data, 8353 B
+    AllToAll(2:3) of int8 over data, 16904 B      compressed: parts to their owners, their sums to all
+    AllGather(2:3) of int8 over data, 8452 B
     PostSend gradient(2:3) to 0, 66560 B          a worker and its parameter server
     Add gradient(2:3) from 1
     PostRecv parameters(0:4) from 0, 266240 B
