@@ -191,3 +191,15 @@ def test_who_is_slow_does_not_hang_on_the_order_of_ranks(n_ranks, factors, order
     (one,) = make_entries([make_record([case])])
     (other,) = make_entries([make_record([replace(case, time_s=case.time_s[:, order])])])
     assert {s.ranks[0] for s in judge(one).slow} == {order[s.ranks[0]] for s in judge(other).slow}
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_a_parameter_server_is_nobodys_peer(n_ranks):
+    """Its workers take twenty times as long as it does, and are not slow."""
+    case = ranked_case(n_ranks, 30, {0: 0.05}, noise=0.01, batch=12)
+    spec = {**case.spec, "parallel": {**case.spec["parallel"], "data_method": "parameter_server_sync"}}
+    (entry,) = make_entries([make_record([replace(case, spec=spec)])])
+    assert judge(entry).slow == ()
+    slow = ranked_case(n_ranks, 30, {0: 0.05, n_ranks - 1: 1.4}, noise=0.01, batch=12)
+    (entry,) = make_entries([make_record([replace(slow, spec=spec)])])
+    assert [s.ranks for s in judge(entry).slow] == ([] if n_ranks == 2 else [(3,)])

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hpcrnn.data_methods import SERVED
 from hpcrnn.records.balance import weights_of
 from hpcrnn.records.bubble import busy_s
 from hpcrnn.records.record import STEP, Case, FloatArray, IntArray, Record
@@ -25,7 +26,7 @@ from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.describe import first_of, host_dicts
 from hpcrnn.reporting.units import printable
 from hpcrnn.schedules.shares import share_out, speeds_of
-from hpcrnn.spec import AXES, Axis, Grid
+from hpcrnn.spec import AXES, Grid
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -171,7 +172,7 @@ def _weigh(entry: Entry, busy: FloatArray) -> _Evidence:
     case = entry.case
     stages, shares = _work(entry)
     over_peers = _over_peers(busy, stages, shares, median_of_others)
-    all_alike = stages.max() == 0 and (shares == shares[0]).all()
+    all_alike = not stages.any() and (shares == shares[0]).all()
     return _Evidence(
         busy=busy,
         stages=stages,
@@ -200,29 +201,37 @@ def waits_inside(case: Case) -> str:
 
 
 def _work(entry: Entry) -> tuple[IntArray, FloatArray]:
-    """Say what each rank has to do: its stage of the pipeline, and its rows times its time steps."""
+    """Say what each rank has to do: its stage of the pipeline, and its rows times its time steps.
+
+    A parameter server has a stage of its own: it does nobody else's work.
+    """
     case = entry.case
     counts, problem = dict(case.split.axes), _numbers(case.spec.get("problem"))
     grid = Grid(**{axis: counts.get(axis, 1) for axis in AXES})
     places = np.unravel_index(range(case.n_ranks), [getattr(grid, axis) for axis in AXES])
     place: dict[str, IntArray] = dict(zip(AXES, places, strict=True))
     speeds = speeds_of(grid, weights_of(case, entry.record.environment))
-    least = {"batch": case.split.microbatches, "seq": case.split.chunks}
-    rows, steps = (
-        _shares(problem.get(key, 0), speeds.along(axis, grid), least[key])[place[axis]] for key, axis in _CUT_ALONG
-    )
+    n_servers = int(case.spec["parallel"].get("data_method") in SERVED)
+    rows = _shares(problem.get("batch", 0), speeds.along("data", grid), case.split.microbatches, n_servers)
+    steps = _shares(problem.get("seq", 0), speeds.along("time", grid), case.split.chunks)
+    shares = rows[place["data"]] * steps[place["time"]]
     # Where sequences are of unequal length, what was run of them.
-    return place["pipeline"], rows * steps if case.work is None else np.maximum(case.work.slots.mean(axis=0), 1.0)
+    shares = shares if case.work is None else np.maximum(case.work.slots.mean(axis=0), 1.0)
+    stages = place["pipeline"].copy()
+    stages[:n_servers] = _SERVING
+    return stages, shares
 
 
-def _shares(length: int, speeds: Sequence[float], least: int) -> FloatArray:
+_SERVING = -1
+"""Stage of a parameter server."""
+
+
+def _shares(length: int, speeds: Sequence[float], least: int, n_servers: int = 0) -> FloatArray:
     """Length of each part; one where a file does not say how large the problem is, or it cannot have been run."""
-    if length < least * len(speeds):
-        return np.ones(len(speeds))
-    return np.array([float(part.stop - part.start) for part in share_out(length, speeds, least)])
-
-
-_CUT_ALONG: tuple[tuple[str, Axis], ...] = (("batch", "data"), ("seq", "time"))
+    shares, sharing = np.ones(len(speeds)), speeds[n_servers:]
+    if length >= least * len(sharing) > 0:
+        shares[n_servers:] = [part.stop - part.start for part in share_out(length, sharing, least)]
+    return shares
 
 
 def _numbers(section: Any) -> dict[str, int]:
