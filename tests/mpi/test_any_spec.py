@@ -46,7 +46,15 @@ drawn = st.fixed_dictionaries(
     },
 )
 codecs = [{"grad_codec": codec, "grid": "data=2"} for codec in ("int8", "topk:.1", "powersgd:1")]
-extra = st.sampled_from([{}, {}, {}, {"features": 5}, *codecs])
+ragged = [
+    {"workload": "stdlib", "grid": "data=2", "carry": False, **more}
+    for more in (
+        {"sequences": "lines", "batching": "packed"},
+        {"sequences": "lines", "spread": "skewed:0.5"},
+        {"sequences": "files", "batching": "sorted"},
+    )
+]
+extra = st.sampled_from([{}, {}, {}, {"features": 5}, *codecs, *ragged])
 counts = {"valid": 0, "refused": 0}
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
