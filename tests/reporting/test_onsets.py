@@ -8,6 +8,7 @@ from factory import make_record
 from rank_samples import ranked_case
 
 from hpcrnn.records.statistics import change_point
+from hpcrnn.records.work import Work
 from hpcrnn.reporting.analysis.entries import make_entries
 from hpcrnn.reporting.analysis.onsets import find_onsets
 from hpcrnn.reporting.analysis.stragglers import EFFECT, LEVEL
@@ -163,3 +164,14 @@ def test_each_case_with_such_a_rank_has_a_figure():
         assert drawing.section == "ranks"
         assert f"rank {rank} on node01 becomes slow with step " in drawing.alt
         assert f"rank {rank}" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_of_sequences_of_unequal_length_the_pace_is_that_of_a_slot():
+    """Rank 1 gets twice as long sequences from step 20 on: more work, and no slower pace."""
+    factors = np.ones((40, 2))
+    factors[20:, 1] = 2.0
+    entry = entry_with(factors, noise=0.01)
+    assert [onset.step for onset in find_onsets(entry)] == [20]
+    slots = (100 * factors).astype(np.int64)
+    case = replace(entry.case, work=Work(slots, slots, np.ones(64, dtype=np.int64)))
+    assert find_onsets(replace(entry, case=case)) == ()

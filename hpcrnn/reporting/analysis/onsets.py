@@ -5,7 +5,8 @@ other work, changes that ratio in no step, and what slows all ranks down changes
 slow where the ratio changes as the order of its steps does not explain by chance (a rank-based test,
 :func:`~hpcrnn.records.statistics.change_point`, its level shared out over the ranks), where the ratio rises by more
 than :data:`~hpcrnn.reporting.analysis.stragglers.EFFECT`, and where the rank's own busy time does so too: of two ranks,
-one that becomes faster makes the other no slower.
+one that becomes faster makes the other no slower.  Where sequences are of unequal length the work changes from step to
+step, and it is busy time a slot that counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcrnn.records.bubble import busy_s
-from hpcrnn.records.record import FloatArray
+from hpcrnn.records.record import Case, FloatArray
 from hpcrnn.records.statistics import Interval, change_point, median_interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.stragglers import EFFECT, LEVEL, hosts_of_ranks, median_of_others, waits_inside
@@ -56,16 +57,15 @@ def find_onsets(entry: Entry) -> tuple[Onset, ...]:
     entry : Entry
         One that is plotted.
     """
-    over_others = pace_of_ranks(entry)
-    if over_others is None:
+    case, own = entry.case, _own_pace(entry.case)
+    if own is None:
         return ()
-    case, busy = entry.case, busy_s(entry.case)
-    assert busy is not None  # noqa: S101 - or there were no pace
+    over_others = own / median_of_others(own)
     hosts = hosts_of_ranks(entry.record, case.n_ranks)
     found = []
     for rank, ratio in enumerate(over_others.T):
         step = change_point(ratio, LEVEL / case.n_ranks)
-        if step is None or not _rises(ratio, step) or not _rises(busy[:, rank], step):
+        if step is None or not _rises(ratio, step) or not _rises(own[:, rank], step):
             continue
         before, after = median_interval(ratio[:step]), median_interval(ratio[step:])
         found.append(Onset(rank, hosts[rank], step, len(ratio), before, after, ratio_interval(after, before)))
@@ -80,10 +80,16 @@ def pace_of_ranks(entry: Entry) -> FloatArray | None:
     float64 array (n_steps, n_ranks) or None
         None where it was not recorded, or where busy time does not tell who is slow.
     """
-    case, busy = entry.case, busy_s(entry.case)
+    own = _own_pace(entry.case)
+    return None if own is None else np.asarray(own / median_of_others(own))
+
+
+def _own_pace(case: Case) -> FloatArray | None:
+    """Busy time of each rank; where sequences are of unequal length, of each slot that it ran."""
+    busy = busy_s(case)
     if case.n_ranks == 1 or busy is None or not (np.isfinite(busy).all() and (busy > 0).all()) or waits_inside(case):
         return None
-    return np.asarray(busy / median_of_others(busy))
+    return busy if case.work is None else np.asarray(busy / np.maximum(case.work.slots, 1))
 
 
 def _rises(values: FloatArray, step: int) -> bool:
