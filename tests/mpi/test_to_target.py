@@ -66,6 +66,56 @@ def test_each_seed_ends_at_the_target_or_is_said_not_to_have(tmp_path, n_ranks, 
     assert len(case.time_s) == sum(len(curve.step) - 1 for curve in case.learning.curves)
 
 
+@pytest.mark.parametrize("method", ["parameter_server_async", "local_sgd", "ensemble", "subsequence"])
+def test_ranks_that_go_their_own_ways_learn_too(tmp_path, method):
+    flags = ("--data-method", method, "--eval-every", 8, "--max-steps", 40, "--target-loss", 3.7)
+    run(3, tmp_path, *flags)
+    case = learned(tmp_path / "r.h5")
+    assert case.verdict.status == "APPROXIMATE"
+    assert all(curve.reached for curve in case.learning.curves)
+    assert (case.staleness is not None) == (method == "parameter_server_async")
+    if case.staleness is not None:  # two workers, each step of each curve
+        assert case.staleness.sum() == 2 * sum(curve.step[-1] for curve in case.learning.curves)
+    assert (case.learning.curves[0].sent_bytes[-1] > 0) == (method in ("parameter_server_async", "local_sgd"))
+
+
+ENSEMBLE = """
+import numpy as np
+from hpcrnn.benchmarks.evaluation import Evaluation
+from hpcrnn.benchmarks.ways import Way
+from hpcrnn.execution.world import World
+from hpcrnn.model.network import build_network, initial_parameters
+from hpcrnn.spec import build_spec
+from hpcrnn.workloads import open_held_out
+
+world = World.start()
+for workload in ("stdlib", "adding"):
+    spec = build_spec({}, {"workload": workload, "hidden": 6, "batch": 3, "seq": 7, "mode": "target", "target_loss": 1.0,
+                           "dtype": "float64", "grid": "data=2", "data_method": "ensemble", "eval_rows": 5})
+    held_out = open_held_out(spec, 5)
+    evaluation = Evaluation(Way("numpy", spec), world, ensemble=True)
+    own = initial_parameters(build_network(spec, held_out.interface), world.rank)
+    found = evaluation.loss(own)
+    said = world.comm.gather(evaluation._executor.engine.predictions())
+    if world.is_root:
+        batch = held_out.batch(0)
+        if workload == "stdlib":
+            wanted = -np.log((np.exp(said[0]) + np.exp(said[1])) / 2).mean()
+        else:
+            mean = (said[0] + said[1]) / 2
+            wanted = ((mean - batch.targets)[:, :, 0] ** 2 * batch.weights).mean()
+        assert not np.allclose(said[0], said[1])
+        assert abs(found - wanted) < 1e-12 * wanted, (found, wanted)
+        print("equal")
+"""
+
+
+def test_what_is_judged_of_an_ensemble_is_the_mean_of_what_its_models_say(tmp_path):
+    ended = mpirun(2, case_script(tmp_path, ENSEMBLE), cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.out.split() == ["equal", "equal"]
+
+
 def test_however_it_is_split_it_learns_the_same(tmp_path):
     flags = ("--target-loss", 1e-3, "--max-steps", 15, "--dtype", "float64", "--seeds", 1)
     found = []
@@ -78,10 +128,19 @@ def test_however_it_is_split_it_learns_the_same(tmp_path):
         np.testing.assert_allclose(losses, found[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize(("n_ranks", "writes"), [(1, 2), (2, 5)])
-def test_a_training_that_is_killed_goes_on_bit_for_bit(tmp_path, n_ranks, writes):
-    flags = ("--target-loss", 1e-3, "--max-steps", 15, "--checkpoint", "kept.h5")
-    run(n_ranks, tmp_path, "--target-loss", 1e-3, "--max-steps", 15, out="whole.h5")
+@pytest.mark.parametrize(
+    ("n_ranks", "writes", "method"),
+    [
+        (1, 2, ()),
+        (2, 5, ()),
+        (2, 2, ("--data-method", "diloco", "--sync-every", 5)),
+        (2, 2, ("--grad-codec", "topk:0.1")),
+        (3, 1, ("--data-method", "parameter_server_sync")),
+    ],
+)
+def test_a_training_that_is_killed_goes_on_bit_for_bit(tmp_path, n_ranks, writes, method):
+    flags = (*method, "--target-loss", 1e-3, "--max-steps", 15, "--checkpoint", "kept.h5")
+    run(n_ranks, tmp_path, *method, "--target-loss", 1e-3, "--max-steps", 15, out="whole.h5")
     script = case_script(tmp_path, KILLED)
     killed = mpirun(n_ranks, script, str(writes), *map(str, SMALL), *map(str, flags), "--out", "r.h5", cwd=tmp_path)
     assert killed.code != 0

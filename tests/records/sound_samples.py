@@ -162,7 +162,11 @@ def sound_cases():
             device_peak_bytes=np.array([2**30, 2**30 + 1]),
         ),
         make_case(seed=5, n=0, status="INVALID", cell="gru"),
-        replace(make_case({"data": 2}, seed=6, mode="target", target_loss=2.5, seeds=2), learning=make_learning(), staleness=np.array([30, 8, 1])),
+        replace(
+            make_case({"data": 2}, seed=6, mode="target", target_loss=2.5, seeds=2),
+            learning=make_learning(),
+            staleness=np.array([30, 8, 1]),
+        ),
         compressed_case(),
         ragged_case(),
     )
