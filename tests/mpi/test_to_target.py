@@ -91,7 +91,8 @@ from hpcrnn.workloads import open_held_out
 world = World.start()
 for workload in ("stdlib", "adding"):
     spec = build_spec({}, {"workload": workload, "hidden": 6, "batch": 3, "seq": 7, "mode": "target",
-                           "target_loss": 1.0, "dtype": "float64", "grid": "data=2", "data_method": "ensemble", "eval_rows": 5})
+                           "target_loss": 1.0, "dtype": "float64", "grid": "data=2",
+                           "data_method": "ensemble", "eval_rows": 5})
     held_out = open_held_out(spec, 5)
     evaluation = Evaluation(Way("numpy", spec), world, ensemble=True)
     own = initial_parameters(build_network(spec, held_out.interface), world.rank)
