@@ -8,7 +8,13 @@ from hpcrnn.records.hdf5 import read_record
 
 pytestmark = pytest.mark.mpi
 
-PROBLEM = (*SMALL, "--sequences", "lines", "--batch", 7, "--seq", 12)
+PROBLEM = (*SMALL, "--workload", "file:text", "--sequences", "lines", "--batch", 7, "--seq", 12)
+
+
+@pytest.fixture(autouse=True)
+def _text(tmp_path):
+    lengths = np.random.default_rng(0).integers(0, 20, 200)
+    (tmp_path / "text").write_bytes(b"\n".join(bytes([97 + k % 26]) * n for k, n in enumerate(lengths.tolist())))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -20,6 +20,7 @@ def test_what_is_lost_counts_long_steps_as_they_last():
     assert lost_share(np.array([[10, 0], [1000, 1000]])) == pytest.approx(10 / 2020)
 
 
+@settings(deadline=None, max_examples=50)
 @given(shares)
 def test_what_is_lost_is_a_share_and_nothing_where_all_are_equal(found):
     lost = lost_share(found)
@@ -53,6 +54,7 @@ def test_quantiles_of_lengths(counts, expected):
     assert work([[1]], [[1]], counts).quantiles([0.5, 0.9, 1.0]).tolist() == expected
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.floats(0.01, 1.0))
 def test_quantiles_are_those_of_the_sequences_one_by_one(lengths, share):
     found = work([[1]], [[1]], np.bincount(lengths, minlength=10)[1:]).quantiles([share])[0]
