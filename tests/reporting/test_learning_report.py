@@ -34,6 +34,7 @@ from hpcrnn.reporting.tables.learning import (
     learning_lines,
     loss_table,
     loss_text,
+    needed_text,
     staleness_lines,
     staleness_shares,
     staleness_table,
@@ -41,6 +42,7 @@ from hpcrnn.reporting.tables.learning import (
 )
 from hpcrnn.reporting.tables.samples import leg_note
 from hpcrnn.reporting.terminal.comparison import show_comparison
+from hpcrnn.reporting.units import format_seconds
 
 INF = math.inf
 
@@ -99,6 +101,16 @@ def test_what_diverged_would_never_have_got_there():
     assert needed.median_at_least == INF
 
 
+def test_a_median_is_not_known_where_seeds_were_stopped_before_it():
+    case = ends_at([10, 20, (5.0, "max_time")])
+    needed = outcome_of(*make_entries([make_record([case])])).time
+    assert (needed.median_at_least, needed.interval.median) == (10.0, 20.0)
+    assert needed_text(needed, format_seconds) == "at most 20.0 s"
+    later = outcome_of(*make_entries([make_record([ends_at([10, 20, (25.0, "max_time")])])])).time
+    assert needed_text(later, format_seconds) == "20.0 s"
+    assert math.isnan(ranked(ends_at([40] * 3), ends_at([10, 20, (5.0, "max_time")], 2))[2].speedup.median)
+
+
 def test_an_interval_may_be_open_above():
     times = [10, 11, 12, 13, 14, (20.0, "max_time"), (20.0, "max_time"), (20.0, "max_time")]
     interval = outcome_of(*make_entries([make_record([ends_at(times)])])).time.interval
@@ -116,6 +128,7 @@ def test_whatever_stopped_seeds_would_have_needed_lies_within(seeds, beyond):
     needed = Needed(used, np.where(reached, used, INF))
     truth = median_interval(np.where(reached, used, used + beyond))
     assert needed.median_at_least <= truth.median <= needed.interval.median
+    assert truth.median == needed.interval.median or not needed.median_known
     if not math.isnan(truth.low):
         assert needed.interval.low <= truth.low
         assert truth.high <= needed.interval.high

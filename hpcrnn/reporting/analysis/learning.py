@@ -56,14 +56,19 @@ class Needed:
 
     @cached_property
     def interval(self) -> Interval:
-        """Median over the seeds and its rank-based interval: infinite, its upper end or all of it, where seeds are."""
+        """Median over the seeds, or what it is at most, and its rank-based interval, of which both may be infinite."""
         low, high = median_interval(self.least), median_interval(self.most)
         return Interval(high.n, high.median, low.low, high.high)
 
     @property
     def median_at_least(self) -> float:
-        """What the median is at least, where it is infinite: half of the seeds had used as much in vain."""
+        """What the median is at least: less than that of the interval where seeds were stopped before it."""
         return float(np.median(self.least))
+
+    @property
+    def median_known(self) -> bool:
+        """Whether the median is finite and the same, whatever those that were stopped would have needed."""
+        return bool(np.isfinite(self.interval.median)) and self.median_at_least == self.interval.median
 
     @property
     def span(self) -> tuple[float, float]:
@@ -119,7 +124,7 @@ class Ranked:
     finding : {"base", "faster", "slower", "undecided"}
         What the case is, to the target.
     speedup : Interval
-        Time of the base to the target over that of the case. The median is NaN where either never gets there, the ends
+        Time of the base to the target over that of the case. The median is NaN where not both are known, the ends
         where there are too few seeds.
     """
 
@@ -135,13 +140,13 @@ class Ranked:
 
     @property
     def by_steps(self) -> float:
-        """Steps of the base to the target over those of the case: below 1, it needs more; NaN where either is not."""
-        return _of_medians(self.base.steps.interval, self.outcome.steps.interval) if self.base else nan
+        """Steps of the base to the target over those of the case: below 1 it needs more; NaN where one is not known."""
+        return _of_medians(self.base.steps, self.outcome.steps) if self.base else nan
 
     @property
     def by_step_time(self) -> float:
         """Time of a step of the base over that of the case."""
-        return _of_medians(self.base.step_s, self.outcome.step_s) if self.base else nan
+        return _quotient(self.base.step_s.median, self.outcome.step_s.median) if self.base else nan
 
     @property
     def too_few(self) -> bool:
@@ -282,11 +287,11 @@ def needed_ratio(numerator: Needed, denominator: Needed) -> Interval:
     Returns
     -------
     Interval
-        Its median is NaN where either is infinite or not known. Its ends, of which the upper one may be infinite, are
+        Its median is NaN where not both are known. Its ends, of which the upper one may be infinite, are
         NaN where there are too few seeds, or both may be infinite.
     """
     a, b = numerator.interval, denominator.interval
-    n, median = min(a.n, b.n), _of_medians(a, b)
+    n, median = min(a.n, b.n), _of_medians(numerator, denominator)
     if isnan(a.low) or isnan(b.low):
         if 2 / comb(a.n + b.n, a.n) > 1 - CONFIDENCE:
             return Interval(n, median, nan, nan)
@@ -296,8 +301,8 @@ def needed_ratio(numerator: Needed, denominator: Needed) -> Interval:
     return Interval(n, median, _quotient(a_low, b_high), _quotient(a_high, b_low))
 
 
-def _of_medians(a: Interval, b: Interval) -> float:
-    return nan if isinf(a.median) or isinf(b.median) else _quotient(a.median, b.median)
+def _of_medians(a: Needed, b: Needed) -> float:
+    return _quotient(a.interval.median, b.interval.median) if a.median_known and b.median_known else nan
 
 
 def _quotient(a: float, b: float) -> float:

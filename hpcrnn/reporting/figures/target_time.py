@@ -56,7 +56,7 @@ def draw_target_times(name: str, part: Part) -> Drawing:
     bases = {one.base.entry.number: one.base for one in part.ranked if one.base}
     for base in bases.values():
         median = base.time.interval.median / unit.factor
-        if math.isfinite(median) and (not log or median > 0):
+        if base.time.median_known and (not log or median > 0):
             ax.axvline(
                 median, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=1.2,
                 label=once(ax, "median of the base" if len(bases) == 1 else "medians of the bases"),
@@ -112,7 +112,7 @@ def _mark_interval(ax: Axes, needed: Needed, row: int, unit: float, high: float)
             ends, (row, row), color=BLACK, linewidth=3.2, solid_capstyle="butt", alpha=0.4, zorder=2,
             label=once(ax, "95 % interval"),
         )  # fmt: skip
-    if math.isfinite(interval.median):
+    if needed.median_known:
         ax.plot(
             interval.median / unit, row, marker="|", markersize=15, markeredgewidth=1.6, color=BLACK,
             linestyle="none", zorder=3, label=once(ax, "median"),
@@ -128,7 +128,7 @@ def draw_target_steps(name: str, part: Part) -> Drawing:
     labels = entry_labels(part.entries)
     paths: dict[str, list[tuple[int, float, float]]] = {}
     for o, label, look in zip(outcomes, labels, looks_of(part.entries), strict=True):
-        reached = math.isfinite(o.steps.interval.median)
+        reached = o.steps.median_known
         x = o.step_s.median / unit.factor
         y = o.steps.interval.median if reached else o.steps.median_at_least
         if not (x > 0 and 0 < y < math.inf):

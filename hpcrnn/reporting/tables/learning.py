@@ -71,12 +71,12 @@ def reached_text(outcome: Outcome) -> str:
 
 
 def needed_text(needed: Needed, write: Callable[[float], str]) -> str:
-    """Write the median over seeds; where it is infinite, what it is beyond: ``over 300 s``."""
+    """Write the median over seeds; what it is at most, or beyond, where seeds were stopped: ``over 300 s``."""
     median = needed.interval.median
     if isnan(median):
         return MISSING
     if not isinf(median):
-        return write(median)
+        return write(median) if needed.median_known else f"at most {write(median)}"
     beyond = needed.median_at_least
     return "never" if isinf(beyond) else f"over {write(beyond)}"
 
@@ -195,7 +195,8 @@ def target_table(goal: Goal, called: Mapping[int, str]) -> Table:
     columns = [name for name in rows[0] if any(cells[name] != silent.get(name) for cells in rows)]
     note = (
         f"Target: {target_text(goal)}. Medians over all seeds: a seed that did not reach the target would have taken "
-        "longer than it had, and so would the median where half of them did not. Speedup: over the VALID serial case "
+        "longer than it had, and so would the median where half of them did not; at most: of others that were stopped "
+        "earlier it is not known. Speedup: over the VALID serial case "
         "that is fastest to the target. By its steps: steps of the base over those of the case; by a step's time: the "
         "same of the time of a step; of a single seed the product of both is the speedup. Decided where the whole "
         "interval lies on one side of 1; it takes 4 seeds of each."
