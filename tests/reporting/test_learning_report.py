@@ -14,8 +14,9 @@ import pytest
 from factory import make_case, make_record
 from hypothesis import given
 from hypothesis import strategies as st
-from learning_samples import make_curve, target_cases, trained, with_curves
+from learning_samples import target_cases, trained, with_curves
 from rich.console import Console
+from test_figure_text import collisions, words
 
 from hpcrnn.errors import HpcrnnError
 from hpcrnn.records.learning import COLUMNS, Curve, Learning
@@ -27,6 +28,7 @@ from hpcrnn.reporting.comparison.compare import compare, to_json
 from hpcrnn.reporting.export.export import export
 from hpcrnn.reporting.figures.canvas import drawing_style
 from hpcrnn.reporting.figures.learning import draw_staleness, plan_learning
+from hpcrnn.reporting.figures.plan import choose
 from hpcrnn.reporting.tables.cases import names, timing_table
 from hpcrnn.reporting.tables.learning import (
     bits,
@@ -451,9 +453,16 @@ def test_lines_of_a_case(entries):
 # --- figures ----------------------------------------------------------------------------------------
 
 
+def colliding(drawing):
+    """Words of a figure that lie on one another, or outside it."""
+    width, height = drawing.figure.get_size_inches() * drawing.figure.dpi
+    return collisions(words(drawing.figure), width, height)
+
+
 def test_figures_say_what_tables_say(entries):
     with drawing_style():
         drawings = {sheet.name: sheet.draw() for sheet in plan_learning(entries)}
+        assert [name for name, drawing in drawings.items() if colliding(drawing)] == []
     assert set(drawings) == {"target_time", "target_steps", "learning", "staleness"}
     times = [text.get_text() for text in drawings["target_time"].figure.axes[0].texts]
     assert times[0] == "6.92 s, 5 of 5"
@@ -488,22 +497,45 @@ def test_goals_have_sheets_of_their_own_and_many_cases_several():
     assert [name for name in names_of if name.startswith("learning")] == [f"learning_{k}" for k in (1, 2, 3, 4)]
 
 
-def test_a_case_alone_a_case_that_sends_nothing_and_one_that_diverged_draw():
-    for cases in (
-        [trained(1, n_seeds=1)],
-        [trained(2, floor=3.0, ending="diverged")],
-        [with_curves([curve_of([0.0], [1.0]), curve_of([0.0, 1.0], [5.0, 1.0], seed=1)], target=2.0)],
-        [with_curves([make_curve(0, step_s=2e-6, floor=3.0)], 2), with_curves([make_curve(0, step_s=40.0)])],
-    ):
-        with drawing_style():
-            assert [len(s.draw().caption) > 50 for s in plan_learning(make_entries([make_record(cases)]))]
-
-
 def test_old_gradients_fill_their_bar(entries):
     with drawing_style():
         drawing = draw_staleness("staleness", [entries[5]])
     assert sum(bar.get_width() for bar in drawing.figure.axes[0].patches) == pytest.approx(100.0)
     assert "0 61 %" in drawing.alt
+
+
+LONG = "file:/scratch/project_465000123/users/a-rather-long-user-name/corpora/enwik9-lowercased-and-deduplicated.txt"
+
+
+def thirty():
+    methods = ("allreduce_bucketed", "local_sgd", "diloco", "hierarchical", "parameter_server_async")
+    stale = [9, 5, 3, 1, 1, 1, 1, 1, 1]
+    return [
+        trained(
+            n, n_seeds=1, step_s=0.1 / n, pace=(1 - 0.1 * k) / n**0.2, sent_bytes=n * 10 ** (4 + k), staleness=stale,
+            changes={"data_method": method, "workload": LONG},
+        )
+        for k, method in enumerate(methods)
+        for n in (2, 4, 8, 16, 32, 1024)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        lambda: [trained(1, n_seeds=1)],
+        lambda: [with_curves([curve_of([0.0], [1.0]), curve_of([0.0, 1.0], [5.0, 1.0], seed=1)], target=2.0)],
+        lambda: [trained(1, step_s=40.0, n_seeds=1), trained(2, step_s=2e-6, sent_bytes=5, n_seeds=1)],
+        lambda: [trained(1, floor=3.0), trained(2, floor=3.0, ending="diverged", sent_bytes=3)],
+        thirty,
+    ],
+    ids=["one seed", "there before its first step", "far apart", "never", "thirty with long names"],
+)
+def test_no_words_of_its_figures_collide(cases):
+    with drawing_style():
+        for sheet in choose(plan_learning(make_entries([make_record(cases())])), 1)[0]:
+            drawing = sheet.draw()
+            assert colliding(drawing) == [], sheet.name
 
 
 # --- for other programs -----------------------------------------------------------------------------
