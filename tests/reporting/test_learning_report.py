@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from factory import make_case, make_record
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from learning_samples import target_cases, trained, with_curves
 from rich.console import Console
@@ -123,6 +123,7 @@ def test_an_interval_may_be_open_above():
 times_of_seeds = st.lists(st.tuples(st.floats(1, 1e3), st.booleans()), min_size=1, max_size=12)
 
 
+@settings(max_examples=40)
 @given(seeds=times_of_seeds, beyond=st.floats(0, 1e4))
 def test_whatever_stopped_seeds_would_have_needed_lies_within(seeds, beyond):
     used = np.array([time for time, _ in seeds])
@@ -136,6 +137,7 @@ def test_whatever_stopped_seeds_would_have_needed_lies_within(seeds, beyond):
         assert truth.high <= needed.interval.high
 
 
+@settings(max_examples=40)
 @given(a=times_of_seeds, b=times_of_seeds, beyond=st.floats(0, 1e4))
 def test_a_ratio_holds_what_stopped_seeds_would_have_made_it(a, b, beyond):
     sides = []
@@ -312,6 +314,7 @@ def test_what_is_not_known_is_not_drawn():
     assert band(learning_of(curve_of([0.0], [1.0])), "step") is None
 
 
+@settings(max_examples=40)
 @given(
     seeds=st.lists(st.lists(st.floats(0.1, 9), min_size=2, max_size=9), min_size=1, max_size=5), column=st.booleans()
 )
@@ -523,19 +526,21 @@ def thirty():
 @pytest.mark.parametrize(
     "cases",
     [
-        lambda: [trained(1, n_seeds=1)],
         lambda: [with_curves([curve_of([0.0], [1.0]), curve_of([0.0, 1.0], [5.0, 1.0], seed=1)], target=2.0)],
-        lambda: [trained(1, step_s=40.0, n_seeds=1), trained(2, step_s=2e-6, sent_bytes=5, n_seeds=1)],
-        lambda: [trained(1, floor=3.0), trained(2, floor=3.0, ending="diverged", sent_bytes=3)],
+        lambda: [
+            trained(1, step_s=40.0, n_seeds=1),
+            trained(2, step_s=2e-6, sent_bytes=5, n_seeds=1),
+            trained(4, floor=3.0, n_seeds=2),
+            trained(8, floor=3.0, ending="diverged", sent_bytes=3, n_seeds=2),
+        ],
         thirty,
     ],
-    ids=["one seed", "there before its first step", "far apart", "never", "thirty with long names"],
+    ids=["there before its first step", "far apart and never", "thirty with long names"],
 )
 def test_no_words_of_its_figures_collide(cases):
     with drawing_style():
         for sheet in choose(plan_learning(make_entries([make_record(cases())])), 1)[0]:
-            drawing = sheet.draw()
-            assert colliding(drawing) == [], sheet.name
+            assert colliding(sheet.draw()) == [], sheet.name
 
 
 # --- for other programs -----------------------------------------------------------------------------
