@@ -56,6 +56,10 @@ def leg_steps(method: str, sync_every: int) -> int:
     return LATE_LEG_STEPS if method == "parameter_server_async" else 1
 
 
+SERVER = 0
+"""The rank that keeps the parameters, where there is a server."""
+
+
 def n_servers(parallel: ParallelSpec) -> int:
     """Ranks without rows, the first ones."""
     return 1 if parallel.data_method in SERVED else 0

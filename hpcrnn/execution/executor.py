@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from time import perf_counter_ns, process_time_ns
 
 import numpy as np
 
 from hpcrnn.backends.base import Array, Engine, ModelEngine, Summer, with_prefix, without_prefix
 from hpcrnn.compression.stages import CompressedSum
+from hpcrnn.execution.bound_step import BoundStep, by_phase
 from hpcrnn.execution.handicap import Slowdown
 from hpcrnn.execution.late_server import LateServer
 from hpcrnn.execution.models import ModelAverage, Outer
@@ -40,8 +40,6 @@ from hpcrnn.schedules.program import (
     Wait,
 )
 
-_TASK_PHASES = {"F": "forward", "B": "backward", "W": "weight_gradient"}
-
 
 @dataclass(frozen=True)
 class Replica:
@@ -65,25 +63,6 @@ class Replica:
 
 WHOLE = Replica()
 """The only one."""
-
-
-class _Step:
-    """A program, each instruction a call; and what its last run left.
-
-    Attributes
-    ----------
-    stamps_ns : int64 array (n_instructions + 1,)
-    """
-
-    def __init__(self, program: Program, calls: Sequence[Callable[[], None]]) -> None:
-        self.program, self.calls = program, calls
-        phases = [PHASES.index(_phase(instruction)) for instruction in program.instructions]
-        self.phase_of = np.array(phases, dtype=np.intp)
-        # Where a run of instructions of one phase ends, and which phase that is.
-        self.turns = [this != after for this, after in pairwise([*phases, -1])]
-        self.phase_of_run = self.phase_of[self.turns]
-        self.stamps_ns: IntArray = np.zeros(len(calls) + 1, dtype=np.int64)
-        self.stamps: list[int] = [0] * (len(calls) + 1)
 
 
 class Executor:
@@ -171,8 +150,8 @@ class Executor:
         end, cpu_end = clock(), cpu_clock()
         step.stamps_ns[:] = stamps
         self.sent_bytes = step.program.bytes_sent + self.engine.exchanged_bytes - exchanged
-        self.cpu_s = _by_phase(step.phase_of_run, np.diff(cpu_stamps), cpu_end - cpu_start)
-        return _by_phase(step.phase_of, np.diff(step.stamps_ns), end - start)
+        self.cpu_s = by_phase(step.phase_of_run, np.diff(cpu_stamps), cpu_end - cpu_start)
+        return by_phase(step.phase_of, np.diff(step.stamps_ns), end - start)
 
     @property
     def program(self) -> Program:
@@ -238,12 +217,12 @@ class Executor:
             found |= with_prefix(f"codec.{start}:{stop}", compressed.state)
         return found
 
-    def _bind_program(self, program: Program) -> _Step:
+    def _bind_program(self, program: Program) -> BoundStep:
         posts = [i for i in program.instructions if isinstance(i, PostRecv | PostSend)]
         self._messages |= self._transport.bind_messages(posts, self._buffers)
         self._summers |= self._make_summers(program)
         self._stages |= self._make_stages(program)
-        return _Step(program, [self._at_its_pace(instruction) for instruction in program.instructions])
+        return BoundStep(program, [self._at_its_pace(instruction) for instruction in program.instructions])
 
     def _make_summers(self, program: Program) -> dict[AllReduce, Summer]:
         """What sums gradients in place of MPI, one for each group of ranks; made in the same order on all of them."""
@@ -402,26 +381,3 @@ def _in_turn(first: Callable[[], None] | None, second: Callable[[], None] | None
 def _set(total: FloatArray, value: float) -> FloatArray:
     total[0] = value
     return total
-
-
-def _by_phase(phase_of: IntArray, spent_ns: IntArray, step_ns: int) -> FloatArray:
-    """Seconds of each of :data:`PHASES`: what each interval took summed by its phase, the step, and the rest of it."""
-    spent = np.bincount(phase_of, weights=spent_ns, minlength=len(PHASES))
-    spent[0] = step_ns
-    spent[-1] = step_ns - spent[1:-1].sum()
-    return np.asarray(spent * 1e-9, dtype=np.float64)
-
-
-def _phase(instruction: Instruction) -> str:
-    if isinstance(instruction, Task):
-        return _TASK_PHASES[instruction.kind]
-    begun = instruction.post if isinstance(instruction, Wait) else instruction
-    if isinstance(begun, PostRecv | PostSend):
-        if begun is instruction:
-            return "post"
-        return "wait_recv" if isinstance(begun, PostRecv) else "wait_send"
-    if isinstance(begun, Collective):
-        return "allreduce"
-    if isinstance(begun, Serve):
-        return "wait_recv"  # the updates in it are a small part
-    return "post" if isinstance(begun, Carry) else "update"

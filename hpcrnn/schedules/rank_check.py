@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from hpcrnn.errors import ScheduleError
 from hpcrnn.schedules.drawing import refusal
 from hpcrnn.schedules.graph import Task, Value
-from hpcrnn.schedules.lowering import Schedule, carried_values
+from hpcrnn.schedules.lowering import carried_values
 from hpcrnn.schedules.placement import Place
 from hpcrnn.schedules.program import (
     AllReduce,
@@ -25,6 +25,7 @@ from hpcrnn.schedules.program import (
     Vector,
     Wait,
 )
+from hpcrnn.schedules.schedule import Schedule
 
 
 class RankCheck:

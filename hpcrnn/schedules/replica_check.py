@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from hpcrnn.data_methods import SERVER
 from hpcrnn.schedules.graph import Task
-from hpcrnn.schedules.lowering import SERVER, Schedule
 from hpcrnn.schedules.program import (
     Add,
     AllReduceParameters,
@@ -21,6 +21,7 @@ from hpcrnn.schedules.program import (
     Wait,
 )
 from hpcrnn.schedules.rank_check import RankCheck
+from hpcrnn.schedules.schedule import Schedule
 
 
 def check_rank(programs: Mapping[int, Program], rank: int, schedule: Schedule) -> None:

@@ -18,7 +18,6 @@ import msgspec
 
 from hpcrnn.schedules.drawing import refusal
 from hpcrnn.schedules.graph import Task, Value
-from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.program import (
     Collective,
     Instruction,
@@ -31,6 +30,7 @@ from hpcrnn.schedules.program import (
 )
 from hpcrnn.schedules.replay import replay
 from hpcrnn.schedules.replica_check import check_rank
+from hpcrnn.schedules.schedule import Schedule
 from hpcrnn.spec import Axis
 
 _NAMED = 8

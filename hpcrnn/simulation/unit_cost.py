@@ -20,10 +20,10 @@ from hpcrnn.records.timeline import Timeline
 from hpcrnn.schedules.drawing import refusal
 from hpcrnn.schedules.graph import Task, TaskGraph, TaskKind
 from hpcrnn.schedules.lifetimes import peak_live
-from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.placement import Place
 from hpcrnn.schedules.program import Instruction, Over, Program
 from hpcrnn.schedules.replay import Walk, replay
+from hpcrnn.schedules.schedule import Schedule
 
 Cost = Callable[[Place, Task], float]
 """How long a task keeps the rank at a place busy, in any unit."""

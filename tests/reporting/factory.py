@@ -14,10 +14,10 @@ from hpcrnn.records.certificate import Certificate
 from hpcrnn.records.record import BUSY_PHASES, Case, Check, Record, Verdict, strategy_of
 from hpcrnn.records.timeline import Timeline
 from hpcrnn.schedules.graph import Task, TaskGraph
-from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.placement import make_placement
 from hpcrnn.schedules.program import Update
 from hpcrnn.schedules.replay import replay
+from hpcrnn.schedules.schedule import Schedule
 from hpcrnn.spec import Grid, build_spec, to_dict
 
 PHASES = ("step", "forward", "backward", "weight_gradient", "allreduce", "update", "other")

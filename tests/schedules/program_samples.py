@@ -6,9 +6,9 @@ from hypothesis import settings
 
 from hpcrnn.compression.stages import FlatLayout
 from hpcrnn.schedules.graph import TaskGraph
-from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.nodes import Nodes
 from hpcrnn.schedules.placement import make_placement
+from hpcrnn.schedules.schedule import Schedule
 from hpcrnn.spec import Grid
 
 fixed_examples = settings(derandomize=True, deadline=None, max_examples=60)

@@ -7,8 +7,8 @@ import pytest
 
 from hpcrnn.errors import ScheduleError
 from hpcrnn.schedules.graph import Task, TaskGraph
-from hpcrnn.schedules.lowering import Schedule
 from hpcrnn.schedules.placement import Place, make_placement, split
+from hpcrnn.schedules.schedule import Schedule
 from hpcrnn.simulation.bounds import (
     pipeline_bubble,
     pipeline_makespan,
