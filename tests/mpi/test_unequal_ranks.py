@@ -79,7 +79,7 @@ def test_uneven_shares_compute_the_serial_result(n_ranks, tmp_path):
 
 def test_a_measured_split_gives_a_slow_rank_less(tmp_path):
     """A fifth of the speed: beyond what a busy machine does to the other rank."""
-    flags = [*SMALL, "--hidden", 48, "--batch", 44, "--balance", "measured", "--handicap", "1:0.2"]
+    flags = [*SMALL, "--hidden", 24, "--batch", 44, "--balance", "measured", "--handicap", "1:0.2"]
     ended = hpcrnn_run(2, *flags, cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert "balance measured: the slowest rank takes" in ended.err
@@ -122,7 +122,7 @@ def test_weights_of_other_ranks_are_told_once(tmp_path):
 
 def test_a_rank_that_becomes_slow_in_mid_run_is_named_with_its_step(tmp_path):
     """A tenth of its speed: no noise of a busy machine is as large."""
-    flags = [*SMALL, "--hidden", 48, "--min-repeats", 24, "--max-repeats", 24, "--no-baseline"]
+    flags = [*SMALL, "--hidden", 24, "--min-repeats", 24, "--max-repeats", 24, "--no-baseline"]
     ended = hpcrnn_run(2, *flags, "--handicap", "1:0.1@12", cwd=tmp_path)
     assert ended.code == 0, ended.err
     (entry,) = make_entries([read_record(tmp_path / "r.h5")])
