@@ -11,6 +11,18 @@ from hpcrnn.execution.measurement import Samples
 from hpcrnn.records.compression import NO_CODEC, Compression
 
 
+def warnings_of_codec(way: Way, plan: Plan) -> list[str]:
+    """Say before a run where a codec sends no fewer bytes than the plain sum."""
+    if not way.compresses:
+        return []
+    codec, sums = way.spec.parallel.grad_codec, (plan.summed_layouts(), plan.cut.itemsize, way.n_ranks)
+    times = wire_bytes(codec, *sums) / wire_bytes(NO_CODEC, *sums)
+    sent = f"grad_codec {codec} sends {times:.3g} times the bytes of a plain sum on {way.n_ranks} ranks"
+    return [sent] if times >= 1 else []
+        times >= 1
+    )
+
+
 def compression_of(way: Way, plan: Plan, samples: Samples) -> Compression | None:
     """Say what a codec saved and left out; None where there is none, or no step was run.
 

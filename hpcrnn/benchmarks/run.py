@@ -18,6 +18,7 @@ from hpcrnn.benchmarks.calibration import settle_balance
 from hpcrnn.benchmarks.ceilings import measure_ceilings
 from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
+from hpcrnn.benchmarks.compressing import warnings_of_codec
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.recording import Recording, rank_part
@@ -89,7 +90,7 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
     check_memory(whole, sum(way.backends != ("cupy",) for way in ways), world.ranks_on_node())
 
     with threadpool_limits(limits=spec.machine.threads), Progress(enabled=world.is_root) as progress:
-        for warning in (*launch.warnings, *warnings_of(whole)):
+        for warning in (*launch.warnings, *warnings_of(whole), *warnings_of_codec(ways[-1], whole)):
             progress.say(f"warning: {warning}")
         if choice:
             progress.say(f"method auto: {choice['reason']}")

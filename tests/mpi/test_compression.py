@@ -173,6 +173,14 @@ def test_a_run_is_approximate_for_the_right_reason_and_recorded(tmp_path):
     assert f"gradients as {codec}: a rank sends" in shown
 
 
+def test_a_codec_that_saves_nothing_is_said_so_before_the_run(tmp_path):
+    ended = hpcrnn_run(2, *SMALL, "--grad-codec", "topk:1.0", "--no-baseline", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "warning: grad_codec topk:1.0 sends 2 times the bytes of a plain sum on 2 ranks" in ended.err
+    case = read_record(tmp_path / "r.h5").cases[-1]
+    assert case.compression.error.max() == case.compression.backlog.max() == 0  # it leaves nothing out
+
+
 BROKEN = """
 import sys
 from hpcrnn.compression.rounded import RoundedSum
