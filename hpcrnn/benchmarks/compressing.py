@@ -19,8 +19,6 @@ def warnings_of_codec(way: Way, plan: Plan) -> list[str]:
     times = wire_bytes(codec, *sums) / wire_bytes(NO_CODEC, *sums)
     sent = f"grad_codec {codec} sends {times:.3g} times the bytes of a plain sum on {way.n_ranks} ranks"
     return [sent] if times >= 1 else []
-        times >= 1
-    )
 
 
 def compression_of(way: Way, plan: Plan, samples: Samples) -> Compression | None:
