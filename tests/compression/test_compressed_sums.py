@@ -249,7 +249,7 @@ def test_bytes_of_a_sum():
     assert all(wire_bytes(c, layout, 4, 1) == 0 for c in contributed)
 
 
-def least_squares(codec, *, feedback, n_ranks=4, steps=250):
+def least_squares(codec, *, feedback, n_ranks=4, steps=400):
     """Descend on a sum of quadratic functions, a rank each; return how far from the minimum it ends, relatively.
 
     The ranks' own minima lie far from that of the sum, so that gradients of ranks do not vanish there.
