@@ -128,7 +128,7 @@ if world.is_root:
     [
         (2, {"float16": "allreduce_flat", "topk:0.05": "allreduce_bucketed", "powersgd:2": "allreduce_bucketed"}),
         (3, {"bfloat16": "allreduce_bucketed", "int8": "allreduce_bucketed", "topk:7": "allreduce_flat"}),
-        (8, {"int8": "allreduce_flat", "powersgd:2": "allreduce_flat"}),
+        pytest.param(8, {"int8": "allreduce_flat", "powersgd:2": "allreduce_flat"}, marks=pytest.mark.thorough),
     ],
 )
 def test_under_mpi_it_is_what_it_is_in_one_process(n_ranks, codecs, tmp_path):

@@ -152,6 +152,7 @@ def run(n_ranks, cases, tmp_path):
     return json.loads(line.removeprefix("found "))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("n_ranks", "cases"),
     [(8, ["through_nodes"]), (4, ["server", "averages", "late", "independent", "continued"])],
@@ -170,7 +171,10 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(method, marks=() if k % 4 == 0 else pytest.mark.thorough) for k, method in enumerate(METHODS)],
+)
 def test_a_run_of_every_method_is_verified_recorded_and_named(method, tmp_path):
     status, flags = METHODS[method]
     ended = hpcrnn_run(3, *SMALL, "--data-method", method, *flags, "--trace", cwd=tmp_path)
@@ -212,6 +216,7 @@ sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("script", "method", "quantity"),
     [

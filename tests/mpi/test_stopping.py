@@ -33,6 +33,7 @@ class Executor:
     gradient_norm = 1.0
     cpu_s = np.zeros(len(PHASES))
     sent_bytes = 0
+    staleness = None
     engine = SimpleNamespace(load_batch=lambda batch: None, device_seconds={}, loss=1.0)
 
     def run(self):

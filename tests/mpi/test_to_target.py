@@ -51,7 +51,9 @@ def curves_of(path):
     ]
 
 
-@pytest.mark.parametrize(("n_ranks", "flags"), [(1, ()), (2, ("--grid", "pipeline=2")), (3, ())])
+@pytest.mark.parametrize(
+    ("n_ranks", "flags"), [pytest.param(1, (), marks=pytest.mark.thorough), (2, ("--grid", "pipeline=2")), (3, ())]
+)
 def test_each_seed_ends_at_the_target_or_is_said_not_to_have(tmp_path, n_ranks, flags):
     run(n_ranks, tmp_path, *flags, "--target-loss", 3.7, "--max-steps", 23)
     case = learned(tmp_path / "r.h5")
@@ -66,7 +68,13 @@ def test_each_seed_ends_at_the_target_or_is_said_not_to_have(tmp_path, n_ranks, 
     assert len(case.time_s) == sum(len(curve.step) - 1 for curve in case.learning.curves)
 
 
-@pytest.mark.parametrize("method", ["parameter_server_async", "local_sgd", "ensemble", "subsequence"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "parameter_server_async",
+        *(pytest.param(method, marks=pytest.mark.thorough) for method in ("local_sgd", "ensemble", "subsequence")),
+    ],
+)
 def test_ranks_that_go_their_own_ways_learn_too(tmp_path, method):
     flags = ("--data-method", method, "--eval-every", 8, "--max-steps", 40, "--target-loss", 3.7)
     run(3, tmp_path, *flags)
@@ -117,6 +125,7 @@ def test_what_is_judged_of_an_ensemble_is_the_mean_of_what_its_models_say(tmp_pa
     assert ended.out.split() == ["equal", "equal"]
 
 
+@pytest.mark.thorough
 def test_however_it_is_split_it_learns_the_same(tmp_path):
     flags = ("--target-loss", 1e-3, "--max-steps", 15, "--dtype", "float64", "--seeds", 1)
     found = []
@@ -132,11 +141,11 @@ def test_however_it_is_split_it_learns_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("n_ranks", "writes", "method"),
     [
-        (1, 2, ()),
+        pytest.param(1, 2, (), marks=pytest.mark.thorough),
         (2, 5, ()),
-        (2, 2, ("--data-method", "diloco", "--sync-every", 5)),
-        (2, 2, ("--grad-codec", "topk:0.1")),
-        (3, 1, ("--data-method", "parameter_server_sync")),
+        pytest.param(2, 2, ("--data-method", "diloco", "--sync-every", 5), marks=pytest.mark.thorough),
+        pytest.param(2, 2, ("--grad-codec", "topk:0.1"), marks=pytest.mark.thorough),
+        pytest.param(3, 1, ("--data-method", "parameter_server_sync"), marks=pytest.mark.thorough),
     ],
 )
 def test_a_training_that_is_killed_goes_on_bit_for_bit(tmp_path, n_ranks, writes, method):

@@ -20,8 +20,8 @@ def _text(tmp_path):
 @pytest.mark.parametrize(
     ("batching", "spread", "n_ranks", "more"),
     [
-        ("naive", "even", 3, ("--microbatches", 2, "--chunks", 3)),
-        ("sorted", "even", 2, ("--cell", "gru", "--reset", "before")),
+        pytest.param("naive", "even", 3, ("--microbatches", 2, "--chunks", 3), marks=pytest.mark.thorough),
+        pytest.param("sorted", "even", 2, ("--cell", "gru", "--reset", "before"), marks=pytest.mark.thorough),
         ("packed", "skewed:1", 3, ("--chunks", 5, "--cell", "mingru", "--data-method", "allreduce_flat")),
     ],
 )

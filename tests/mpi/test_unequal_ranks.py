@@ -58,7 +58,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("n_ranks", CASES)
+@pytest.mark.parametrize("n_ranks", [pytest.param(n, marks=() if n == 2 else pytest.mark.thorough) for n in CASES])
 def test_uneven_shares_compute_the_serial_result(n_ranks, tmp_path):
     grids, weights = CASES[n_ranks]
     cuts = CUTS[: 5 - n_ranks] or CUTS[:1]
@@ -77,6 +77,7 @@ def test_uneven_shares_compute_the_serial_result(n_ranks, tmp_path):
         assert uneven, (case, shares)  # or the test says nothing
 
 
+@pytest.mark.thorough
 def test_a_measured_split_gives_a_slow_rank_less(tmp_path):
     """A fifth of the speed: beyond what a busy machine does to the other rank."""
     flags = [*SMALL, "--hidden", 24, "--batch", 44, "--balance", "measured", "--handicap", "1:0.2"]
@@ -120,6 +121,7 @@ def test_weights_of_other_ranks_are_told_once(tmp_path):
     assert "parallel.balance = 'weights:1,2,3': allowed is a weight for each of 2 ranks, not 3" in line
 
 
+@pytest.mark.thorough
 def test_a_rank_that_becomes_slow_in_mid_run_is_named_with_its_step(tmp_path):
     """A tenth of its speed: no noise of a busy machine is as large."""
     flags = [*SMALL, "--hidden", 24, "--min-repeats", 24, "--max-repeats", 24, "--no-baseline"]

@@ -17,8 +17,10 @@ from record_samples import make_case, make_record
 from hpcrnn.records import hdf5, whole_file
 
 RECORD = make_record(make_case(1, 2, 1))
-_CONTENT = hdf5._encode(lambda file: hdf5.fill(file, RECORD))
-hdf5._encode = lambda _: _CONTENT  # what is made in memory no kill can spoil, and making it takes most of the time
+_CONTENT = hdf5.encode_sealed(lambda file: hdf5.fill(file, RECORD))
+hdf5.encode_sealed = lambda _: (
+    _CONTENT
+)  # what is made in memory no kill can spoil, and making it takes most of the time
 
 LINE, DONE = b".", b"!"
 LINES_OF_A_RECORD = 100
