@@ -81,7 +81,9 @@ def collisions(found, width, height):
     return bad
 
 
-@pytest.mark.parametrize("which", SETS)
+@pytest.mark.parametrize(
+    "which", [pytest.param(s, marks=pytest.mark.thorough if s in ("many ways", "forty") else ()) for s in SETS]
+)
 def test_no_words_collide(which):
     analysis = analyse([make_record(SETS[which]())])
     found = {}

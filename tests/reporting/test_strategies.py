@@ -321,8 +321,12 @@ def test_phases_of_old_and_new_records_are_in_the_order_of_a_step():
     ]  # fmt: skip
 
 
+COMMITTED = sorted(p for p in REFERENCE.iterdir() if p.is_dir() and p.name not in OTHER_RECORDS)
+
+
 @pytest.mark.parametrize(
-    "folder", sorted(p for p in REFERENCE.iterdir() if p.is_dir() and p.name not in OTHER_RECORDS), ids=lambda p: p.name
+    "folder",
+    [pytest.param(p, id=p.name, marks=() if p.name == "quick" else pytest.mark.thorough) for p in COMMITTED],
 )
 def test_reports_of_the_committed_results_still_work(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
