@@ -82,7 +82,7 @@ _ADDED = {
     ("parallel", "staleness"): 2,
     ("parallel", "node_size"): None,
     ("training", "target_loss"): None,
-    ("training", "seeds"): 3,
+    ("training", "seeds"): 6,
     ("training", "max_steps"): 1000,
     ("training", "eval_every"): 20,
     ("training", "eval_rows"): None,

@@ -179,7 +179,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ] = None
     seeds: Annotated[
         int, Meta(ge=1, le=1000, description="mode target: trainings, with the seeds seed, seed + 1, ...")
-    ] = 3
+    ] = 6
     max_steps: Annotated[Size, Meta(description="mode target: steps of a training at the most")] = 1000
     eval_every: Annotated[Size, Meta(description="mode target: steps between evaluations on held-out data")] = 20
     eval_rows: Annotated[
