@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 from hpcrnn.backends.registry import check_backends, check_grid, gpu_of_rank
 from hpcrnn.benchmarks.calibration import settle_balance
 from hpcrnn.benchmarks.ceilings import measure_ceilings
-from hpcrnn.benchmarks.checkpoints import Checkpoints
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.compressing import warnings_of_codec
+from hpcrnn.benchmarks.pace import Checkpoints
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.recording import Recording, rank_part

@@ -23,6 +23,8 @@ from hpcrnn.spec import to_dict
 
 _SAME = ("model", "problem", "training", "parallel", "recurrence")
 """Sections of a specification that a training goes on with as they are."""
+_MAY_GROW = ("training.seeds", "training.max_steps")
+"""Keys of these that only say how much of it there is to be: a training may go on for longer than was first asked."""
 _OF_SAMPLES = ("time_s", "device_time_s", "cpu_time_s", "loss", "gradient_norm", "sent_bytes", "n_steps")
 
 
@@ -105,18 +107,8 @@ class TrainingFile:
 
     def _read(self) -> Checkpoint:
         checkpoint = read_checkpoint(self._path)
-        for key, wanted in self._identity.items():
-            found = checkpoint.identity.get(key)
-            if found != wanted:
-                allowed = f"a checkpoint of this training: its {key} is {found}, here it is {wanted}"
-                raise SpecError("measure.checkpoint", str(self._path), allowed)
-        n_seeds = self._identity["training.seeds"]
-        n_curves = len(checkpoint.learning.curves)
-        whole = len(checkpoint.ranks) in (0, self._world.size) and n_curves == checkpoint.seed_index + bool(
-            checkpoint.ranks
-        )
-        if not whole or not 0 <= checkpoint.seed_index <= n_seeds:
-            raise SpecError("measure.checkpoint", str(self._path), "a checkpoint that is whole")
+        if allowed := fault(checkpoint, self._identity):
+            raise SpecError("measure.checkpoint", str(self._path), allowed)
         return checkpoint
 
     def write(self, seed_index: int, executor: Executor | None, samples: Samples) -> None:
@@ -146,6 +138,30 @@ class TrainingFile:
         if samples.staleness is not None:
             kept["staleness"] = samples.staleness
         write_checkpoint(Checkpoint(self._identity, seed_index, samples.learning, kept, tuple(states)), self._path)
+
+
+def fault(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> str:
+    """What a checkpoint would have to be for this training to go on from it; empty where it does.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    identity : mapping
+        Of :func:`identity_of`, of the training that is to go on.
+    """
+    for key, wanted in identity.items():
+        found = checkpoint.identity.get(key)
+        if found == wanted or (key in _MAY_GROW and isinstance(found, int) and found < wanted):
+            continue
+        return f"a checkpoint of this training: its {key} is {found}, here it is {wanted}"
+    most = checkpoint.identity["training.max_steps"]
+    if most < identity["training.max_steps"]:
+        ended = [curve.seed for curve in checkpoint.learning.curves if curve.ending == "max_steps"]
+        if ended:
+            return f"one of which no seed has ended at its max_steps, {most}: seed {ended[0]} has, and would not go on"
+    n_ranks, n_curves = identity["ranks"], len(checkpoint.learning.curves)
+    whole = len(checkpoint.ranks) in (0, n_ranks) and n_curves == checkpoint.seed_index + bool(checkpoint.ranks)
+    return "" if whole and 0 <= checkpoint.seed_index <= identity["training.seeds"] else "a checkpoint that is whole"
 
 
 def take_back(samples: Samples, kept: Mapping[str, Array]) -> None:

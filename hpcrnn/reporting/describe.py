@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from hpcrnn.data_methods import BELONGS
+from hpcrnn.data_methods import BELONGS, leg_steps
 from hpcrnn.records.record import Case, Check, Record, Verdict, input_size
 from hpcrnn.records.split import CHAIN
 from hpcrnn.recurrence import CORRECTED
@@ -249,6 +249,13 @@ def shortfalls(case: Case) -> list[str]:
 def mode_of(case: Case) -> str:
     """``train``, ``gradient``, ``forward`` or ``target``."""
     return str(_section(case, "training").get("mode", ""))
+
+
+def sample_steps(case: Case) -> int:
+    """Steps of training that a repetition is the mean over: those between two meetings of all ranks, or evaluations."""
+    if case.learning is not None:
+        return int(case.spec["training"].get("eval_every", 1))
+    return leg_steps(case.split.data_method, int(case.spec["parallel"].get("sync_every", 1)))
 
 
 def loss_unit(case: Case) -> str:

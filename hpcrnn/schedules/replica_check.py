@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 from hpcrnn.data_methods import SERVER
@@ -71,7 +72,7 @@ class _AveragingCheck(RankCheck):
         self._require(self._averaged, "the average is missing")
 
 
-class _VectorCheck(RankCheck):
+class _VectorCheck(RankCheck, ABC):
     """Gradients and parameters cross as they are."""
 
     def __init__(self, programs: Mapping[int, Program], rank: int, schedule: Schedule) -> None:
@@ -87,8 +88,9 @@ class _VectorCheck(RankCheck):
         else:
             super()._check(instruction)
 
+    @abstractmethod
     def _vector(self, post: PostRecv | PostSend, vector: Vector) -> None:
-        raise NotImplementedError
+        """Check that what begins to cross may cross now."""
 
     def _expect(self, post: PostRecv | PostSend, expected: PostRecv | PostSend) -> None:
         self._require(post == expected, f"what crosses here is {expected}")

@@ -282,7 +282,7 @@ def test_no_fit_without_a_base_of_other_algorithms_or_of_other_results():
     assert {one.reason for one in fit_series(first)} == {
         "segments of time at once are another algorithm than the base's"
     }
-    assert {one.reason for one in fit_series(second)} == {"what it computes is not the chain's result"}
+    assert {one.reason for one in fit_series(second)} == {"what it computes is not the serial result"}
 
 
 def test_simulated_series_are_fitted_and_called_so():

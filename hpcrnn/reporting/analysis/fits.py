@@ -182,7 +182,7 @@ def fit_series(series: Series) -> tuple[Fit | Refusal, ...]:
 def _refusal(law: Law, series: Series) -> str:
     """Say why a law is not fitted to a series; empty where it is."""
     if any(shortfalls(p.entry.case) for p in series.points):
-        return "what it computes is not the chain's result"
+        return "what it computes is not the serial result"
     if any(p.entry.case.method != CHAIN for p in series.points):
         return "segments of time at once are another algorithm than the base's"
     if any(p.base is None for p in series.points):

@@ -20,6 +20,7 @@ from hpcrnn.records.record import Case, FloatArray
 from hpcrnn.records.statistics import Interval, change_point, median_interval, ratio_interval
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.stragglers import EFFECT, LEVEL, hosts_of_ranks, median_of_others, waits_inside
+from hpcrnn.reporting.describe import sample_steps
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Onset:
     step : int
         The first slow one of the counted steps, which are counted from 0.
     n_steps : int
+    leg_steps : int
+        Steps of training that each of these is: more than one where ranks meet, or are evaluated, after several.
     before, after : Interval
         Its busy time over the others', of the steps before and from then on.
     rise : Interval
@@ -44,6 +47,7 @@ class Onset:
     host: str
     step: int
     n_steps: int
+    leg_steps: int
     before: Interval
     after: Interval
     rise: Interval
@@ -68,7 +72,8 @@ def find_onsets(entry: Entry) -> tuple[Onset, ...]:
         if step is None or not _rises(ratio, step) or not _rises(own[:, rank], step):
             continue
         before, after = median_interval(ratio[:step]), median_interval(ratio[step:])
-        found.append(Onset(rank, hosts[rank], step, len(ratio), before, after, ratio_interval(after, before)))
+        rise = ratio_interval(after, before)
+        found.append(Onset(rank, hosts[rank], step, len(ratio), sample_steps(case), before, after, rise))
     return tuple(found)
 
 

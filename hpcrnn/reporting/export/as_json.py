@@ -103,6 +103,8 @@ def _case(entry: Entry, serial: SerialRuns, ranked: Ranked | None, *, raw: bool)
         "memory_bytes": case.memory_bytes if case.memory_known else None,
         "bubble_bound": case.bubble_bound,
         "staleness": case.staleness,
+        "work": dataclasses.asdict(case.work) if case.work else None,
+        "compression": dataclasses.asdict(case.compression) if case.compression else None,
         "learning": learning_plain(entry, ranked),
         **({"raw": _raw(case)} if raw else {}),
     }

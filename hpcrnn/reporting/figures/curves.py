@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 CURVES_A_FIGURE = len(SERIES_STYLES)
 INTERVAL_NOTE = "Bars are the 95 % interval of the median; a hollow marker has none (n too small)."
-SHORTFALL_NOTE = " A half-filled marker is not the chain's result; the name of the curve says why."
+SHORTFALL_NOTE = " A half-filled marker is not the serial result; the name of the curve says why."
 IDEAL: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.5}
 
 

@@ -74,7 +74,8 @@ def draw_onsets(name: str, entry: Entry, onsets: tuple[Onset, ...]) -> Drawing:
     ax.grid(axis="y")
     ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     ax.set_xlim(-0.5, len(pace) - 0.5)
-    ax.set_xlabel("counted step")
+    leg_steps = onsets[0].leg_steps
+    ax.set_xlabel("counted step" if leg_steps == 1 else f"counted leg, of {leg_steps} steps")
     (label,) = entry_labels([entry])
     title = "A rank became slow" if len(onsets) == 1 else "Ranks became slow"
     finish(figure, ax, title, f"{label} · {common_problem([entry.case])}")

@@ -93,7 +93,7 @@ def draw_strategies(name: str, contest: Contest) -> Drawing:
         if row.point.speedup and shortfalls(row.entry.case):
             ax.barh(
                 y, row.point.speedup.median, height=0.56, color="white", hatch="////", edgecolor=SKY, linewidth=1.0,
-                label=once(ax, "measured, but not the chain's result: see its name"),
+                label=once(ax, "measured, but not the serial result: see its name"),
             )  # fmt: skip
         elif row.point.speedup:
             ax.barh(y, row.point.speedup.median, height=0.56, color=SKY, label=once(ax, "measured"))

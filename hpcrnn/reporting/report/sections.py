@@ -215,7 +215,7 @@ def _exclusions(analysis: Analysis, unreadable: Sequence[str]) -> list[Block]:
     found: list[Block] = []
     for title, chosen in (
         ("In no plot, no base and no comparison", [c for c in concerns if c.number in excluded]),
-        ("Plotted and marked: not the chain's result", [c for c in concerns if c.number not in excluded]),
+        ("Plotted and marked: not the serial result", [c for c in concerns if c.number not in excluded]),
     ):
         if chosen:
             cells = [[str(c.number), c.case, c.reason, c.file] for c in chosen]
@@ -285,7 +285,7 @@ def _verdict_sentence(analysis: Analysis) -> str:
         return "There is no case to report."
     if inexact and not excluded:
         verb = "is" if inexact == 1 else "are"
-        return f"{inexact} of {plural(total, 'case')} {verb} not the chain's result, and marked wherever shown."
+        return f"{inexact} of {plural(total, 'case')} {verb} not the serial result, and marked wherever shown."
     if not excluded:
         which = "The one case is VALID: it" if total == 1 else f"All {total} cases are VALID: each"
         return f"{which} reproduced a float64 serial run within its tolerance before it was timed."

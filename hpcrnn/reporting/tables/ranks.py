@@ -36,8 +36,9 @@ def straggler_sentence(straggler: Straggler) -> str:
 def onset_sentence(onset: Onset) -> str:
     """Name a rank that became slow: ``rank 1 becomes slow with step 40 of 0 to 99: from 1.01× to 2.02× ...``."""
     before, after = format_ratio(onset.before.median), format_ratio(onset.after.median)
+    what = "step" if onset.leg_steps == 1 else f"leg of {onset.leg_steps} steps"
     return (
-        f"{_rank_name(onset.rank, onset.host)} becomes slow with step {onset.step} of 0 to {onset.n_steps - 1}: "
+        f"{_rank_name(onset.rank, onset.host)} becomes slow with {what} {onset.step} of 0 to {onset.n_steps - 1}: "
         f"from {before} to {after} the others' busy time"
     )
 
@@ -69,8 +70,9 @@ def onset_table(found: Sequence[tuple[Entry, Onset]], called: Mapping[int, str])
         return None
     columns = ["No.", "Case", "Rank", "Host", "From step", "Before", "From then on", "Rise", "95 % interval"]
     note = (
-        "Before, from then on: busy time over the median of all others', step by step; counted steps, from 0. Named is "
-        "a rank whose ratio changes as no random order of its steps explains (Pettitt's test, one-sided, 5 % over the "
+        "Before, from then on: busy time over the median of all others', step by step, or leg by leg where ranks meet, "
+        "or are evaluated, after several steps; counted from 0. Named is a rank whose ratio changes as no random order "
+        "of its steps explains (Pettitt's test, one-sided, 5 % over the "
         f"ranks of a case at the most), and rises by more than {100 * EFFECT:.0f} %, as does its own busy time."
     )
     return Table("Ranks that became slow", columns, rows, text_columns=(1, 3), note=note)

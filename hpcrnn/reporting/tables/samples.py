@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcrnn.data_methods import leg_steps
-from hpcrnn.records.record import Case
 from hpcrnn.records.statistics import Dependence, Interval, Percentile
 from hpcrnn.reporting.analysis.entries import Entry
+from hpcrnn.reporting.describe import sample_steps
 from hpcrnn.reporting.tables.table import spans
-from hpcrnn.reporting.units import TOO_FEW, format_interval, format_seconds
+from hpcrnn.reporting.units import TOO_FEW, format_interval, format_percent, format_seconds
 
 
 def percentile_text(percentile: Percentile) -> str:
@@ -40,7 +39,7 @@ def dependence_sentence(found: Dependence | None) -> str:
         return ""
     if found.drifts:
         way = "slower" if found.shift > 0 else "faster"
-        what = f"samples drift: the second half is {abs(100 * found.shift):.2g} % {way}"
+        what = f"samples drift: the second half is {format_percent(abs(found.shift))} {way}"
     else:
         what = f"samples come in {found.n_runs} runs about the median, {found.expected_runs:.0f} are expected"
     return f"{what}; the interval may be too narrow"
@@ -50,19 +49,12 @@ def leg_note(entries: Sequence[Entry]) -> str:
     """Say of which cases a sample is a mean over several steps, with a space before; empty where it is of none."""
     found: dict[int, list[int]] = {}
     for entry in entries:
-        if (steps := _leg_steps(entry.case)) > 1:
+        if (steps := sample_steps(entry.case)) > 1:
             found.setdefault(steps, []).append(entry.number)
     said = [f"of no. {spans(numbers)} over {steps}" for steps, numbers in sorted(found.items())]
     between = "the steps between two meetings of all ranks, or two evaluations"
     return f" A sample is a mean {', '.join(said)} steps: {between}." if said else ""
 
 
-def _leg_steps(case: Case) -> int:
-    """Steps that a sample is the mean over."""
-    if case.learning is not None:
-        return int(case.spec["training"].get("eval_every", 1))
-    return leg_steps(case.split.data_method, int(case.spec["parallel"].get("sync_every", 1)))
-
-
 def _signed(share: float) -> str:
-    return f"{100 * share:+.2g} %".replace("-", "−")
+    return f"{'−' if share < 0 else '+'}{format_percent(abs(share))}"
