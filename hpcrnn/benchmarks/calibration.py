@@ -1,12 +1,14 @@
 """How fast the ranks are: ``--balance measured``, before anything is laid out.
 
-All ranks at the same time, as in a step, run forward and backward of the problem's layers alone: the rows and layers of
-an even share, and as many steps of it as a repetition has time for.  A rank's speed is one over its median.  Ranks are
-told apart only where their times are, by :data:`NOISE` and by the intervals of their medians; those that are not are
-given the same speed, and where all are alike the split stays even.
+All ranks at the same time, as in a step, run the problem's layers alone: the rows and layers of an even share, and as
+many steps of it as a repetition has time for.  A rank's speed is one over its median.  Ranks are told apart only where
+their times are, by :data:`NOISE` and by the intervals of their medians; those that are not are given the same speed,
+and where all are alike the split stays even.
 
-A product of fewer rows takes longer *per row*.  Where rows are to be shared out unevenly all ranks are therefore
-measured once more, each with the rows that its first speed gives it, and the speed is rows a second.
+Work does not take time in proportion: a product of fewer rows takes longer *per row*, and the update takes as long
+however few the steps are.  Where rows or time steps are to be shared out unevenly all ranks are therefore measured once
+more, each with the share that its first speed gives it, and the speed is what it does of that a second.  The update is
+in it where the steps are those of a whole share; of fewer it would be too large a part.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.world import World
 from hpcrnn.records.statistics import Interval, median_interval
 from hpcrnn.schedules.shares import share_out, speeds_of
-from hpcrnn.spec import BackendName, Grid, Mode, ParallelSpec, RecurrenceSpec, RunSpec
+from hpcrnn.spec import AXES, BackendName, Grid, Mode, ParallelSpec, RecurrenceSpec, RunSpec, TrainingSpec
 from hpcrnn.spec.unequal import parse_handicap, parse_weights
 from hpcrnn.workloads import open_workload
 
@@ -36,6 +38,7 @@ LEAST, MOST, LIMIT_S = 7, 25, 1.0
 SAMPLE_S = 0.1
 """Seconds that a repetition is to take on the slowest rank, where its share is large enough."""
 _FIRST_STEPS = 4
+_TINY_LR = 1e-20
 
 
 @dataclass(frozen=True)
@@ -71,23 +74,22 @@ def settle_balance(spec: RunSpec, world: World) -> Balance:
         return Balance(given, {"how": "given", "weights": list(given)})
     if spec.parallel.balance == "even" or world.size == 1:
         return Balance()
-    grid = spec.parallel.grid or Grid()
     small = _even_share(spec, world)
     passes = [_measure(small, spec, world)]
-    weights, reason = weigh(passes[0].s_per_row)
-    if weights and grid.data > 1:
-        speeds = speeds_of(grid, weights).along("data", grid)
-        rows = share_out(spec.problem.batch, speeds, spec.parallel.microbatches)
-        own = rows[world.rank // (grid.n_ranks // grid.data)]  # data is the slowest axis
-        passes.append(_measure(_with(small, batch=own.stop - own.start), spec, world))
-        weights, reason = weigh(passes[1].s_per_row)
+    weights, reason = weigh(passes[0].s_of_one)
+    second = _own_share(small, spec, weights, world.rank)
+    if second is not None:
+        passes.append(_measure(second, spec, world))
+        weights, reason = weigh(passes[1].s_of_one)
     facts = {
         "how": "measured",
         "weights": list(weights),
         "reason": reason,
-        "steps": small.problem.seq,
         "layers": small.model.layers,
-        "passes": [{"rows": list(one.rows), "sample_s": [list(times) for times in one.sample_s]} for one in passes],
+        "passes": [
+            {"rows": list(one.rows), "steps": list(one.steps), "sample_s": [list(times) for times in one.sample_s]}
+            for one in passes
+        ],
     }
     return Balance(weights, facts, reason)
 
@@ -98,19 +100,21 @@ class _Pass:
 
     Attributes
     ----------
-    rows : tuple of int
+    rows, steps : tuple of int
         Of each rank.
     sample_s : tuple of tuple of float
         Seconds of each repetition of each rank.
     """
 
     rows: tuple[int, ...]
+    steps: tuple[int, ...]
     sample_s: tuple[tuple[float, ...], ...]
 
     @property
-    def s_per_row(self) -> list[list[float]]:
-        """Seconds of a row: of each repetition of each rank."""
-        return [[seconds / rows for seconds in times] for rows, times in zip(self.rows, self.sample_s, strict=True)]
+    def s_of_one(self) -> list[list[float]]:
+        """Seconds of one time step of one row: of each repetition of each rank."""
+        work = [rows * steps for rows, steps in zip(self.rows, self.steps, strict=True)]
+        return [[seconds / one for seconds in times] for one, times in zip(work, self.sample_s, strict=True)]
 
 
 def weigh(samples: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], str]:
@@ -154,7 +158,7 @@ def _takes_longer(one: Interval, other: Interval) -> bool:
 
 
 def _measure(small: RunSpec, spec: RunSpec, world: World) -> _Pass:
-    """Measure all ranks at the same time, each with its own rows."""
+    """Measure all ranks at the same time, each with its own share."""
     executor = _executor(small, spec, world)
     samples: list[float] = []
     end = time.monotonic() + LIMIT_S
@@ -164,8 +168,9 @@ def _measure(small: RunSpec, spec: RunSpec, world: World) -> _Pass:
         samples.append(float(executor.run()[0]))
         more = len(samples) < LEAST or (len(samples) < MOST and time.monotonic() < end)
         more = world.comm.bcast(more)
-    rows, sample_s = zip(*world.comm.allgather((small.problem.batch, tuple(samples))), strict=True)
-    return _Pass(rows, sample_s)
+    own = small.problem.batch, small.problem.seq, tuple(samples)
+    rows, steps, sample_s = zip(*world.comm.allgather(own), strict=True)
+    return _Pass(rows, steps, sample_s)
 
 
 def _even_share(spec: RunSpec, world: World) -> RunSpec:
@@ -174,11 +179,10 @@ def _even_share(spec: RunSpec, world: World) -> RunSpec:
     slowed = parse_handicap(spec.machine.handicap).get(world.rank)
     # Of a rank that becomes slow later nothing is known yet.
     handicap = None if slowed is None or slowed.from_step else f"0:{slowed.speed}"
-    mode: Mode = "forward" if spec.training.mode == "forward" else "gradient"
     share = msgspec.structs.replace(
         spec,
         model=msgspec.structs.replace(spec.model, layers=spec.model.layers // grid.pipeline),
-        training=msgspec.structs.replace(spec.training, mode=mode),
+        training=_one_step_of(spec.training, whole=False),
         parallel=ParallelSpec(grid=Grid(), microbatches=spec.parallel.microbatches),
         recurrence=RecurrenceSpec(),
         machine=msgspec.structs.replace(spec.machine, handicap=handicap),
@@ -187,7 +191,29 @@ def _even_share(spec: RunSpec, world: World) -> RunSpec:
     few = min(most, _FIRST_STEPS)
     slowest_s = max(world.comm.allgather(_executor(_with(share, batch=rows, seq=few), spec, world).run()[0]))
     steps = min(most, max(few, math.ceil(few * SAMPLE_S / slowest_s)))
+    share = msgspec.structs.replace(share, training=_one_step_of(spec.training, whole=steps == most))
     return _with(share, batch=rows, seq=steps)
+
+
+def _one_step_of(training: TrainingSpec, *, whole: bool) -> TrainingSpec:
+    """A step to be timed, which changes next to nothing however often it is run; with its update if it is whole."""
+    mode: Mode = training.step_mode if whole or training.mode == "forward" else "gradient"
+    return msgspec.structs.replace(training, mode=mode, target_loss=None, lr=_TINY_LR)
+
+
+def _own_share(small: RunSpec, spec: RunSpec, weights: Sequence[float], rank: int) -> RunSpec | None:
+    """What a rank has to do by speeds that were measured of even shares; None where neither rows nor steps differ."""
+    grid = spec.parallel.grid or Grid()
+    speeds = speeds_of(grid, weights)
+    data, _, time_, _ = np.unravel_index(rank, [getattr(grid, axis) for axis in AXES])
+    changed = {}
+    if speeds.data:
+        rows = share_out(spec.problem.batch, speeds.data, spec.parallel.microbatches)[data]
+        changed["batch"] = rows.stop - rows.start
+    if speeds.time and small.problem.seq == spec.problem.seq // grid.time:
+        steps = share_out(spec.problem.seq, speeds.time, spec.parallel.chunks)[time_]
+        changed["seq"] = steps.stop - steps.start
+    return _with(small, **changed) if changed else None
 
 
 def _with(spec: RunSpec, **problem: int) -> RunSpec:

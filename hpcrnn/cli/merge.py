@@ -14,7 +14,7 @@ from hpcrnn.errors import EXIT_VALID
 def add_flags(parser: Parser) -> None:
     """Add the flags."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5", help="OUT.h5.gz: packed")
     parser.add_argument("--skip-damaged", action="store_true", help="merge what can be read, and name the rest")
     parser.add_argument("--overwrite", action="store_true", help="replace an older OUT.h5; an input never is replaced")
     parser.set_defaults(command=merge)

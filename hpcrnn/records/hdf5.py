@@ -48,6 +48,7 @@ import numpy.typing as npt
 
 from hpcrnn.errors import FileError
 from hpcrnn.records.guard import check_structure
+from hpcrnn.records.gzipped import packed, unpacked
 from hpcrnn.records.layout import fill
 from hpcrnn.records.layout_fields import MalformedError
 from hpcrnn.records.layout_merged import fill_merged, parse_all
@@ -107,6 +108,7 @@ def write_merged(records: Sequence[Record], path: Path, *, inputs: Iterable[Path
     ----------
     records : sequence of Record
     path : Path
+        Packed where it ends in ``.gz``.
     inputs : iterable of Path
         Files the records came from: none of them is overwritten.
     overwrite : bool
@@ -117,7 +119,8 @@ def write_merged(records: Sequence[Record], path: Path, *, inputs: Iterable[Path
     FileError
         The name is not free, or the file cannot be written.
     """
-    write_output(path, encode_sealed(lambda file: fill_merged(file, records)), inputs=inputs, overwrite=overwrite)
+    content = packed(encode_sealed(lambda file: fill_merged(file, records)), path)
+    write_output(path, content, inputs=inputs, overwrite=overwrite)
 
 
 def read_record(path: Path) -> Record:
@@ -293,12 +296,13 @@ def _read(
     try:
         _require_file(path)
         # One descriptor for all: whoever renames another file to this name meanwhile changes nothing of this one.
-        with path.open("rb") as stream:
+        with path.open("rb") as stored:
+            stream = unpacked(path, stored)
             if check is None:
                 _check_seal(path, stream)
             else:
                 check(stream)
-            n_bytes = os.fstat(stream.fileno()).st_size
+            n_bytes = stream.seek(0, os.SEEK_END)
             import h5py
 
             with h5py.File(stream, "r") as file:
@@ -315,6 +319,8 @@ def _read(
 
 def _check_seal(path: Path, stream: BinaryIO) -> None:
     """Check a file against its user block, a piece at a time: a large file is never in memory whole."""
+    n_stored = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     block = stream.read(USER_BLOCK_BYTES)
     if not block:
         raise unusable(path, "is empty")
@@ -324,7 +330,7 @@ def _check_seal(path: Path, stream: BinaryIO) -> None:
     seal = re.match(rb"sha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block[len(MAGIC) :])
     if not seal:
         raise unusable(path, "is damaged: its user block cannot be read")
-    n_bytes, n_read = int(seal[2]), os.fstat(stream.fileno()).st_size - USER_BLOCK_BYTES
+    n_bytes, n_read = int(seal[2]), n_stored - USER_BLOCK_BYTES
     digest = hashlib.sha256()
     while n_read == n_bytes and (piece := stream.read(_PIECE_BYTES)):
         digest.update(piece)

@@ -48,9 +48,9 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Report(Enum):
-    """Which report a room's figures are from; its value is the pattern of the result files it reads."""
+    """Which report a room's figures are from; its value is the pattern of the result files it reads, packed or not."""
 
-    SCALING = "*.h5"
+    SCALING = "*.h5*"
     LAYERS = "layers.h5"
     STUDY = "time_study.h5"
 
