@@ -89,8 +89,8 @@ GALLERY = (
         Report.SCALING,
         ("strategies_1.png", "bubble_1.png", "memory_1.png"),
         timelines={
-            "timeline_1f1b.png": "lstm-H256-B64-n2-b115b152.h5",
-            "timeline_zb_h1.png": "lstm-H256-B64-n2-f5599d38.h5",
+            "timeline_1f1b.png": "lstm-H256-B64-n2-b115b152.h5.gz",
+            "timeline_zb_h1.png": "lstm-H256-B64-n2-f5599d38.h5.gz",
         },
     ),
     Room("strategy_map", Report.SCALING, ("strategy_map.png",)),

@@ -116,7 +116,7 @@ def test_a_timeline_that_does_not_fit_is_a_bug(tmp_path):
 
 
 # Single layers on a GPU, in layers.h5, have a record of their own.
-@pytest.mark.parametrize("path", sorted(REFERENCE.rglob("*-n?-*.h5")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(REFERENCE.rglob("*-n?-*.h5*")), ids=lambda path: path.name)
 def test_the_committed_results_can_still_be_read(path):
     for case in read_record(path).cases:
         assert case.memory_bytes.shape == (case.n_ranks,)

@@ -155,7 +155,7 @@ def test_they_become_one_file_in_which_everything_holds(tmp_path):
 
 
 def test_in_every_committed_result_everything_holds():
-    paths = sorted(REFERENCE.rglob("*-n?-*.h5"))
+    paths = sorted(REFERENCE.rglob("*-n?-*.h5*"))
     assert len(paths) > 50
     wrong = {path.name: found for path in paths if (found := examine(read_stored(path)).violations)}
     assert not wrong

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = {f"{room.name}/{name}" for room in GALLERY for name in room.files}
 SMALL = Room("study", Report.STUDY, ("study.md", "time_tolerance.png"))
 PICTURE = "study/time_tolerance.png"
-TRACED = "lstm-H256-B64-n2-b115b152.h5"
+TRACED = "lstm-H256-B64-n2-b115b152.h5.gz"
 
 
 @pytest.fixture(scope="module")

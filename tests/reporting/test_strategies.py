@@ -330,7 +330,7 @@ COMMITTED = sorted(p for p in REFERENCE.iterdir() if p.is_dir() and p.name not i
 )
 def test_reports_of_the_committed_results_still_work(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
-    records = read_records(sorted(folder.glob("*.h5")))
+    records = read_records(sorted(folder.glob("*.h5*")))
     if not records:
         pytest.skip("no results there")
     paths = write_report(records, tmp_path, of_a_kind=1)
