@@ -173,7 +173,8 @@ class Plan:
         parallel = self.spec.parallel
         outer = Outer(parallel.outer_lr, parallel.outer_momentum) if parallel.data_method == "diloco" else None
         replica = Replica(self.share(rank), outer, self._compressor(rank))
-        return Executor(programs, engine, Transport(communicators), self._slowdown(rank), replica)
+        slowdown, goes_on = self._slowdown(rank), self.spec.training.mode == "target"
+        return Executor(programs, engine, Transport(communicators), slowdown, replica, goes_on=goes_on)
 
     def _compressor(self, rank: int) -> Callable[[int, int, Array], CompressedSum] | None:
         """What compresses a rank's gradients."""

@@ -22,7 +22,7 @@ from hpcrnn.benchmarks.planning import Plan
 from hpcrnn.benchmarks.training_file import Kept, TrainingFile, take_back
 from hpcrnn.benchmarks.variants import make_variant
 from hpcrnn.benchmarks.ways import Way
-from hpcrnn.errors import NumericsError, SpecError
+from hpcrnn.errors import SpecError
 from hpcrnn.execution.energy import EnergyMeter, node_meter
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Keeper, Samples, Variant, keep_exponents, one_leg
@@ -130,7 +130,7 @@ class TargetTraining:
         FileError, SpecError
             The checkpoint is damaged or of another training, or the untrained model is at the target already.
         NumericsError
-            A seed has diverged, where ranks go their own ways and cannot end it together.
+            States between segments of time that run at once are not finite: what meets inside a task cannot go on.
         """
         kept = self._file.read() if self._file is not None else None
         first = 0
@@ -185,7 +185,7 @@ class TargetTraining:
             self._look(index, course, plan, executor, dict.fromkeys(COLUMNS, 0.0) | {"train_loss": nan})
         while not (ending := self._world.on_root(partial(self._ending, index, course, step))):
             self._keep_record(keeper)
-            row = self._run_leg(variant, course, step)
+            row = self._run_leg(variant, executor, course, step)
             if row is None:
                 ending = "diverged"
                 break
@@ -220,15 +220,13 @@ class TargetTraining:
             return "max_steps"
         return "max_time" if course.last("time_s") >= spec.measure.max_time else None
 
-    def _run_leg(self, variant: Variant, course: Course, step: int) -> dict[str, float] | None:
+    def _run_leg(self, variant: Variant, executor: Executor, course: Course, step: int) -> dict[str, float] | None:
         """Run a leg; what it adds to the curve, on rank 0, or None where it diverged."""
         steps = range(step, step + variant.leg_steps)
         before_j = self._joules()
-        try:
-            self._slept_s = one_leg(variant, self.samples, self._world, steps, self._slept_s, counted=True)
-        except NumericsError:
-            if not self._way.is_exact:
-                raise  # the others do not know
+        self._slept_s = one_leg(variant, self.samples, self._world, steps, self._slept_s, counted=True)
+        if self._world.on_any_rank(executor.diverged):
+            self.samples.drop_last()
             return None
         if variant.solves and len(self.samples.exponents) == 0:
             keep_exponents(variant, self.samples, self._world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter_ns, process_time_ns
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcrnn.backends.base import Array, Engine, ModelEngine, Summer, with_prefix, without_prefix
 from hpcrnn.compression.stages import CompressedSum
+from hpcrnn.errors import NumericsError
 from hpcrnn.execution.bound_step import BoundStep, by_phase
 from hpcrnn.execution.handicap import Slowdown
 from hpcrnn.execution.late_server import LateServer
@@ -81,9 +82,14 @@ class Executor:
     slowdown : Slowdown, optional
         What slows this rank down on purpose.
     replica : Replica, optional
+    goes_on : bool, optional
+        Whether numbers that are not finite end no step but are noted in ``diverged``: other ranks may not know of them,
+        and would wait.
 
     Attributes
     ----------
+    diverged : bool
+        Whether numbers were not finite in a step since the beginning.
     n_steps : int
         Steps run so far; which program is next follows from it.
     gradient_norm : float
@@ -102,11 +108,14 @@ class Executor:
         transport: Transport,
         slowdown: Slowdown | None = None,
         replica: Replica = WHOLE,
+        *,
+        goes_on: bool = False,
     ) -> None:
         cycle = (programs,) if isinstance(programs, Program) else tuple(programs)
         self._n_blocks = len(cycle[0].blocks)
         self.engine, self.n_steps = engine, 0
         self._transport, self._slowdown, self._replica = transport, slowdown, replica
+        self._goes_on, self.diverged = goes_on, False
         engine.progress = transport.progress
         self._landings: dict[tuple[Vector, int], Array] = {}
         self._messages: dict[PostRecv | PostSend, Messages] = {}
@@ -174,6 +183,12 @@ class Executor:
         landed = sum(array.nbytes for array in self._landings.values())
         others = (self._average, self._server, *self._compressed.values())
         return self.engine.memory_bytes + landed + sum(other.memory_bytes for other in others if other is not None)
+
+    def not_finite(self, error: NumericsError) -> None:
+        """Raise an error, or note it where a step is not to be ended."""
+        if not self._goes_on:
+            raise error
+        self.diverged = True
 
     def begin_again(self) -> None:
         """Count steps from zero, after the engine's parameters were set from outside."""
@@ -244,7 +259,9 @@ class Executor:
             gradient = self.engine.gradient_range(start, stop)
             if self._replica.compress is not None:
                 self._compressed[start, stop] = self._replica.compress(start, stop, gradient)
-            made |= self._transport.bind_stages(posts, gradient, self._compressed.get((start, stop)))
+            coded = self._compressed[start, stop].stages if (start, stop) in self._compressed else ()
+            noted = [replace(s, begin=self._noting(s.begin), end=self._noting(s.end)) for s in coded]
+            made |= self._transport.bind_stages(posts, gradient, noted)
         return made
 
     def _buffers(self, post: PostRecv | PostSend) -> tuple[FloatArray, ...]:
@@ -351,6 +368,17 @@ class Executor:
         finish = partial(self._transport.wait_sum, post)
         return _in_turn(finish, self._stages[post].end) if isinstance(post, SumStage) else finish
 
+    def _noting(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Make a call that hands what it says of numbers that are not finite to :meth:`not_finite`."""
+
+        def noting() -> None:
+            try:
+                call()
+            except NumericsError as error:
+                self.not_finite(error)
+
+        return noting if self._goes_on else call
+
     def _finish_scalar(self, post: AllReduceScalar) -> None:
         self._transport.wait_sum(post)
         total = float(self._scalars[post.quantity][0])
@@ -361,7 +389,11 @@ class Executor:
 
     def _update(self) -> None:
         square = self.engine.norm_square() if self._norm_square is None else self._norm_square
-        self.gradient_norm = finite_norm(square)
+        try:
+            self.gradient_norm = finite_norm(square)
+        except NumericsError as error:
+            self.not_finite(error)
+            return
         self.engine.update(self.gradient_norm)
 
 

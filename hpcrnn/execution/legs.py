@@ -60,12 +60,14 @@ def run_leg(executor: Executor, batches: Sequence[Batch], meet: Callable[[], Non
     meet()
     start = perf_counter()
     times, losses, sent_bytes = np.zeros((3, len(PHASES))), [], 0
-    for step, batch in enumerate(batches):
-        if step:
-            engine.load_batch(batch)
-        times += executor.run(), device_times(engine.device_seconds), executor.cpu_s
-        losses.append(engine.loss)
-        sent_bytes += executor.sent_bytes
+    # Numbers that are not finite are looked for; NumPy need not say so as well.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step, batch in enumerate(batches):
+            if step:
+                engine.load_batch(batch)
+            times += executor.run(), device_times(engine.device_seconds), executor.cpu_s
+            losses.append(engine.loss)
+            sent_bytes += executor.sent_bytes
     n_steps = len(batches)
     if n_steps > 1:
         times[0, 0] = perf_counter() - start

@@ -113,6 +113,12 @@ class Samples:
         """What each rank sent in a step, the mean over the last leg; nothing where there was none."""
         return self.sent_bytes[-1] // self.n_steps[-1] if self.sent_bytes else np.zeros(n_ranks, dtype=np.int64)
 
+    def drop_last(self) -> None:
+        """Forget the last counted leg, in which numbers were not finite."""
+        rows = (self.time_s, self.device_time_s, self.cpu_time_s, self.loss, self.gradient_norm)
+        for row in (*rows, self.sent_bytes, self.n_steps, self.solves):
+            del row[-1:]
+
     def interval(self) -> Interval:
         """Median and interval of the counted steps, seconds; a step is as long as its slowest rank's."""
         return median_interval([sample[:, 0].max() for sample in self.time_s])
@@ -248,7 +254,7 @@ def one_leg(variant: Variant, samples: Samples, world: World, steps: range, slep
     Raises
     ------
     NumericsError
-        A loss or a gradient is not finite.
+        A loss or a gradient is not finite, and the executor does not go on all the same.
     """
     times = np.full((3, len(PHASES)), np.nan)  # of the executor's clock, of the device's, and of CPU time
     outcome = np.full(3, np.nan)
@@ -266,9 +272,9 @@ def one_leg(variant: Variant, samples: Samples, world: World, steps: range, slep
         if variant.compression is not None:
             samples.watched = variant.compression.after(steps)
         if not np.isfinite(found.loss):
-            raise NumericsError(
-                f"the loss is not finite ({found.loss}) at step {steps[0]} of {variant.name}; "
-                "a smaller training.lr or a training.clip usually helps"
+            what = f"the loss is not finite ({found.loss}) at step {steps[0]} of {variant.name}"
+            variant.executor.not_finite(
+                NumericsError(f"{what}; a smaller training.lr or a training.clip usually helps")
             )
         times = found.times_s
         outcome[:] = found.loss, found.gradient_norm, found.sent_bytes

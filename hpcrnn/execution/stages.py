@@ -17,7 +17,6 @@ import numpy.typing as npt
 from mpi4py import MPI
 from mpi4py.util.dtlib import from_numpy_dtype
 
-from hpcrnn.compression.stages import CompressedSum
 from hpcrnn.compression.stages import Stage as CodecStage
 from hpcrnn.schedules.nodes import Nodes
 from hpcrnn.schedules.program import Span, SumStage
@@ -81,7 +80,7 @@ def stages_through_nodes(
 
 
 def compressed_stages(
-    posts: Sequence[SumStage], compressed: CompressedSum, communicator: MPI.Intracomm
+    posts: Sequence[SumStage], coded: Sequence[CodecStage], communicator: MPI.Intracomm
 ) -> dict[SumStage, Stage]:
     """Sum one gradient by the stages of a codec.
 
@@ -89,11 +88,12 @@ def compressed_stages(
     ----------
     posts : sequence of SumStage
         This rank's stages.
-    compressed : CompressedSum
+    coded : sequence of CodecStage
+        One each.
     communicator : MPI.Intracomm
         Of the ranks that sum.
     """
-    pairs = zip(posts, compressed.stages, strict=True)
+    pairs = zip(posts, coded, strict=True)
     return {post: Stage(partial(_begin_compressed, stage, communicator), stage.end) for post, stage in pairs}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from hpcrnn.compression.stages import CompressedSum
+from hpcrnn.compression.stages import Stage as CodecStage
 from hpcrnn.execution.exchange import make_exchange
 from hpcrnn.execution.line import make_line
 from hpcrnn.execution.stages import Stage, compressed_stages, stages_through_nodes
@@ -210,7 +210,7 @@ class Transport:
         return begin
 
     def bind_stages(
-        self, posts: Sequence[SumStage], gradient: Array, compressed: CompressedSum | None = None
+        self, posts: Sequence[SumStage], gradient: Array, coded: Sequence[CodecStage] = ()
     ) -> dict[SumStage, Stage]:
         """Lay the stages of one gradient's sum on its memory.
 
@@ -220,12 +220,12 @@ class Transport:
         ----------
         posts : sequence of SumStage
         gradient : array (n,)
-        compressed : CompressedSum, optional
+        coded : sequence of CodecStage, optional
             What a codec does with it.
         """
-        if compressed is not None:
+        if coded:
             axes = next(post.over for post in posts if not isinstance(post.over, str))
-            return compressed_stages(posts, compressed, self._communicators.along(axes, "gradient"))
+            return compressed_stages(posts, coded, self._communicators.along(axes, "gradient"))
         nodes, spans = self._communicators.nodes, self._communicators.spans
         if nodes is None:
             raise ValueError("these communicators know of no nodes")

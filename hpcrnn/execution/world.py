@@ -125,6 +125,10 @@ class World:
             time.sleep(_NAP_S)
         return time.monotonic() - start
 
+    def on_any_rank(self, said: bool) -> bool:
+        """Whether it is true on any rank; all ranks call this."""
+        return bool(self.comm.allreduce(said, MPI.LOR))
+
     def on_root(self, function: Callable[[], T]) -> T:
         """Run a function on rank 0 and give its result, or its :class:`HpcrnnError`, to all ranks."""
         result: list[T] = []

@@ -189,3 +189,32 @@ def test_what_cannot_be_is_one_line(tmp_path, flags, told):
     (error,) = ended.error_lines
     assert told in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("n_ranks", "flags"),
+    [
+        (2, ("--data-method", "parameter_server_sync")),
+        (3, ("--data-method", "parameter_server_async", "--eval-every", 8)),
+        *(
+            pytest.param(n_ranks, flags, marks=pytest.mark.thorough)
+            for n_ranks, flags in [
+                (1, ()),
+                (2, ()),
+                (2, ("--grid", "pipeline=2")),
+                (3, ("--data-method", "local_sgd", "--eval-every", 8)),
+                (2, ("--data-method", "ensemble")),
+                (2, ("--grad-codec", "topk:0.1")),
+                (2, ("--grad-codec", "powersgd:1")),
+            ]
+        ),
+    ],
+)
+def test_a_seed_that_diverges_is_a_result_and_no_rank_hangs(tmp_path, n_ranks, flags):
+    """Each overflows within some legs; who notices first may be a rank that the others wait for."""
+    wild = ("--cell", "elman", "--activation", "relu", "--optimizer", "sgd", "--lr", 1e12)
+    ended = run(n_ranks, tmp_path, *wild, "--target-loss", 0.1, "--max-steps", 80, *flags)
+    assert "diverged" in ended.out + ended.err
+    case = learned(tmp_path / "r.h5")
+    assert [curve.ending for curve in case.learning.curves] == ["diverged"] * 2
+    assert len(case.time_s) == sum(len(curve.step) - 1 for curve in case.learning.curves)

@@ -84,7 +84,7 @@ def exclusion_reason(case: Case) -> str:
         return fault
     step = case.step_s() if case.time_s.size else np.empty(0)
     if step.size == 0:
-        return "no counted repetition"
+        return "no counted repetition" + (": every seed diverged in its first leg" if _diverged_at_once(case) else "")
     if not (np.isfinite(step).all() and (step > 0).all()):
         return "a step time is not a positive finite number"
     return _number_fault(case)
@@ -104,6 +104,10 @@ def _number_fault(case: Case) -> str:
         "it counts bytes below zero": any((n < 0).any() for n in (case.bytes_sent, case.memory_bytes)),
     }
     return next((fault for fault, found in faults.items() if found), "")
+
+
+def _diverged_at_once(case: Case) -> bool:
+    return case.learning is not None and all(curve.ending == "diverged" for curve in case.learning.curves)
 
 
 def _are_times(seconds: npt.NDArray[np.float64]) -> bool:
