@@ -369,7 +369,8 @@ def test_the_table_ranks_and_says_what_was_not_reached(entries):
     assert cells["1"]["To the target"] == "base"
     sentences = goal_sentences(goal, names(entries))
     assert sentences.startswith(
-        "Target: 2.50 nats per byte (3.61 bits) on 256 sequences of the last tenth. Base: no. 1"
+        "lstm H256 L2 D256 · B64 T64 · float32 · stdlib · train to 2.5. Target: 2.50 nats per byte (3.61 bits) on "
+        "256 sequences of the last tenth. Base: no. 1"
     )
     assert "Slower: " in sentences
     losses = loss_table(goal, names(entries))

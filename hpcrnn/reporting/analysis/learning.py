@@ -177,6 +177,11 @@ class Goal:
     def outcomes(self) -> tuple[Outcome, ...]:
         return tuple(one.outcome for one in self.ranked)
 
+    @property
+    def entries(self) -> list[Entry]:
+        """The cases."""
+        return [one.entry for one in self.ranked]
+
 
 @dataclass(frozen=True, eq=False)
 class Band:

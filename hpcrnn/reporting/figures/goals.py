@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,17 +34,18 @@ class Part:
         return common_problem([entry.case for entry in self.entries])
 
 
-def parts_of(found: Sequence[Goal], most: int, *, by_number: bool = False) -> list[Part]:
-    """Cut goals into parts of at most so many cases, as even as can be, the fastest first or by their numbers."""
-    parts = []
-    for goal in found:
-        ranked = sorted(goal.ranked, key=lambda one: one.entry.number) if by_number else goal.ranked
-        n_parts = math.ceil(len(ranked) / most)
-        parts += [
-            Part(goal, tuple(ranked[len(ranked) * k // n_parts : len(ranked) * (k + 1) // n_parts]))
-            for k in range(n_parts)
-        ]
-    return parts
+def parts_of(found: Sequence[Goal], most: int, *, with_base: bool = False) -> list[Part]:
+    """Cut goals into parts of at most so many cases, as even as can be, the fastest first."""
+    return [part for goal in found for part in _parts_of_goal(goal, most, with_base=with_base)]
+
+
+def _parts_of_goal(goal: Goal, most: int, *, with_base: bool) -> Iterator[Part]:
+    numbers = {one.base.entry.number for one in goal.ranked[:1] if one.base} if with_base else set()
+    bases = tuple(one for one in goal.ranked if one.entry.number in numbers)
+    others = [one for one in goal.ranked if one.entry.number not in numbers]
+    n_parts = max(1, math.ceil(len(others) / (most - len(bases))))
+    for k in range(n_parts):
+        yield Part(goal, (*bases, *others[len(others) * k // n_parts : len(others) * (k + 1) // n_parts]))
 
 
 class Look(NamedTuple):

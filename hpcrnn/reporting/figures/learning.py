@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,13 +58,17 @@ AGE_STYLES = (
 """Colour and hatch of gradients that were 0, 1, 2, ... updates old."""
 
 
+STEEP = 0.4
+"""Where less than this part of the way down is left after the first evaluation, the frame begins there."""
+
+
 def plan_learning(included: Sequence[Entry]) -> Iterator[Sheet]:
     """Plan the figures of all cases that were trained to a target; those of one goal share sheets."""
     found = goals(included)
     yield from pages(
         parts_of(found, ROWS_A_FIGURE), 1, "target_time", lambda name, one: draw_target_times(name, one[0])
     )
-    few = parts_of(found, CURVES_A_FIGURE, by_number=True)
+    few = parts_of(found, CURVES_A_FIGURE, with_base=True)
     yield from pages(few, 1, "target_steps", lambda name, one: draw_target_steps(name, one[0]))
     yield from pages(few, 1, "learning", lambda name, one: draw_learning(name, one[0]))
     stale = [e for e in included if staleness_shares(e.case)]
@@ -80,6 +85,11 @@ def draw_learning(name: str, part: Part) -> Drawing:
     drawn = [b for column in shown for b in bands[column] if b]
     low = min([part.goal.target_loss, *(float(b.low.min()) for b in drawn)])
     high = max([part.goal.target_loss, *(float(b.high.max()) for b in drawn)])
+    # Most of the way down is often one evaluation long, and what methods differ in lies below.
+    seconds = [float(c.held_out_loss[1]) for o in outcomes for c in o.learning.curves if len(c.held_out_loss) > 1]
+    first = max([part.goal.target_loss, *filter(math.isfinite, seconds)])
+    cut = 0 < first - low < STEEP * (high - low)
+    untrained, high = high, first + 0.25 * (first - low) if cut else high
     for column, ax in zip(shown, grid[0], strict=True):
         _draw_bands(ax, column, bands[column], labels, part)
         _loss_axis(ax, low, high, named=ax is grid[0][0])
@@ -98,6 +108,8 @@ def draw_learning(name: str, part: Part) -> Drawing:
         "at every point; where it reaches the target the line ends in a full marker. A line and band that end where a "
         "seed was stopped without it end in a hollow one. Time is that of training, without evaluations."
     )
+    if cut:
+        caption += f" Untrained models, at up to {loss_text(untrained, part.goal.unit)}, lie above the frame."
     if "sent_bytes" in shown and not all(bands["sent_bytes"]):
         caption += " What sends nothing is not drawn against bytes."
     alt = "Loss on held-out data against seconds, steps and bytes sent. " + " ".join(

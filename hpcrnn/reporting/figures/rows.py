@@ -73,7 +73,7 @@ def _file(entry: Entry) -> str:
 
 def wrapped(labels: Sequence[str], length: int = 28) -> list[str]:
     """Break the labels of rows into two lines where they are long, between their parts."""
-    return ["\n".join(shorten(line, length + 8) for line in in_two(label, length)) for label in labels]
+    return ["\n".join(shorten(line, length + 12) for line in in_two(label, length)) for label in labels]
 
 
 def draw_steps(name: str, entries: Sequence[Entry]) -> Drawing:

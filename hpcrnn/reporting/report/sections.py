@@ -122,9 +122,9 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
         _section(
             "target",
             "Time to a target loss",
-            *[goal_sentences(goal, called) for goal in aims],
+            *[goal_sentences(goal, names(goal.entries)) for goal in aims],
             *drawn("target"),
-            *[target_table(goal, called) for goal in aims],
+            *[target_table(goal, names(goal.entries)) for goal in aims],
         ),
         _section(
             "strong", "Strong scaling", missing.get("strong"), *drawn("strong"), fit_table(analysis.strong), data=times
@@ -175,7 +175,7 @@ def sections(analysis: Analysis, pictures: Sequence[Picture], unreadable: Sequen
             "Learning",
             missing.get("loss"),
             *drawn("loss"),
-            *[loss_table(goal, called) for goal in aims],
+            *[loss_table(goal, names(goal.entries)) for goal in aims],
             staleness_table(included, called),
         ),
         _section("cases", "All cases", *results),

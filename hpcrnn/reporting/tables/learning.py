@@ -14,7 +14,7 @@ from hpcrnn.records.statistics import Interval
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.learning import Goal, Needed, Outcome, Ranked, band, outcome_of
 from hpcrnn.reporting.analysis.standing import Finding
-from hpcrnn.reporting.describe import case_name, short_source
+from hpcrnn.reporting.describe import case_name, common_problem, short_source
 from hpcrnn.reporting.tables.table import Table
 from hpcrnn.reporting.units import (
     MISSING,
@@ -141,10 +141,14 @@ def finding_text(one: Ranked) -> str:
     return f"undecided: {TOO_FEW}" if one.too_few else one.finding
 
 
+def _aim(goal: Goal) -> str:
+    return f"{common_problem([entry.case for entry in goal.entries])}. Target: {target_text(goal)}."
+
+
 def goal_sentences(goal: Goal, called: Mapping[int, str]) -> str:
     """Sum a goal up: who is faster to the target than which base, who slower, of whom it is not decided, who never."""
     base = next((one.base for one in goal.ranked if one.base), None)
-    said = [f"Target: {target_text(goal)}."]
+    said = [_aim(goal)]
     if base is None:
         return f"{said[0]} No VALID serial run to compare with."
     of_files = len({one.base.entry.number for one in goal.ranked if one.base}) > 1
@@ -194,7 +198,7 @@ def target_table(goal: Goal, called: Mapping[int, str]) -> Table:
     silent = {"95 % interval": TOO_FEW, "Energy": MISSING}
     columns = [name for name in rows[0] if any(cells[name] != silent.get(name) for cells in rows)]
     note = (
-        f"Target: {target_text(goal)}. Medians over all seeds: a seed that did not reach the target would have taken "
+        f"{_aim(goal)} Medians over all seeds: a seed that did not reach the target would have taken "
         "longer than it had, and so would the median where half of them did not; at most: of others that were stopped "
         "earlier it is not known. Speedup: over the VALID serial case "
         "that is fastest to the target. By its steps: steps of the base over those of the case; by a step's time: the "
@@ -236,8 +240,8 @@ def loss_table(goal: Goal, called: Mapping[int, str]) -> Table:
         for row, o in zip(rows, sorted(goal.outcomes, key=lambda o: o.entry.number), strict=True):
             row.append(str(len(o.learning.restarts)))
     note = (
-        "Smallest to largest of the seeds. Held-out losses, of data never trained on; not reached: at the end of the "
-        "seeds that did not reach the target; trained on: mean over the steps before the last evaluation."
+        f"{_aim(goal)} Smallest to largest of the seeds. Held-out losses, of data never trained on; not reached: at the "
+        "end of the seeds that did not reach the target; trained on: mean over the steps before the last evaluation."
     )
     return Table("Losses on held-out data", columns, rows, text_columns=(1, 2), note=note)
 
