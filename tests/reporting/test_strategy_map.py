@@ -269,13 +269,11 @@ def test_a_run_on_two_hosts_makes_them_one_machine_but_not_one_place():
     assert "Hosts" in map_tables([found])[0].columns
 
 
-@pytest.mark.parametrize(
-    ("affinity", "shared"), [("0-1", True), ("0-3", False), ("0", True), ("unknown", False), ("", False)]
-)
-def test_more_threads_than_cpus_are_said(affinity, shared):
+@pytest.mark.parametrize(("cores", "shared"), [(2, True), (4, False), (1, True), ("unknown", False), (None, False)])
+def test_more_threads_than_cores_are_said(cores, shared):
     record = make_record([took(1.5, {"data": 4}), took(1.6, {"time": 4})])
     for host in record.environment["hosts"]:
-        host |= {"hostname": "a", "affinity": affinity}
+        host |= {"hostname": "a", "affinity": "0-7", "n_physical_cores": cores}
     (cell,) = only_map(record).cells
     assert cell.oversubscribed is shared
     assert ("CPUs shared" in remarks(cell)) is shared

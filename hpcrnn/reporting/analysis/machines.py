@@ -1,14 +1,13 @@
-"""Which machine a record was measured on, and whether it had a CPU for every thread."""
+"""Which machine a record was measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from hpcrnn.records.host import parse_ranges
 from hpcrnn.records.record import Record
 from hpcrnn.reporting.analysis.entries import Entry
-from hpcrnn.reporting.describe import first_of, host_dicts, threads_of
+from hpcrnn.reporting.describe import first_of, host_dicts
 from hpcrnn.reporting.units import printable
 
 
@@ -52,27 +51,6 @@ def machines_of(records: Iterable[Record]) -> dict[str, Machine]:
 def hosts_of(entry: Entry) -> frozenset[str]:
     """Hosts of the ranks that took part: the first of its run."""
     return frozenset(_names(entry.record)[: entry.case.n_ranks])
-
-
-def oversubscribed(entry: Entry) -> bool:
-    """Whether the ranks of a case had more threads on a host than logical CPUs, as far as the file says."""
-    if entry.case.simulated:
-        return False
-    cpus: dict[str, set[int]] = {}
-    threads: dict[str, int] = {}
-    hosts = host_dicts(entry.record)[: entry.case.n_ranks]
-    for host, name in zip(hosts, _names(entry.record), strict=False):
-        cpus.setdefault(name, set()).update(_affinity(host))
-        threads[name] = threads.get(name, 0) + threads_of(entry.case)
-    return any(0 < len(cpus[name]) < threads[name] for name in threads)
-
-
-def _affinity(host: Mapping[str, object]) -> list[int]:
-    """Read the logical CPUs a rank may use; empty where they were not recorded."""
-    try:
-        return parse_ranges(str(host.get("affinity", "")))
-    except ValueError:
-        return []
 
 
 def _names(record: Record) -> list[str]:

@@ -6,7 +6,7 @@ slow where the ratio changes as the order of its steps does not explain by chanc
 :func:`~hpcrnn.records.statistics.change_point`, its level shared out over the ranks), where the ratio rises by more
 than :data:`~hpcrnn.reporting.analysis.stragglers.EFFECT`, and where the rank's own busy time does so too: of two ranks,
 one that becomes faster makes the other no slower.  Where sequences are of unequal length the work changes from step to
-step, and it is busy time a slot that counts.
+step, and it is busy time a slot that counts.  Ranks that share cores are not judged: who is given them changes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from hpcrnn.records.bubble import busy_s
 from hpcrnn.records.record import Case, FloatArray
 from hpcrnn.records.statistics import Interval, change_point, median_interval, ratio_interval
+from hpcrnn.reporting.analysis.cores import oversubscribed
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.stragglers import EFFECT, LEVEL, hosts_of_ranks, median_of_others, waits_inside
 from hpcrnn.reporting.describe import sample_steps
@@ -62,7 +63,7 @@ def find_onsets(entry: Entry) -> tuple[Onset, ...]:
         One that is plotted.
     """
     case, own = entry.case, _own_pace(entry.case)
-    if own is None:
+    if own is None or oversubscribed(entry):
         return ()
     over_others = own / median_of_others(own)
     hosts = hosts_of_ranks(entry.record, case.n_ranks)

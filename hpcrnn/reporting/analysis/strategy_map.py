@@ -26,9 +26,10 @@ from typing import Literal
 
 from hpcrnn.records.record import Case
 from hpcrnn.records.statistics import Interval, ratio_interval
+from hpcrnn.reporting.analysis.cores import oversubscribed
 from hpcrnn.reporting.analysis.entries import Entry
 from hpcrnn.reporting.analysis.finding import finding_of
-from hpcrnn.reporting.analysis.machines import Machine, hosts_of, machines_of, oversubscribed
+from hpcrnn.reporting.analysis.machines import Machine, hosts_of, machines_of
 from hpcrnn.reporting.analysis.scaling import SerialRuns, make_point
 from hpcrnn.reporting.describe import shortfalls, threads_of
 from hpcrnn.reporting.units import has_bounds

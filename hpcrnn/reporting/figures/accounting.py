@@ -73,7 +73,7 @@ def draw_accounts(name: str, accounts: Sequence[Account]) -> Drawing:
     _mark_serial(ax, [100 * account.useful for account in accounts])
     entries = [account.entry for account in accounts]
     row_axis(ax, wrapped(entry_labels(entries)), [_right_text(account) for account in accounts])
-    ticks = value_axis(ax, 0.0, min(max(100.0, *(100 * a.useful for a in accounts)), FURTHEST), log=False)
+    ticks = value_axis(ax, 0.0, min(max(100.0, *(100 * a.useful for a in accounts)), FURTHEST), log=False, n_ticks=3)
     set_ticks(ax.xaxis, ticks, [f"{number(tick)} %" for tick in ticks])
     ax.set_xlabel("share of the ranks' time, ranks × step")
     title = "Where the ranks' time goes"

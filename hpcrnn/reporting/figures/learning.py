@@ -72,7 +72,7 @@ def plan_learning(included: Sequence[Entry]) -> Iterator[Sheet]:
     yield from pages(few, 1, "target_steps", lambda name, one: draw_target_steps(name, one[0]))
     yield from pages(few, 1, "learning", lambda name, one: draw_learning(name, one[0]))
     stale = [e for e in included if staleness_shares(e.case)]
-    yield from pages(stale, ROWS_A_FIGURE, "staleness", draw_staleness)
+    yield from pages(stale, ROWS_A_FIGURE, "staleness", draw_staleness, lambda e: e.case.problem_id)
 
 
 def draw_learning(name: str, part: Part) -> Drawing:
@@ -184,7 +184,7 @@ def draw_staleness(name: str, entries: Sequence[Entry]) -> Drawing:
         lefts += table[:, age]
     right = [f"{format_percent(one[0])} up to date" for one in shares]
     row_axis(ax, wrapped(entry_labels(entries)), right)
-    ticks = value_axis(ax, 0.0, 100.0, log=False)
+    ticks = value_axis(ax, 0.0, 100.0, log=False, n_ticks=2)
     set_ticks(ax.xaxis, ticks, [f"{number(tick)} %" for tick in ticks])
     ax.set_xlabel("share of the gradients that were applied")
     title = "How old gradients were"

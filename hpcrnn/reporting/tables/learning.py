@@ -240,8 +240,8 @@ def loss_table(goal: Goal, called: Mapping[int, str]) -> Table:
         for row, o in zip(rows, sorted(goal.outcomes, key=lambda o: o.entry.number), strict=True):
             row.append(str(len(o.learning.restarts)))
     note = (
-        f"{_aim(goal)} Smallest to largest of the seeds. Held-out losses, of data never trained on; not reached: at the "
-        "end of the seeds that did not reach the target; trained on: mean over the steps before the last evaluation."
+        f"{_aim(goal)} Smallest to largest of the seeds. Held-out losses, of data never trained on; not reached: at "
+        "the end of seeds that did not reach the target; trained on: mean over the steps before the last evaluation."
     )
     return Table("Losses on held-out data", columns, rows, text_columns=(1, 2), note=note)
 
