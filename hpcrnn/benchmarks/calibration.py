@@ -35,7 +35,7 @@ NOISE = 0.05
 """Times that differ by less, relatively, do not tell two ranks apart."""
 LEAST, MOST, LIMIT_S = 7, 25, 1.0
 """Repetitions: at the least (six make an interval), at the most, and seconds after which no more are begun."""
-SAMPLE_S = 0.1
+SAMPLE_S = 0.25
 """Seconds that a repetition is to take on the slowest rank, where its share is large enough."""
 _FIRST_STEPS = 4
 _TINY_LR = 1e-20
