@@ -87,7 +87,10 @@ _ADDED = {
     ("training", "eval_every"): 20,
     ("training", "eval_rows"): None,
 }
-"""Keys that older files do not have, and what these did all the same: it must not set problems or cases apart."""
+"""Keys that older files do not have, and what these did all the same: it must not set problems or cases apart.
+
+None of these values may change, whatever becomes of defaults: the identity of stored cases follows from them.
+"""
 _NEVER = object()
 
 ASKED = "asked"

@@ -260,7 +260,7 @@ class ParallelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Balance,
         Meta(
             description="shares of ranks in rows, layers and time steps; measured: by their speeds, which a "
-            "calibration of a second or two tells; weights: by these speeds"
+            "calibration of some seconds tells; weights: by these speeds"
         ),
     ] = "even"
 
