@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from PIL import Image
+
 from hpcrnn.errors import EXIT_VALID, EXIT_WRONG_USE, FileError, HpcrnnError
 from hpcrnn.records.hdf5 import read_records
 from hpcrnn.records.layers import read_layer_record
@@ -96,6 +98,14 @@ GALLERY = (
     Room("strategy_map", Report.SCALING, ("strategy_map.png",)),
     Room("roofline", Report.SCALING, ("roofline_1.png", "roofline_2.png")),
     Room("network", Report.SCALING, ("phases_1.png",)),
+    Room("data_parallel", Report.SCALING, ("accounting.png",)),
+    Room("grad_codecs", Report.SCALING, ("loss_nats.png",)),
+    Room("unequal_work", Report.SCALING, ("unequal_work.png", "lengths.png")),
+    Room("unequal_ranks", Report.SCALING, ("onset.png",)),
+    # A goal each: the adding problem, and the text.
+    Room(
+        "time_to_target", Report.SCALING, ("learning_1.png", "learning_4.png", "target_time_3.png", "target_time_4.png")
+    ),
     Room(
         "time_study",
         Report.STUDY,
@@ -154,6 +164,7 @@ def make_room(room: Room, results: Path, folder: Path) -> Iterator[Made]:
         for path in _MAKERS[room.report](room, results / room.name, folder):
             if path.name in waiting:
                 del waiting[path.name]
+                _shrink(path)
                 yield Made(f"{room.name}/{path.name}", path)
     except Exception as error:  # noqa: BLE001 - whatever keeps a figure from being made is what is asked here
         # Of what a report made of it for its users, the cause: here it is a fault of ours.
@@ -217,6 +228,14 @@ def _save(drawing: Drawing, folder: Path) -> Path:
     path = folder / f"{drawing.name}.png"
     drawing.figure.savefig(path, dpi=PNG_DPI, metadata={"Software": None})
     return path
+
+
+def _shrink(path: Path) -> None:
+    """Keep a picture in 256 colours, a third of the bytes: they are few, and the rest is the edges of letters."""
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
 
 
 def _reason(error: Exception) -> str:

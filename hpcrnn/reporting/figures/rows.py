@@ -68,7 +68,7 @@ def entry_labels(entries: Sequence[Entry], length: int = 200) -> list[str]:
 
 
 def _file(entry: Entry) -> str:
-    return f" · {short_source(entry.record).removesuffix('.h5')}"
+    return f" · {short_source(entry.record).removesuffix('.gz').removesuffix('.h5')}"
 
 
 def wrapped(labels: Sequence[str], length: int = 28) -> list[str]:
