@@ -218,3 +218,12 @@ def test_a_seed_that_diverges_is_a_result_and_no_rank_hangs(tmp_path, n_ranks, f
     case = learned(tmp_path / "r.h5")
     assert [curve.ending for curve in case.learning.curves] == ["diverged"] * 2
     assert len(case.time_s) == sum(len(curve.step) - 1 for curve in case.learning.curves)
+
+
+def test_a_rank_whose_piece_has_no_targets_is_right_about_nothing(tmp_path):
+    """Of the adding problem only the last piece of a sequence has any."""
+    flags = ("--workload", "adding", "--data-method", "subsequence", "--target-loss", 1e-3, "--max-steps", 5)
+    run(2, tmp_path, *flags, "--seeds", 1)
+    case = learned(tmp_path / "r.h5")
+    assert case.verdict.status == "APPROXIMATE"
+    assert not case.learning.curves[0].reached

@@ -285,7 +285,13 @@ def test_the_report_holds_the_section(cases, tmp_path):
     assert {"over_time", "strategies"} <= {p.stem for p in paths}
     page, markdown = ((tmp_path / name).read_text("utf-8") for name in ("report.html", "report.md"))
     for text in (page, markdown):
-        for part in ("Over time", "NOT ALL EXACT", "1 of 2 cases is not the chain", "T over it", "(approximate)"):
+        for part in (
+            "Over time",
+            "NOT ALL EXACT",
+            "1 of 2 cases is not the serial result",
+            "T over it",
+            "(approximate)",
+        ):
             assert part in text
     assert '<span class="approximate">APPROXIMATE</span>' in page
     assert 'href="#over-time"' in page

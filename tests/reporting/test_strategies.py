@@ -195,7 +195,7 @@ def test_many_ways_go_on_several_sheets():
 def test_long_labels_are_broken_between_their_parts():
     assert wrapped(["3  data 2 · numpy"]) == ["3  data 2 · numpy"]
     assert wrapped(["14  data 2 × pipeline 2 · 1f1b M4 · numpy"]) == ["14  data 2 × pipeline 2\n1f1b M4 · numpy"]
-    assert all(len(line) <= 36 for line in wrapped(["x" * 90])[0].splitlines())
+    assert all(len(line) <= 40 for line in wrapped(["x" * 90])[0].splitlines())
 
 
 # --- timelines --------------------------------------------------------------------------------------
