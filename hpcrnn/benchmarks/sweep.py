@@ -33,7 +33,7 @@ from hpcrnn.benchmarks.launch import default_launcher
 from hpcrnn.errors import FileError, SpecError
 from hpcrnn.grid import resolve_grid, with_backends_of_ranks
 from hpcrnn.records.hdf5 import read_record
-from hpcrnn.records.record import ASKED
+from hpcrnn.records.record import ASKED, Case
 from hpcrnn.spec import (
     PositiveFloat,
     RunSpec,
@@ -103,18 +103,21 @@ class Point:
         return flags
 
     def is_done(self) -> bool:
-        """Whether the result file is there, whole and valid, and was not cut short before the least repetitions."""
+        """Whether the result file is there, whole and not INVALID, and was not cut short before it had enough."""
         if not self.path.exists():
             return False
         try:
             record = read_record(self.path)
         except FileError:
             return False
-        enough = self.spec.measure.min_repeats
-        return record.complete and all(
-            case.verdict.status == "VALID" and not (case.stop_reason == ASKED and len(case.time_s) < enough)
-            for case in record.cases
-        )
+        return record.complete and all(self._has_enough(case) for case in record.cases)
+
+    def _has_enough(self, case: Case) -> bool:
+        if case.verdict.status == "INVALID":
+            return False
+        # A training that was asked to end has not come to its target, however many legs it had.
+        enough = case.learning is None and len(case.time_s) >= self.spec.measure.min_repeats
+        return enough or case.stop_reason != ASKED
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,10 @@ def write_project(folder, sweep=SWEEP, site=SITE):
     return folder / "tiny.toml", folder / "site.toml"
 
 
-def write_done(point, n_steps=3, stop_reason="max_repeats", valid=True):
+def write_done(point, n_steps=3, stop_reason="max_repeats", valid=True, gradient_error=None):
     """Write the result file of a point, as if it had been run."""
-    case = make_case(1, batch=point.spec.problem.batch, n=n_steps, n_warmup=1, valid=valid, hidden=8)
+    shape = {"batch": point.spec.problem.batch, "n": n_steps, "n_warmup": 1, "hidden": 8}
+    case = make_case(1, valid=valid, gradient_error=gradient_error, **shape)
     seed = int(point.name.rpartition("-")[2], 16)  # a run of its own
     record = make_record([replace(case, stop_reason=stop_reason)], source=str(point.path), seed=seed)
     write_record(record, point.path, overwrite=True)

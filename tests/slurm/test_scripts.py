@@ -177,6 +177,7 @@ def test_what_is_done_becomes_no_job(here):
     [
         ({}, True),
         ({"valid": False}, False),
+        ({"gradient_error": 0.1}, True),  # APPROXIMATE, as it is meant to be
         ({"n_steps": 1, "stop_reason": "asked"}, False),  # min_repeats = 2
         ({"n_steps": 2, "stop_reason": "asked"}, True),
         ({"n_steps": 1, "stop_reason": "max_time"}, True),
