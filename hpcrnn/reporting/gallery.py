@@ -104,7 +104,9 @@ GALLERY = (
     Room("unequal_ranks", Report.SCALING, ("onset.png",)),
     # A goal each: the adding problem, and the text.
     Room(
-        "time_to_target", Report.SCALING, ("learning_4.png", "learning_5.png", "learning_8.png", "target_time_3.png", "target_time_4.png")
+        "time_to_target",
+        Report.SCALING,
+        ("learning_4.png", "learning_5.png", "learning_8.png", "target_time_3.png", "target_time_4.png"),
     ),
     Room(
         "time_study",
