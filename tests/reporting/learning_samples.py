@@ -110,3 +110,29 @@ def target_cases(n_seeds: int = 5) -> list[Case]:
         with_curves(some, 4, data_method="ensemble"),
         trained(2, step_s=0.06, floor=2.8, sent_bytes=500_000, changes={"data_method": "subsequence"}, **way),
     ]  # fmt: skip
+
+
+def curve_of(time_s, loss, ending="target", seed=0, step=None, sent=0):
+    """A curve with these evaluations."""
+    time_s = np.array(time_s, dtype=float)
+    step = np.arange(len(time_s)) * 20 if step is None else np.array(step)
+    return Curve(
+        seed=seed,
+        ending=ending,
+        step=step,
+        time_s=time_s,
+        sent_bytes=step * sent,
+        energy_j=np.full(len(time_s), np.nan),
+        train_loss=np.array(loss, dtype=float),
+        held_out_loss=np.array(loss, dtype=float),
+    )
+
+
+def ends_at(times, n_ranks=1, target=2.0, **changes):
+    """A case whose seeds reach the target after these seconds; ``(s, ending)`` for those that end without it."""
+    curves = []
+    for seed, time in enumerate(times):
+        end, ending = time if isinstance(time, tuple) else (time, "target")
+        last = target if ending == "target" else 3.0
+        curves.append(curve_of([0.0, end], [5.5, last], ending, seed))
+    return with_curves(curves, n_ranks, target, **changes)
