@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from hpcrnn.backends.base import Array
 from hpcrnn.benchmarks.ways import Way
-from hpcrnn.errors import SpecError
+from hpcrnn.errors import FileError, SpecError
 from hpcrnn.execution.executor import Executor
 from hpcrnn.execution.measurement import Samples
 from hpcrnn.execution.world import World
@@ -69,6 +70,7 @@ class TrainingFile:
         self._path, self._world = path, world
         self._identity = identity_of(way)
         self._resume, self._overwrite = resume, overwrite
+        self._complained = False
 
     def check(self) -> None:
         """Find out on rank 0 whether the file can be written, before anything is trained.
@@ -112,7 +114,7 @@ class TrainingFile:
         return checkpoint
 
     def write(self, seed_index: int, executor: Executor | None, samples: Samples) -> None:
-        """Keep the training as it is now; all ranks call this.
+        """Keep the training as it is now, or say once that it cannot be kept and go on; all ranks call this.
 
         Parameters
         ----------
@@ -122,14 +124,16 @@ class TrainingFile:
             What trains it; None where it has not begun.
         samples : Samples
             With the learning so far, on rank 0.
-
-        Raises
-        ------
-        FileError
-            It cannot be written; the checkpoint before is as it was.
         """
         states = self._world.comm.gather(executor.state()) if executor is not None else []
-        self._world.on_root(lambda: self._write(seed_index, states or [], samples))
+        if self._world.is_root:
+            try:
+                self._write(seed_index, states or [], samples)
+            except FileError as error:
+                if not self._complained:
+                    sys.stderr.write(f"hpcrnn: warning: {error}; a kill would lose what is learned from here on\n")
+                self._complained = True
+        self._world.quiet_barrier()
 
     def _write(self, seed_index: int, states: Sequence[dict[str, Array]], samples: Samples) -> None:
         if samples.learning is None:

@@ -14,6 +14,23 @@ SMALL = (
     "--cell", "gru", "--hidden", 16, "--layers", 2, "--batch", 8, "--seq", 12, "--lr", 0.02, "--mode", "target",
     "--no-ceilings", "--eval-every", 5, "--eval-rows", 7, "--seeds", 2,
 )  # fmt: skip
+FULL = """
+import errno, os, sys
+from hpcrnn.benchmarks import training_file
+from hpcrnn.cli import main
+from hpcrnn.records import whole_file
+write, sync = training_file.write_checkpoint, os.fsync
+def no_space(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+def write_to_a_full_disk(checkpoint, path):
+    whole_file.os.fsync = no_space
+    try:
+        write(checkpoint, path)
+    finally:
+        whole_file.os.fsync = sync
+training_file.write_checkpoint = write_to_a_full_disk
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
 EXACT = ("step", "sent_bytes", "train_loss", "held_out_loss")
 """Columns that do not depend on a clock."""
 
@@ -227,3 +244,14 @@ def test_a_rank_whose_piece_has_no_targets_is_right_about_nothing(tmp_path):
     case = learned(tmp_path / "r.h5")
     assert case.verdict.status == "APPROXIMATE"
     assert not case.learning.curves[0].reached
+
+
+def test_a_disk_that_takes_no_checkpoint_ends_no_training(tmp_path):
+    flags = (*SMALL, "--target-loss", 3.7, "--max-steps", 15, "--checkpoint", "c.h5", "--out", "r.h5")
+    ended = mpirun(2, case_script(tmp_path, FULL), *map(str, flags), cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    said = "hpcrnn: warning: c.h5: cannot be written: No space left on device; the checkpoint before is as it was"
+    assert ended.err.count(said) == 1
+    assert "a kill would lose what is learned from here on" in ended.err
+    assert not (tmp_path / "c.h5").exists()
+    assert len(learned(tmp_path / "r.h5").learning.curves) == 2
