@@ -57,7 +57,7 @@ ragged = [
 extra = st.sampled_from([{}, {}, {}, {"features": 5}, *codecs, *ragged])
 counts = {"valid": 0, "refused": 0}
 
-@settings(derandomize=True, deadline=None, max_examples=60, database=None)
+@settings(derandomize=True, deadline=None, max_examples=40, database=None)
 @given(drawn, extra)
 def any_spec(overrides, more):
     fixed = {"warmup": 0, "min_repeats": 1, "max_repeats": 1, "ceilings": False}

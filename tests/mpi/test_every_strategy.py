@@ -118,7 +118,7 @@ def assert_all_valid(found):
     assert not wrong
 
 
-@pytest.mark.parametrize("n_ranks", ONE_AXIS)
+@pytest.mark.parametrize("n_ranks", [pytest.param(n, marks=() if n == 2 else pytest.mark.thorough) for n in ONE_AXIS])
 def test_every_axis_alone_is_exact_for_every_cell_and_order(n_ranks, tmp_path):
     grids = ONE_AXIS[n_ranks]
     every_order = {"layers": 6, "parallels": [case for grid in grids for case in orders(grid)]}

@@ -200,6 +200,7 @@ def test_hostile_text_is_text(one):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
+@pytest.mark.thorough
 def test_forty_cases(tmp_path, monkeypatch):
     monkeypatch.setattr("hpcrnn.reporting.figures.canvas.PNG_DPI", 20)
     paths = write_report([make_record(many_cases())], tmp_path, of_a_kind=5)
