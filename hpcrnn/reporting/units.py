@@ -186,7 +186,10 @@ def plural(count: int, noun: str) -> str:
 
 def printable(text: object) -> str:
     """Return text without control characters, on one line: nothing in a file may steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in str(text)).strip()
+    plain = str(text)
+    if not plain.isprintable():  # which is rare, and a large report asks a million times
+        plain = "".join(c if c.isprintable() else " " for c in plain)
+    return plain.strip()
 
 
 def shorten(text: str, length: int) -> str:
