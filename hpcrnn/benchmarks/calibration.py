@@ -211,7 +211,8 @@ def _own_share(small: RunSpec, spec: RunSpec, weights: Sequence[float], rank: in
         rows = share_out(spec.problem.batch, speeds.data, spec.parallel.microbatches)[data]
         changed["batch"] = rows.stop - rows.start
     if speeds.time and small.problem.seq == spec.problem.seq // grid.time:
-        steps = share_out(spec.problem.seq, speeds.time, spec.parallel.chunks)[time_]
+        least = max(spec.parallel.chunks, spec.recurrence.fold)
+        steps = share_out(spec.problem.seq, speeds.time, least)[time_]
         changed["seq"] = steps.stop - steps.start
     return _with(small, **changed) if changed else None
 

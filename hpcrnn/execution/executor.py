@@ -192,7 +192,7 @@ class Executor:
 
     def begin_again(self) -> None:
         """Count steps from zero, after the engine's parameters were set from outside."""
-        self.n_steps = 0
+        self.n_steps, self.diverged = 0, False
         if self._average is not None:
             self._average.reset()
         for compressed in self._compressed.values():
