@@ -1,39 +1,30 @@
 """Our data parallelism beside PyTorch's: checked first, measured in turns, and no rank left hanging."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
-from launching import case_script, mpirun
+from peer_scripts import PeerScript, assert_differs, needs_torch, without_torch
 
 from hpcrnn.benchmarks.peer_data import Comparison
 from hpcrnn.records.statistics import Interval
 
 pytestmark = [pytest.mark.mpi, pytest.mark.peer]
 
-MODULE = ("-m", "hpcrnn.benchmarks.peer_data")
-TINY = ("--hidden", "6", "--batch", "7", "--seq", "5", "--layers", "3", "--max-time", "0.2")
+SCRIPT = PeerScript(
+    "peer_data",
+    "replica",
+    "TorchReplica",
+    ("--hidden", "6", "--batch", "7", "--seq", "5", "--layers", "3", "--max-time", "0.2"),
+)
 OURS = ["ours allreduce_bucketed", "ours allreduce_flat"]
-
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
-
-PATCHED = """
-import sys
-from mpi4py import MPI
-from hpcrnn.benchmarks import peer_data
-from hpcrnn.backends.torch.replica import TorchReplica
-{patch}
-sys.exit(peer_data.on_ranks(peer_data.main))
-"""
 
 
 @needs_torch
 @pytest.mark.parametrize(("cell", "n_ranks"), [("lstm", 2), ("elman", 3)])
 def test_all_train_alike_and_are_measured(cell, n_ranks, tmp_path):
     """Seven rows: the ranks' shares are uneven, and gradients must be sums, not means of means."""
-    ended = mpirun(n_ranks, *MODULE, *TINY, "--cell", cell, "--out", "r.json", cwd=tmp_path)
+    ended = SCRIPT.run(n_ranks, "--cell", cell, "--out", "r.json", cwd=tmp_path)
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["problem"]["training"]["mode"] == "train"
@@ -82,11 +73,8 @@ WRONG = {
 @needs_torch
 @pytest.mark.parametrize("what", WRONG)
 def test_a_peer_that_computes_something_else_is_not_measured(what, tmp_path):
-    ended = mpirun(2, case_script(tmp_path, PATCHED.format(patch=WRONG[what])), *TINY, cwd=tmp_path)
-    assert ended.code == 2, ended.err
-    assert len(ended.error_lines) == 1, ended.err
-    assert "error: torch " in ended.error_lines[0]
-    assert "differs from the serial run by " in ended.error_lines[0]
+    ended = SCRIPT.patched(WRONG[what], tmp_path)
+    assert_differs(ended)
     if what == "another rate":  # whose first gradients are right
         assert ": loss of step " in ended.error_lines[0]
     assert "median step" not in ended.out
@@ -94,16 +82,7 @@ def test_a_peer_that_computes_something_else_is_not_measured(what, tmp_path):
 
 @needs_torch
 def test_a_rank_that_fails_ends_all(tmp_path):
-    patch = (
-        "def broken(self):\n"
-        "    if MPI.COMM_WORLD.rank == 1: raise RuntimeError('the disk is on fire')\n"
-        "    right(self)\n"
-        "right, TorchReplica.step = TorchReplica.step, broken"
-    )
-    # The timeout is the assertion: rank 0 waits in gloo for what never comes.
-    ended = mpirun(2, case_script(tmp_path, PATCHED.format(patch=patch)), *TINY, cwd=tmp_path, timeout=45)
-    assert ended.code != 0
-    assert "RuntimeError: the disk is on fire" in ended.err
+    SCRIPT.assert_a_failing_rank_ends_all(tmp_path)
 
 
 @needs_torch
@@ -119,17 +98,10 @@ def test_a_rank_that_fails_ends_all(tmp_path):
 )
 def test_wrong_use_is_one_line(n_ranks, flags, words, tmp_path):
     (tmp_path / "taken.json").write_text("{}")
-    ended = mpirun(n_ranks, *MODULE, *TINY, *flags, cwd=tmp_path)
-    assert ended.code != 0
-    assert len(ended.error_lines) == 1, ended.err
-    assert words in ended.error_lines[0]
-    assert "Traceback" not in ended.err
+    SCRIPT.assert_refused(n_ranks, flags, words, tmp_path)
     assert (tmp_path / "taken.json").read_text() == "{}"
 
 
-@pytest.mark.skipif(HAS_TORCH, reason="torch is installed")
+@without_torch
 def test_without_torch_one_line_says_how_to_get_it(tmp_path):
-    ended = mpirun(2, *MODULE, *TINY, cwd=tmp_path)
-    assert ended.code == 1
-    assert len(ended.error_lines) == 1
-    assert "pip install torch" in ended.error_lines[0]
+    SCRIPT.assert_says_how_to_get_torch(tmp_path)

@@ -1,33 +1,24 @@
 """Our pipeline beside PyTorch's: checked first, measured in turns, and no rank left hanging."""
 
-import importlib.util
 import json
 
 import pytest
-from launching import case_script, mpirun
+from peer_scripts import PeerScript, assert_differs, needs_torch, without_torch
 
 pytestmark = [pytest.mark.mpi, pytest.mark.peer]
 
-MODULE = ("-m", "hpcrnn.benchmarks.peer_pipeline")
-TINY = ("--hidden", "6", "--batch", "8", "--seq", "5", "--layers", "3", "--parts", "2", "--max-time", "0.2")
-
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
-
-PATCHED = """
-import sys
-from mpi4py import MPI
-from hpcrnn.benchmarks import peer_pipeline
-from hpcrnn.backends.torch.pipeline import TorchPipeline
-{patch}
-sys.exit(peer_pipeline.on_ranks(peer_pipeline.main))
-"""
+SCRIPT = PeerScript(
+    "peer_pipeline",
+    "pipeline",
+    "TorchPipeline",
+    ("--hidden", "6", "--batch", "8", "--seq", "5", "--layers", "3", "--parts", "2", "--max-time", "0.2"),
+)
 
 
 @needs_torch
 @pytest.mark.parametrize(("cell", "n_ranks"), [("elman", 2), ("lstm", 3), ("gru", 2)])
 def test_all_compute_the_same_and_are_measured(cell, n_ranks, tmp_path):
-    ended = mpirun(n_ranks, *MODULE, *TINY, "--cell", cell, "--out", "r.json", cwd=tmp_path)
+    ended = SCRIPT.run(n_ranks, "--cell", cell, "--out", "r.json", cwd=tmp_path)
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "r.json").read_text())
     names = [c["name"] for c in found["contenders"]]
@@ -52,26 +43,15 @@ def test_a_peer_that_computes_something_else_is_not_measured(tmp_path):
         "    if self._last: self._targets *= 1.001\n"
         "TorchPipeline.load_batch = wrong"
     )
-    ended = mpirun(2, case_script(tmp_path, PATCHED.format(patch=patch)), *TINY, cwd=tmp_path)
-    assert ended.code == 2, ended.err
-    assert len(ended.error_lines) == 1, ended.err
-    assert "error: torch " in ended.error_lines[0]
+    ended = SCRIPT.patched(patch, tmp_path)
+    assert_differs(ended)
     assert "differs from the serial run by 0.00" in ended.error_lines[0]
     assert "round" not in ended.err
 
 
 @needs_torch
 def test_a_rank_that_fails_ends_all(tmp_path):
-    patch = (
-        "def broken(self):\n"
-        "    if MPI.COMM_WORLD.rank == 1: raise RuntimeError('the disk is on fire')\n"
-        "    right(self)\n"
-        "right, TorchPipeline.step = TorchPipeline.step, broken"
-    )
-    # The timeout is the assertion: rank 0 waits in gloo for what never comes.
-    ended = mpirun(2, case_script(tmp_path, PATCHED.format(patch=patch)), *TINY, cwd=tmp_path, timeout=45)
-    assert ended.code != 0
-    assert "RuntimeError: the disk is on fire" in ended.err
+    SCRIPT.assert_a_failing_rank_ends_all(tmp_path)
 
 
 @needs_torch
@@ -88,16 +68,9 @@ def test_a_rank_that_fails_ends_all(tmp_path):
     ],
 )
 def test_wrong_use_is_one_line(n_ranks, flags, words, tmp_path):
-    ended = mpirun(n_ranks, *MODULE, *TINY, *flags, cwd=tmp_path)
-    assert ended.code != 0
-    assert len(ended.error_lines) == 1, ended.err
-    assert words in ended.error_lines[0]
-    assert "Traceback" not in ended.err
+    SCRIPT.assert_refused(n_ranks, flags, words, tmp_path)
 
 
-@pytest.mark.skipif(HAS_TORCH, reason="torch is installed")
+@without_torch
 def test_without_torch_one_line_says_how_to_get_it(tmp_path):
-    ended = mpirun(2, *MODULE, *TINY, cwd=tmp_path)
-    assert ended.code == 1
-    assert len(ended.error_lines) == 1
-    assert "pip install torch" in ended.error_lines[0]
+    SCRIPT.assert_says_how_to_get_torch(tmp_path)
