@@ -70,6 +70,8 @@ def _requeue(outcome: SweepOutcome) -> int:
             "or a shorter measure.max_time, helps\n"
         )
         return outcome.exit_code
+    # Said before: Slurm ends this process with the job, as soon as that is in the queue again.
+    sys.stderr.write(f"hpcrnn: job {os.environ['SLURM_JOB_ID']} goes back into the queue\n")
+    sys.stderr.flush()
     requeue(os.environ["SLURM_JOB_ID"])
-    sys.stderr.write(f"hpcrnn: job {os.environ['SLURM_JOB_ID']} is in the queue again\n")
     return outcome.exit_code

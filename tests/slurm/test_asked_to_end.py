@@ -112,7 +112,7 @@ def test_a_sweep_ends_its_point_and_begins_no_other(start, tmp_path, least, done
     assert ("too few repetitions to count as done" in said) is not done
     assert lines[-2] == f"hpcrnn: asked to end by SIGUSR1: {1 if done else 2} of 2 points are left"
     if done:
-        assert lines[-1] == "hpcrnn: job 17 is in the queue again"
+        assert lines[-1] == "hpcrnn: job 17 goes back into the queue"
         assert calls.read_text() == "requeue 17\n"
     else:
         assert "not queued again: no point was done within the time of the job" in lines[-1]

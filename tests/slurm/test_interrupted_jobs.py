@@ -13,7 +13,7 @@ def test_warned_it_ends_early_and_goes_on_where_it_stopped(work):
     (job,) = work.submit()
     work.wait_for_log("verifying")
     work.warn(job)
-    work.wait_for_log(f"job {job} is in the queue again")
+    work.wait_for_log(f"job {job} goes back into the queue")
     assert "asked to end by SIGUSR1: 1 of 2 points are left" in work.log()
     (first,) = work.folder.glob("results/tiny/*.h5")
     before = first.stat().st_mtime_ns
@@ -38,7 +38,7 @@ def test_thrown_out_in_the_middle_it_goes_on_where_it_stopped(work, how):
     (job,) = work.submit()
     work.wait_for_log("verifying")
     work.warn(job)  # so that there is a point that is done, and one that runs
-    work.wait_for_log("is in the queue again")
+    work.wait_for_log("goes back into the queue")
     (first,) = work.folder.glob("results/tiny/*.h5")
     before = first.stat().st_mtime_ns
     work.start_again(job)
