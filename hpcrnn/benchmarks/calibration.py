@@ -205,14 +205,14 @@ def _own_share(small: RunSpec, spec: RunSpec, weights: Sequence[float], rank: in
     """What a rank has to do by speeds that were measured of even shares; None where neither rows nor steps differ."""
     grid = spec.parallel.grid or Grid()
     speeds = speeds_of(grid, weights)
-    data, _, time_, _ = np.unravel_index(rank, [getattr(grid, axis) for axis in AXES])
+    place = dict(zip(AXES, np.unravel_index(rank, [getattr(grid, axis) for axis in AXES]), strict=True))
     changed = {}
     if speeds.data:
-        rows = share_out(spec.problem.batch, speeds.data, spec.parallel.microbatches)[data]
+        rows = share_out(spec.problem.batch, speeds.data, spec.parallel.microbatches)[place["data"]]
         changed["batch"] = rows.stop - rows.start
     if speeds.time and small.problem.seq == spec.problem.seq // grid.time:
         least = max(spec.parallel.chunks, spec.recurrence.fold)
-        steps = share_out(spec.problem.seq, speeds.time, least)[time_]
+        steps = share_out(spec.problem.seq, speeds.time, least)[place["time"]]
         changed["seq"] = steps.stop - steps.start
     return _with(small, **changed) if changed else None
 

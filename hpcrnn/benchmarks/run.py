@@ -18,7 +18,7 @@ from hpcrnn.benchmarks.calibration import settle_balance
 from hpcrnn.benchmarks.ceilings import measure_ceilings
 from hpcrnn.benchmarks.choice import choose_method
 from hpcrnn.benchmarks.compressing import warnings_of_codec
-from hpcrnn.benchmarks.pace import Checkpoints
+from hpcrnn.benchmarks.growing_record import GrowingRecord
 from hpcrnn.benchmarks.planning import Plan, check_memory
 from hpcrnn.benchmarks.progress import Progress
 from hpcrnn.benchmarks.recording import Recording, rank_part
@@ -110,13 +110,13 @@ def run(spec: RunSpec, world: World, argv: Sequence[str]) -> Record | None:
         facts = facts_of(spec, workload, world, gpus, launch.facts) | ceilings | sections
         recording = Recording(workload, plans, verdicts, choice, facts, tuple(argv)) if world.is_root else None
         samples = [Samples(stop_reason="invalid") for _ in ways]
-        checkpoints = Checkpoints(output, recording, variants, world)
+        growing = GrowingRecord(output, recording, variants, world)
         if valid and spec.training.mode == "target":
             training = target_training(ways[0], world, variants, progress.training(ways[0].name, spec.training), gpus)
-            samples = [training.run(checkpoints)]
+            samples = [training.run(growing)]
         elif valid:
             watch = progress.watcher([variant.name for variant in variants], spec.measure)
-            samples = measure(variants, world, spec.measure, watch, checkpoints)
+            samples = measure(variants, world, spec.measure, watch, growing)
     ranks = world.comm.gather(rank_part(variants)) or []
     record = recording.record(samples, ranks, complete=True) if recording else None
     world.on_root(lambda: world.farewell.finish(output, encode_record(record)) if record else None)

@@ -28,11 +28,11 @@ FOLDED = ("--method", "picard", "--fold", "2", "--seq", "8", "--grid", "time=2")
 
 OFTEN = """
 import os, sys
-from hpcrnn.benchmarks import pace
+from hpcrnn.benchmarks import growing_record
 from hpcrnn.execution import farewell
 from hpcrnn.execution.world import World
 from hpcrnn.records.output import Output
-pace.LEAST_S = pace.SPARSE = 0.0
+growing_record.LEAST_S = growing_record.SPARSE = 0.0
 farewell._FIRST_RANK_S = float(os.environ.get("FIRST_RANK_S", "0.05"))
 keep, finish, start = Output.keep, Output.finish, World.start
 def say(text):

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from hpcrnn.cli import main
 from hpcrnn.errors import HpcrnnError
+from hpcrnn.records.compression import Compression
 from hpcrnn.records.hdf5 import write_record
 from hpcrnn.records.statistics import is_outlier, median_interval
+from hpcrnn.records.work import Work
 from hpcrnn.reporting.analysis.entries import make_entries
 from hpcrnn.reporting.analysis.scaling import find_base, make_point
 from hpcrnn.reporting.export.as_csv import FORMULA_STARTS, to_csv
@@ -172,6 +174,20 @@ def test_json_holds_medians_intervals_verdicts_and_environments(records):
         assert "raw" not in case
     assert found["cases"][1]["base"]["finding"] == "faster"
     assert found["cases"][4]["excluded"].startswith("INVALID: ")
+
+
+def test_json_has_unequal_work_and_codecs(records):
+    work = Work(np.array([[5, 3], [4, 4]]), np.array([[6, 6], [4, 8]]), np.array([0, 2, 1]))
+    watched = np.array([0.5, 0.25])
+    codec = Compression(4096, 1024, 4096.0, 1024.0, np.array([0, 1]), watched, watched, np.stack([watched] * 2, axis=1))
+    plain = records[0].cases[0]
+    with_work, with_codec, without = as_json(
+        [make_record([replace(plain, work=work), replace(plain, compression=codec), plain])]
+    )["cases"]
+    assert with_work["work"] == {"tokens": [[5, 3], [4, 4]], "slots": [[6, 6], [4, 8]], "n_sequences": [0, 2, 1]}
+    assert with_codec["compression"]["coded_bytes"] == 1024
+    assert with_codec["compression"]["held_back"] == [[0.5, 0.5], [0.25, 0.25]]
+    assert without["work"] is without["compression"] is with_codec["work"] is None
 
 
 def test_json_with_every_sample_and_without_what_is_not_a_number(records):

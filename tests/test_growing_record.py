@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcrnn.benchmarks.pace import LEAST_S, SPARSE, Pace
+from hpcrnn.benchmarks.growing_record import LEAST_S, SPARSE, Pace
 
 
 class Run:

@@ -48,7 +48,7 @@ class Pace:
         self._last_took_s = self._since - start
 
 
-class Checkpoints:
+class GrowingRecord:
     """The states of a record before its end; every rank has one.
 
     Parameters
